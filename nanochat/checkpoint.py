@@ -1,0 +1,159 @@
+"""Checkpoints that are whole or absent, and that know which run they belong to.
+
+    checkpoints/step-00000020/
+        model.safetensors  optimizer.safetensors  state.json
+        manifest.json       bytes and sha256 of each, written last
+
+A checkpoint is written under a temporary name, flushed to the disk and renamed. What is loaded is
+verified first; a torn or altered one is passed over for the newest whole one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nanochat.errors import CheckpointError
+
+FORMAT = 1
+MODEL, OPTIMIZER, STATE, MANIFEST = (
+    "model.safetensors",
+    "optimizer.safetensors",
+    "state.json",
+    "manifest.json",
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole, verified checkpoint on disk."""
+
+    path: Path
+    state: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        return int(self.state["step"])
+
+    def model_tensors(self) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = load_file(self.path / MODEL)
+        return tensors
+
+    def optimizer_tensors(self) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = load_file(self.path / OPTIMIZER)
+        return tensors
+
+
+class CheckpointFolder:
+    """The checkpoints of one run on one machine."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def save(
+        self, state: dict[str, Any], model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]
+    ) -> Checkpoint:
+        """Write a checkpoint of `state["step"]`; on failure leave no trace of it.
+
+        Raises CheckpointError where the disk is full or cannot be written.
+        """
+        final = self.path / f"step-{state['step']:08d}"
+        partial = self.path / f".partial-{final.name}"
+        need = sum(t.numel() * t.element_size() for t in (*model.values(), *optimizer.values()))
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._remove(partial)
+            self._remove(final)  # left by an attempt whose copy was found to be torn
+            free = shutil.disk_usage(self.path).free
+            if free < need:
+                raise CheckpointError(
+                    f"the disk is full: a checkpoint needs {need / 1e6:,.0f} MB, "
+                    f"{free / 1e6:,.0f} MB are free at {self.path}"
+                )
+            partial.mkdir()
+            save_file(dict(model), partial / MODEL)
+            save_file(dict(optimizer), partial / OPTIMIZER)
+            (partial / STATE).write_text(json.dumps(state, indent=1))
+            files = {name: _describe(partial / name) for name in (MODEL, OPTIMIZER, STATE)}
+            manifest = {"format": FORMAT, "files": files}
+            (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
+            for name in (*files, MANIFEST, "."):
+                _flush(partial / name)
+            partial.rename(final)
+            _flush(self.path)
+        except (OSError, SafetensorError) as error:
+            self._remove(partial)
+            raise CheckpointError(f"cannot write a checkpoint at {final}: {error}") from error
+        return Checkpoint(final, state)
+
+    def newest(self) -> Checkpoint | None:
+        """The newest whole checkpoint; None where there is none."""
+        for path in self._newest_first():
+            checkpoint = verify(path)
+            if checkpoint is not None:
+                return checkpoint
+        return None
+
+    def prune(self, keep: int) -> None:
+        """Remove all but the newest `keep`, and what interrupted saves left."""
+        for path in self._newest_first()[keep:]:
+            self._remove(path)
+        for path in self.path.glob(".partial-*"):
+            self._remove(path)
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.path.glob("step-*"), reverse=True)
+
+    @staticmethod
+    def _remove(path: Path) -> None:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def verify(path: Path) -> Checkpoint | None:
+    """The checkpoint in a folder if every byte is as its manifest says, else None."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        if manifest["format"] != FORMAT:
+            return None
+        for name in (MODEL, OPTIMIZER, STATE):
+            if _describe(path / name) != manifest["files"][name]:
+                return None
+        return Checkpoint(path, json.loads((path / STATE).read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def identity_difference(saved: Mapping[str, Any], current: Mapping[str, Any]) -> str:
+    """Lines `key: saved -> current` for all that differs; empty where nothing does."""
+    keys = sorted(saved.keys() | current.keys())
+    return "\n".join(
+        f"  {key}: {saved.get(key)} -> {current.get(key)}"
+        for key in keys
+        if saved.get(key) != current.get(key)
+    )
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {
+            "bytes": path.stat().st_size,
+            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+        }
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,53 @@
+"""Text from a model, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nanochat.kv_cache import KVCache
+from nanochat.model import GPT
+
+
+@torch.inference_mode()
+def generate(
+    model: GPT,
+    prompt: Sequence[int],
+    *,
+    max_tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    seed: int = 42,
+) -> Iterator[int]:
+    """Yield up to `max_tokens` ids that follow `prompt` (at least one id).
+
+    temperature 0 takes the likeliest id; `top_k` draws among the k likeliest only. The same seed
+    draws the same text. Ends early where the model has no positions left (`model.positions`).
+    """
+    device = model.cos.device
+    room = min(len(prompt) + max_tokens, model.positions)
+    cache = KVCache(model.config, room, dtype=model.dtype, device=device)
+    generator = torch.Generator(device).manual_seed(seed)
+    tokens = torch.tensor([list(prompt)], device=device)
+    for _ in range(room - len(prompt)):
+        logits = model.logits(tokens, cache)
+        tokens = draw(logits, temperature=temperature, top_k=top_k, generator=generator)
+        yield int(tokens)
+
+
+def draw(
+    logits: Tensor, *, temperature: float, top_k: int | None, generator: torch.Generator
+) -> Tensor:
+    """(batch, vocab) logits -> (batch, 1) ids."""
+    if temperature == 0:
+        return logits.argmax(dim=-1, keepdim=True)
+    if top_k is not None:
+        logits, ids = logits.topk(min(top_k, logits.size(-1)), dim=-1)
+        choice = torch.multinomial(
+            F.softmax(logits / temperature, dim=-1), 1, generator=generator
+        )
+        return ids.gather(1, choice)
+    return torch.multinomial(F.softmax(logits / temperature, dim=-1), 1, generator=generator)

@@ -1,0 +1,149 @@
+"""How large a nanochat model is, for any depth, without building one. Imports no torch.
+
+One dial, `depth`, sets the rest: the width is 64 x depth, rounded up to whole heads. Sources:
+karpathy/nanochat `gpt.py` (architecture, FLOPs formula) and PaLM, arXiv 2204.02311 appendix B.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+VOCAB_SIZE = 32_768
+VOCAB_MULTIPLE = 64  # the tables are padded to a multiple of this
+WIDTH_PER_LAYER = 64
+VALUE_GATE_CHANNELS = 12  # a value embedding's gate reads this many channels of its layer's input
+SMEAR_CHANNELS = 24  # the smear gate reads this many channels of the embedding
+WINDOW_MULTIPLE = 128  # short windows are rounded up to this many tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The shape of one model. `sequence_length` and windows are in tokens."""
+
+    depth: int
+    head_dim: int = 128
+    sequence_length: int = 2048
+    window_pattern: str = "L"
+    vocab_size: int = VOCAB_SIZE
+
+    @property
+    def dim(self) -> int:
+        return math.ceil(self.depth * WIDTH_PER_LAYER / self.head_dim) * self.head_dim
+
+    @property
+    def heads(self) -> int:
+        return self.dim // self.head_dim
+
+    @property
+    def padded_vocab_size(self) -> int:
+        return math.ceil(self.vocab_size / VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+
+    @property
+    def windows(self) -> list[int]:
+        """Tokens that each layer may look back: the pattern tiled over the layers, the last L."""
+        short = math.ceil(self.sequence_length / 4 / WINDOW_MULTIPLE) * WINDOW_MULTIPLE
+        window = {"L": self.sequence_length, "S": short}
+        pattern = self.window_pattern
+        windows = [window[pattern[layer % len(pattern)]] for layer in range(self.depth)]
+        windows[-1] = self.sequence_length
+        return windows
+
+    def has_value_embedding(self, layer: int) -> bool:
+        """Every second layer has one, the last included."""
+        return layer % 2 == (self.depth - 1) % 2
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Parameters by group, in upstream's grouping."""
+
+    wte: int
+    value_embeds: int
+    lm_head: int
+    matrices: int
+    scalars: int
+
+    @property
+    def total(self) -> int:
+        return self.wte + self.value_embeds + self.lm_head + self.matrices + self.scalars
+
+    @property
+    def scaling(self) -> int:
+        """Matrices + head: the count that gave upstream its cleanest scaling laws."""
+        return self.matrices + self.lm_head
+
+
+def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every parameter, as in the model's state dict and upstream's."""
+    dim, vocab = config.dim, config.padded_vocab_size
+    shapes: dict[str, tuple[int, ...]] = {
+        "resid_lambdas": (config.depth,),
+        "x0_lambdas": (config.depth,),
+        "smear_lambda": (1,),
+        "backout_lambda": (1,),
+        "transformer.wte.weight": (vocab, dim),
+    }
+    for layer in range(config.depth):
+        block = f"transformer.h.{layer}"
+        for name in ("c_q", "c_k", "c_v", "c_proj"):
+            shapes[f"{block}.attn.{name}.weight"] = (dim, dim)
+        if config.has_value_embedding(layer):
+            shapes[f"{block}.attn.ve_gate.weight"] = (config.heads, VALUE_GATE_CHANNELS)
+            shapes[f"value_embeds.{layer}.weight"] = (vocab, dim)
+        shapes[f"{block}.mlp.c_fc.weight"] = (4 * dim, dim)
+        shapes[f"{block}.mlp.c_proj.weight"] = (dim, 4 * dim)
+    shapes["lm_head.weight"] = (vocab, dim)
+    shapes["smear_gate.weight"] = (1, SMEAR_CHANNELS)
+    return shapes
+
+
+def parameter_counts(config: ModelConfig) -> ParameterCounts:
+    groups = dict.fromkeys(ParameterCounts.__dataclass_fields__, 0)
+    for name, shape in parameter_shapes(config).items():
+        groups[_group(name)] += math.prod(shape)
+    return ParameterCounts(**groups)
+
+
+def flops_per_token(config: ModelConfig) -> int:
+    """Training FLOPs (forward and backward) per token, by upstream's formula.
+
+    6 per parameter of a matrix product (2 forward, 4 backward; lookup tables multiply nothing)
+    and 12 x dim x window per layer for attention. Causality is not deducted.
+    """
+    counts = parameter_counts(config)
+    products = counts.matrices + counts.lm_head + SMEAR_CHANNELS
+    attention = sum(
+        12 * config.dim * min(window, config.sequence_length) for window in config.windows
+    )
+    return 6 * products + attention
+
+
+def state_bytes(config: ModelConfig, *, bf16_tables: bool = False) -> int:
+    """Bytes of weights, gradients and optimizer state that one rank holds between steps.
+
+    AdamW keeps two moments per parameter, Muon one and a factored second (counted exactly).
+    `bf16_tables`: token and value embeddings, their gradients and moments in bfloat16, as on
+    GPUs; everything else is float32.
+    """
+    total = 0
+    for name, shape in parameter_shapes(config).items():
+        size = math.prod(shape)
+        group = _group(name)
+        if group == "matrices":
+            rows, columns = shape
+            total += 4 * (3 * size + max(rows, columns))
+        else:
+            table = group in ("wte", "value_embeds")
+            total += (2 if bf16_tables and table else 4) * 4 * size
+    return total
+
+
+def _group(name: str) -> str:
+    if name == "transformer.wte.weight":
+        return "wte"
+    if name.startswith("value_embeds."):
+        return "value_embeds"
+    if name == "lm_head.weight":
+        return "lm_head"
+    return "matrices" if name.startswith("transformer.h.") else "scalars"

@@ -1,0 +1,304 @@
+"""The training of one model, as one function for a bare process, torchrun and a Ray worker alike.
+
+The caller brings the process group, the device and the data, and watches through an `Observer`.
+Nothing is read from the environment. Step s trains on rows [s B, (s + 1) B) of the run's row
+order, whatever the number of ranks, so the step alone says where the data stands.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from nanochat.checkpoint import Checkpoint, CheckpointFolder, identity_difference
+from nanochat.dataset import PreparedData, TrainOrder
+from nanochat.errors import CheckpointError, IdentityError, TrainingError
+from nanochat.evaluate import evaluate_bits_per_byte
+from nanochat.exchange import GradientExchange, agree
+from nanochat.memory import keep_freed_memory
+from nanochat.model import GPT
+from nanochat.optimizer import MuonAdamW, Schedule
+from nanochat.sizes import ModelConfig
+
+# Tokens of one forward and backward pass where a recipe leaves `micro_batch` out.
+MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What to train and for how long. `micro_batch` is in rows per pass and rank."""
+
+    model: ModelConfig
+    steps: int
+    tokens_per_step: int
+    warmup_steps: int
+    seed: int = 42
+    micro_batch: int | None = None
+    evaluate_every_steps: int | None = None
+    evaluate_tokens: int = 65_536
+    checkpoint_every_steps: int | None = None
+    checkpoint_every_minutes: float | None = None
+    checkpoint_keep: int = 2
+
+    @property
+    def rows_per_step(self) -> int:
+        return self.tokens_per_step // self.model.sequence_length
+
+    def identity(self, data: PreparedData, dtype: torch.dtype) -> dict[str, Any]:
+        """What makes two runs the same run: a checkpoint of any other is refused."""
+        return {
+            **{f"model.{key}": value for key, value in asdict(self.model).items()},
+            "steps": self.steps,
+            "tokens_per_step": self.tokens_per_step,
+            "warmup_steps": self.warmup_steps,
+            "seed": self.seed,
+            "dtype": str(dtype).removeprefix("torch."),
+            **data.identity(),
+        }
+
+
+class Observer(Protocol):
+    """How a run is watched and stopped. Called on every rank; only rank 0's stop counts."""
+
+    def step(self, record: dict[str, Any]) -> None:
+        """One finished update, as a line of metrics.jsonl."""
+
+    def event(self, kind: str, **details: Any) -> None:
+        """evaluate, checkpoint, fault, resume or stop."""
+
+    def stop_requested(self) -> bool:
+        """True asks for a checkpoint and an end after the current step."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    steps: int
+    stopped: bool
+    train_loss: float | None
+    val_bpb: float | None
+
+
+def train(
+    config: TrainConfig,
+    data: PreparedData,
+    checkpoints: CheckpointFolder,
+    observer: Observer,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    rank: int = 0,
+    world_size: int = 1,
+    saves: bool = True,
+) -> TrainResult:
+    """Train from the newest whole checkpoint of any rank, or from the start, to the last step.
+
+    With world_size > 1 the default process group exists already. `saves`: this rank writes
+    checkpoints (one rank per host does). Raises IdentityError where the checkpoint is another
+    run's, CheckpointError where the last one cannot be written, TrainingError where the loss is
+    no number any more.
+    """
+    if device.type == "cpu":
+        keep_freed_memory()
+    run = _Run(config, data, checkpoints, observer, device, dtype, rank, world_size, saves)
+    return run.train()
+
+
+class _Run:
+    """State of one call of `train`."""
+
+    def __init__(
+        self, config: TrainConfig, data: PreparedData, checkpoints: CheckpointFolder,
+        observer: Observer, device: torch.device, dtype: torch.dtype, rank: int, world_size: int,
+        saves: bool,
+    ) -> None:  # fmt: skip
+        self.config, self.data, self.checkpoints, self.observer = (
+            config, data, checkpoints, observer,
+        )  # fmt: skip
+        self.device, self.rank, self.world_size, self.saves = device, rank, world_size, saves
+        self.identity = config.identity(data, dtype)
+        self.order = TrainOrder(config.seed, data.train_rows.block_rows)
+        self.token_bytes = torch.from_numpy(data.tokenizer.token_bytes()).to(device)
+        self.val_bpb: float | None = None
+        self.train_loss: float | None = None
+        self.step = 0
+
+        checkpoint, source = self._newest()
+        if source is None:
+            self.model = GPT.build(config.model, seed=config.seed, dtype=dtype, device=device)
+        else:
+            self.model = GPT.empty(config.model, dtype=dtype, device=device)
+        self.exchange = GradientExchange(self.model.parameters(), world_size)
+        schedule = Schedule(config.steps, config.warmup_steps)
+        self.optimizer = MuonAdamW(
+            self.model, tokens_per_step=config.tokens_per_step, schedule=schedule
+        )
+        if source is not None:
+            self._restore(checkpoint, source)
+        rows = config.rows_per_step // world_size
+        self.micro_batch = config.micro_batch or largest_micro_batch(
+            rows, config.model.sequence_length, device.type
+        )
+        self.saved_at = time.monotonic()
+
+    def train(self) -> TrainResult:
+        config = self.config
+        if self.step == 0 and config.evaluate_every_steps:
+            self._evaluate()
+        while self.step < config.steps:
+            record, stop, save = self._update()
+            if config.evaluate_every_steps and (
+                self.step % config.evaluate_every_steps == 0 or self.step == config.steps
+            ):
+                record["val_bpb"] = self._evaluate()
+            self.observer.step(record)
+            last = stop or self.step == config.steps
+            if last or save:
+                self._save(must=last)
+            if stop:
+                self.observer.event("stop", step=self.step)
+                return self._result(stopped=self.step < config.steps)
+        return self._result(stopped=False)
+
+    def _update(self) -> tuple[dict[str, Any], bool, bool]:
+        """One step: its metrics, whether to stop after it and whether to save it."""
+        config = self.config
+        began = time.perf_counter()
+        sent = self.exchange.wire_bytes
+        loss = torch.zeros((), dtype=torch.float32, device=self.device)
+        batches = list(self._micro_batches())
+        for number, rows in enumerate(batches, start=1):
+            batch = torch.from_numpy(self.data.train_rows.batch(rows)).to(self.device)
+            if number == len(batches):
+                self.exchange.open()
+            part = self.model(batch[:, :-1], batch[:, 1:], denominator=config.tokens_per_step)
+            part.backward()
+            loss += part.detach()
+        self.exchange.finish()
+        rate = self.optimizer.step(self.step)
+
+        # One small sum carries the loss and what rank 0 has decided, so that ranks stay together.
+        asked = self.rank == 0 and self.observer.stop_requested()
+        due = self.rank == 0 and self._minutes_are_up()
+        shared = torch.stack((loss, loss.new_tensor(float(asked)), loss.new_tensor(float(due))))
+        mean_loss, stop, save = self.exchange.sum(shared).tolist()
+        self.step += 1
+        self.train_loss = mean_loss
+        seconds = time.perf_counter() - began
+        if not math.isfinite(mean_loss):
+            raise TrainingError(
+                f"the loss of step {self.step} is {mean_loss}; the newest checkpoint is from before"
+            )
+        record = {
+            "step": self.step,
+            "tokens": self.step * config.tokens_per_step,
+            "loss": mean_loss,
+            "lr": rate,
+            "step_seconds": round(seconds, 6),
+            "tokens_per_second": round(config.tokens_per_step / seconds, 3),
+            "wire_bytes": self.exchange.wire_bytes - sent,
+        }
+        every = config.checkpoint_every_steps
+        return record, stop > 0, save > 0 or bool(every and self.step % every == 0)
+
+    def _micro_batches(self) -> Iterator[np.ndarray[Any, Any]]:
+        """Row numbers of this rank's share of the step, `micro_batch` at a time."""
+        rows = self.config.rows_per_step
+        share = rows // self.world_size
+        first = self.step * rows + self.rank * share
+        for start in range(first, first + share, self.micro_batch):
+            yield self.order.rows(start, min(start + self.micro_batch, first + share))
+
+    def _evaluate(self) -> float:
+        began = time.perf_counter()
+        self.val_bpb = evaluate_bits_per_byte(
+            self.model,
+            self.data.validation_rows,
+            self.token_bytes,
+            max_tokens=self.config.evaluate_tokens,
+            micro_batch=self.micro_batch,
+            rank=self.rank,
+            exchange=self.exchange,
+        )
+        seconds = round(time.perf_counter() - began, 3)
+        self.observer.event("evaluate", step=self.step, val_bpb=self.val_bpb, seconds=seconds)
+        return self.val_bpb
+
+    def _minutes_are_up(self) -> bool:
+        minutes = self.config.checkpoint_every_minutes
+        return minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
+
+    def _save(self, *, must: bool) -> None:
+        """Write a checkpoint. One that fails in the middle of a run costs nothing but itself."""
+        if self.saves:
+            began = time.perf_counter()
+            state = {
+                "step": self.step,
+                "train_loss": self.train_loss,
+                "val_bpb": self.val_bpb,
+                "identity": self.identity,
+            }
+            try:
+                saved = self.checkpoints.save(
+                    state, self.model.state_dict(), self.optimizer.state_tensors()
+                )
+            except CheckpointError as error:
+                if must:
+                    raise
+                self.observer.event("fault", what="checkpoint", step=self.step, message=str(error))
+            else:
+                self.checkpoints.prune(self.config.checkpoint_keep)
+                seconds = round(time.perf_counter() - began, 3)
+                self.observer.event(
+                    "checkpoint", step=self.step, path=saved.path.name, seconds=seconds
+                )
+        self.saved_at = time.monotonic()
+
+    def _newest(self) -> tuple[Checkpoint | None, int | None]:
+        """This rank's newest whole checkpoint, and the rank that has the newest of all."""
+        mine = self.checkpoints.newest()
+        steps = agree(mine.step if mine else -1, self.world_size, self.device)
+        if max(steps) < 0:
+            return None, None
+        return mine, steps.index(max(steps))
+
+    def _restore(self, checkpoint: Checkpoint | None, source: int) -> None:
+        """Take over the state of rank `source`, from this rank's own disk where it has it too."""
+        began = time.perf_counter()
+        steps = agree(checkpoint.step if checkpoint else -1, self.world_size, self.device)
+        if checkpoint is not None and checkpoint.step == max(steps):
+            difference = identity_difference(checkpoint.state["identity"], self.identity)
+            if difference:
+                raise IdentityError(
+                    f"the checkpoint {checkpoint.path.name} is another run's:\n{difference}"
+                )
+            self.model.load_state_dict(checkpoint.model_tensors())
+            self.optimizer.load_state_tensors(checkpoint.optimizer_tensors())
+            self.val_bpb = checkpoint.state["val_bpb"]
+            self.train_loss = checkpoint.state["train_loss"]
+        if min(steps) < max(steps):
+            for tensor in self._all_tensors():
+                dist.broadcast(tensor, src=source)
+        self.step = max(steps)
+        seconds = round(time.perf_counter() - began, 3)
+        self.observer.event("resume", step=self.step, seconds=seconds)
+
+    def _all_tensors(self) -> Iterator[Tensor]:
+        yield from self.model.state_dict().values()
+        yield from self.optimizer.state_tensors().values()
+
+    def _result(self, *, stopped: bool) -> TrainResult:
+        return TrainResult(self.step, stopped, self.train_loss, self.val_bpb)
+
+
+def largest_micro_batch(rows: int, sequence_length: int, device_type: str) -> int:
+    """The most rows that divide a rank's rows per step and stay within the tokens of one pass."""
+    most = max(1, MICRO_BATCH_TOKENS[device_type] // sequence_length)
+    return max(size for size in range(1, min(rows, most) + 1) if rows % size == 0)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nanochat.kv_cache import KVCache
 from nanochat.model import GPT
+from nanochat.tokenizer import StreamDecoder, Tokenizer
 
 
 @torch.inference_mode()
@@ -51,3 +52,25 @@ def draw(
         )
         return ids.gather(1, choice)
     return torch.multinomial(F.softmax(logits / temperature, dim=-1), 1, generator=generator)
+
+
+def stream_text(
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompt: str,
+    *,
+    max_tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    seed: int = 42,
+) -> Iterator[str]:
+    """Yield what follows `prompt`, in whole characters, until the model begins a new document."""
+    decoder = StreamDecoder(tokenizer)
+    ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
+    for token in generate(
+        model, ids, max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=seed
+    ):
+        if token == tokenizer.bos_id:
+            break
+        yield decoder.push(token)
+    yield decoder.flush()

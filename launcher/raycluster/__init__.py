@@ -1,0 +1,1 @@
+"""Ray processes that this launcher started, and no others."""

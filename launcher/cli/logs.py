@@ -1,0 +1,71 @@
+"""`launch logs RUN`: the steps of a run, each once, and what happened between them."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from launcher.cli.attach import report_end
+from launcher.cli.output import json_option
+from launcher.cli.progress import event_line, step_line
+from launcher.errors import InputError
+from launcher.runs.folder import RunFolder, find_run
+from launcher.runs.follow import follow
+from launcher.runs.records import Record, each_step_once, read_records
+from launcher.runs.state import status_of
+
+
+@click.command()
+@click.argument("run")
+@click.option("-f", "--follow", "following", is_flag=True, help="Go on until the run ends.")
+@json_option
+def command(run: str, following: bool, as_json: bool) -> None:
+    """Show a run's steps and events; with -f until it ends."""
+    folder = find_run(run)
+    if following and as_json:
+        raise InputError("--json prints one document, -f never ends", fix="leave one of them out")
+    if as_json:
+        metrics = each_step_once(read_records(folder.metrics))
+        click.echo(json.dumps({"metrics": metrics, "events": read_records(folder.events)}))
+    elif following:
+        _follow(folder)
+    else:
+        steps = folder.spec()["steps"]
+        for line in _lines(folder, steps):
+            click.echo(line)
+
+
+def _lines(folder: RunFolder, steps: int) -> list[str]:
+    """Steps in order, each event before the first step that comes after it."""
+    metrics = each_step_once(read_records(folder.metrics))
+    events = read_records(folder.events)
+    lines: list[tuple[float, int, str]] = []
+    for record in metrics:
+        lines.append((record["step"], 1, step_line(record, steps)))
+    reached = 0
+    for event in events:
+        reached = event.get("step", reached)
+        if event["kind"] != "evaluate" and (line := event_line(event)) is not None:
+            lines.append((reached, 2, line))
+    return [text for _, _, text in sorted(lines, key=lambda line: line[:2])]
+
+
+def _follow(folder: RunFolder) -> None:
+    """What there is, then what comes. A step that is made again after a restart is not shown."""
+    steps = folder.spec()["steps"]
+    shown = 0
+    for news in follow(folder):
+        for event in news.events:
+            if event["kind"] != "evaluate" and (line := event_line(event)) is not None:
+                click.echo(line)
+        for record in news.metrics:
+            shown = _echo_new(record, steps, shown)
+    if status_of(folder) != "interrupted":
+        report_end(folder, as_json=False)
+
+
+def _echo_new(record: Record, steps: int, shown: int) -> int:
+    if record["step"] > shown:
+        click.echo(step_line(record, steps))
+    return max(shown, record["step"])

@@ -1,0 +1,40 @@
+"""An outlook as people read it."""
+
+from __future__ import annotations
+
+from launcher.cli.output import count, flops, size
+from launcher.guide.outlook import Outlook
+
+
+def outlook_lines(name: str, outlook: Outlook) -> str:
+    recipe = outlook.recipe
+    model = recipe.model
+    ratio = outlook.tokens / outlook.scaling_parameters
+    every = recipe.checkpoint
+    saves = [f"every {every.every_steps:,} steps"] if every.every_steps else []
+    saves += [f"every {every.every_minutes:g} min"] if every.every_minutes else []
+    rows = [
+        (
+            "model",
+            f"{count(outlook.parameters)} parameters: {model.depth} layers x {model.dim}, "
+            f"{model.heads} heads of {model.head_dim}, {model.sequence_length:,} tokens of context",
+        ),
+        (
+            "training",
+            f"{recipe.steps_total:,} steps x {recipe.tokens_per_step:,} tokens = "
+            f"{count(outlook.tokens)} tokens ({ratio:.2g} per scaling parameter; "
+            f"about 12 are optimal), {flops(outlook.tokens * outlook.flops_per_token)}",
+        ),
+        ("text", recipe.data.source),
+        (
+            "memory",
+            f"{size(outlook.state_bytes)} of weights, gradients and optimizer state per worker",
+        ),
+        (
+            "disk",
+            f"{size(outlook.checkpoint_bytes)} a checkpoint, the newest {every.keep} kept; "
+            f"one {' and '.join([*saves, 'at the end'])}",
+        ),
+    ]
+    head = f"{name} on this machine, {recipe.workers} worker{'s' * (recipe.workers > 1)}"
+    return "\n".join([head, *(f"  {key:<10}{words}" for key, words in rows)])

@@ -1,0 +1,126 @@
+"""A run as a person watches it: stages, a bar, and a line for whatever deserves one."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from launcher.cli.output import duration
+from launcher.runs.follow import News
+from launcher.runs.records import Record
+
+PLAIN_LINE_SECONDS = 10.0  # between lines on the way where there is no terminal
+
+
+class RunProgress:
+    """Prints to stderr: a live bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, steps: int, *, step: int = 0) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._steps = steps
+        self._live = self._console.is_terminal
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._live,
+        )
+        self._task = self._bar.add_task("starting", total=steps, completed=step, figures="")
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> RunProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self._bar.stop()
+
+    def show(self, news: News) -> None:
+        for event in news.events:
+            self._event(event)
+        if news.metrics:
+            self._step(news.metrics[-1])
+
+    def say(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True, markup=False)
+
+    def _step(self, record: Record) -> None:
+        figures = f"loss {record['loss']:.3f}  {record['tokens_per_second']:,.0f} tok/s"
+        self._bar.update(
+            self._task, completed=record["step"], description="training", figures=figures
+        )
+        ends = record["step"] in (1, self._steps)
+        if not self._live and (ends or time.monotonic() - self._last_line > PLAIN_LINE_SECONDS):
+            self._last_line = time.monotonic()
+            self.say(step_line(record, self._steps))
+
+    def _event(self, event: Record) -> None:
+        if event["kind"] == "progress":
+            self._bar.update(self._task, description=progress_words(event))
+        elif (line := event_line(event)) is not None:
+            self.say(line)
+
+
+def step_line(record: Record, steps: int) -> str:
+    line = (
+        f"step {record['step']:,}/{steps:,}  loss {record['loss']:.4f}  "
+        f"{record['tokens_per_second']:,.0f} tok/s  {record['step_seconds']:.2f} s"
+    )
+    return line + (f"  val_bpb {record['val_bpb']:.4f}" if "val_bpb" in record else "")
+
+
+def progress_words(event: Record) -> str:
+    total, done = event.get("total"), event["done"]
+    share = f" {100 * done / total:.0f}%" if total else ""
+    return f"{event['stage']}{share}"
+
+
+def event_line(event: Record) -> str | None:
+    """One line for a person, or None for what only scripts want."""
+    kind, seconds = event["kind"], event.get("seconds")
+    took = f" ({duration(seconds)})" if seconds is not None else ""
+    lines: dict[str, Any] = {
+        "evaluate": lambda: f"step {event['step']:,}: val_bpb {event['val_bpb']:.4f}{took}",
+        "checkpoint": lambda: f"step {event['step']:,}: checkpoint saved{took}",
+        "fault": lambda: f"fault: {event['message']}",
+        "restart": lambda: f"restarted{took}: attempt {event['attempt']}",
+        "resume": lambda: f"went on from step {event['step']:,}{took}",
+        "start": lambda: _started(event, took),
+    }
+    return lines[kind]() if kind in lines else None
+
+
+def _started(event: Record, took: str) -> str | None:
+    stage = event["stage"]
+    if stage == "hardware":
+        return "\n".join(f"  {key:<10}{reason}" for key, reason in event["reasons"].items())
+    if stage == "data":
+        return f"  {'text':<10}{event['words']}{took}"
+    if stage == "first_step":
+        since = duration(event["seconds_since_enter"])
+        return f"first step {since} after Enter"
+    return None
+
+
+def is_interactive() -> bool:
+    return sys.stderr.isatty()

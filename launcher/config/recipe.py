@@ -1,0 +1,288 @@
+"""Recipes: the size of a model and the training it gets. Pure data, checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from launcher.config.paths import find_recipe, shown_path
+from launcher.config.validation import Rule, raise_broken, validate
+from launcher.config.yaml_source import Problem, Source, read_source
+from launcher.errors import ConfigError
+from nanochat.sizes import VOCAB_SIZE, ModelConfig, parameter_counts
+
+SPECIAL_TOKENS = 9  # upstream's: <|bos|> and eight that mark a conversation's turns
+SMALLEST_VOCABULARY = 256 + SPECIAL_TOKENS  # one token per byte value
+WARMUP_STEPS = 40  # upstream's; a tenth of the run where that is shorter
+HORIZON = ("steps", "tokens_per_scaling_parameter")  # exactly one of them
+
+
+def _whole(value: Any) -> Any:
+    """1e3 is a float to YAML and a whole number to people."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _windows(value: str) -> str:
+    if not value or set(value.upper()) - set("SL"):
+        message = "expected S (a quarter of the sequence) and L (all of it) as in SSSL, got {got}"
+        raise PydanticCustomError("windows", message, {"got": repr(value)})
+    return value.upper()
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Count = Annotated[Whole, Field(ge=1, le=1_000_000_000)]
+
+
+class _Block(BaseModel):
+    """Docstrings below the fields become the descriptions of the JSON schema."""
+
+    model_config = ConfigDict(
+        allow_inf_nan=False, extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
+
+
+class Data(_Block):
+    """Where the text comes from."""
+
+    source: Annotated[str, Field(min_length=1)] = "embedded"
+    """embedded (Python's own documentation), climbmix, or files:PATTERN."""
+    validation: Annotated[str, Field(min_length=1)] | None = None
+    """Files held out for validation; null: chosen from the source."""
+
+
+class Evaluation(_Block):
+    """Bits per byte on the validation text, before the first step, on the way and at the end."""
+
+    every_steps: Count = 250
+    """Steps between evaluations."""
+    tokens: Count = 65_536
+    """Tokens per evaluation; the validation text may have fewer."""
+
+
+class Checkpoint(_Block):
+    """What a crash or a reboot can cost. One is always written at the end."""
+
+    every_steps: Count | None = None
+    """Steps between checkpoints; null: only every_minutes counts."""
+    every_minutes: Annotated[float, Field(gt=0)] | None = 10.0
+    """Minutes between checkpoints; null: only every_steps counts."""
+    keep: Annotated[Whole, Field(ge=1, le=1_000_000)] = 2
+    """Newest checkpoints that stay on the disk."""
+
+
+class Guide(_Block):
+    """What the published sizing guide says of this size: quoted, right or wrong."""
+
+    reference: str | None = None
+    """The guide's word for what the size is for."""
+    dim: Whole | None = None
+    """Width of the model."""
+    heads: Whole | None = None
+    """Attention heads per layer."""
+    parameters: Whole | None = None
+    """All parameters."""
+    flops_per_token: Whole | None = None
+    """Training FLOPs per token, forward and backward."""
+    cpu_tokens_per_second: float | None = None
+    """Tokens per second of two CPU machines."""
+    seconds_per_step: float | None = None
+    """Seconds per step of two CPU machines."""
+    hours_per_1000_steps: float | None = None
+    """Hours per 1,000 steps of two CPU machines."""
+    steps: Whole | None = None
+    """Optimizer steps of the training horizon."""
+    tokens_per_step: Whole | None = None
+    """Tokens per step of the training horizon."""
+    tokens: Whole | None = None
+    """Tokens of the training horizon."""
+    tokens_per_parameter: float | None = None
+    """Tokens of the horizon per parameter, all of them counted."""
+    val_bpb: float | None = None
+    """Validation bits per byte at the end."""
+
+    def figures(self) -> dict[str, Any]:
+        """The figures that the guide has."""
+        return self.model_dump(exclude_none=True)
+
+
+class Recipe(_Block):
+    """The size of a model and the training it gets."""
+
+    depth: Annotated[Whole, Field(ge=1, le=100)]
+    """Layers. The width follows: 64 x depth, rounded up to whole heads."""
+    head_dim: Annotated[Whole, Field(ge=8, le=256, multiple_of=2)] = 128
+    """Channels per attention head; rotary embedding turns them in pairs."""
+    sequence_length: Annotated[Whole, Field(ge=2, le=1_048_576)] = 2048
+    """Tokens that the model sees at once: the length of a row."""
+    window_pattern: Annotated[str, AfterValidator(_windows)] = "L"
+    """How far layers look back, tiled over them: S a quarter of the sequence, L all of it."""
+    vocab_size: Annotated[Whole, Field(ge=SMALLEST_VOCABULARY, le=1_048_576)] = VOCAB_SIZE
+    """Tokens of the vocabulary, the 9 special ones included."""
+    tokens_per_step: Annotated[Whole, Field(ge=2, le=2**30)]
+    """Tokens per optimizer step, all workers together; a multiple of sequence_length."""
+    steps: Count | None = None
+    """Optimizer steps. Either this or tokens_per_scaling_parameter."""
+    tokens_per_scaling_parameter: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    """Tokens per parameter of matrices and head, instead of steps; 12 is about optimal."""
+    micro_batch: Count | None = None
+    """Rows per forward pass and worker; null: chosen by the memory there is."""
+    warmup_steps: Annotated[Whole, Field(ge=0, le=1_000_000_000)] | None = None
+    """Steps of rising learning rate; null: min(40, steps // 10)."""
+    seed: Annotated[Whole, Field(ge=0, le=2**63 - 1)] = 42
+    """Of the initial weights and the order of the rows."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the matrix products; auto: bfloat16 where the hardware multiplies it fast."""
+    workers: Annotated[Whole, Field(ge=1, le=1024)] = 1
+    """Worker processes on this machine."""
+    elastic: bool = False
+    """Go on with fewer workers when one is lost. Not supported yet."""
+    data: Data = Data()
+    evaluation: Evaluation = Evaluation()
+    checkpoint: Checkpoint = Checkpoint()
+    guide: Guide = Guide()
+
+    @model_validator(mode="after")
+    def _check_rules(self) -> Recipe:
+        raise_broken(list(_broken_rules(self)))
+        return self
+
+    @property
+    def model(self) -> ModelConfig:
+        return ModelConfig(
+            depth=self.depth,
+            head_dim=self.head_dim,
+            sequence_length=self.sequence_length,
+            window_pattern=self.window_pattern,
+            vocab_size=self.vocab_size,
+        )
+
+    @property
+    def steps_total(self) -> int:
+        """Steps, given or worked out from tokens_per_scaling_parameter (rounded down)."""
+        if self.steps is not None:
+            return self.steps
+        assert self.tokens_per_scaling_parameter is not None  # a rule
+        tokens = self.tokens_per_scaling_parameter * parameter_counts(self.model).scaling
+        return int(tokens // self.tokens_per_step)
+
+    @property
+    def warmup(self) -> int:
+        """Steps of rising learning rate, given or by rule."""
+        if self.warmup_steps is not None:
+            return self.warmup_steps
+        return min(WARMUP_STEPS, self.steps_total // 10)
+
+    @property
+    def rows_per_step(self) -> int:
+        """Sequences per step, all workers together."""
+        return self.tokens_per_step // self.sequence_length
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A recipe with its origin. `name` is the file's, without its ending."""
+
+    name: str
+    path: Path
+    recipe: Recipe
+    source: Source
+
+    def error(self, key: str, message: str) -> ConfigError:
+        """For what turns out wrong later (a file is not there): points at the dotted key."""
+        return self.source.error(Problem(self.source.place(key), f"{key}: {message}"))
+
+
+def load_recipe(name_or_path: str, overrides: Iterable[tuple[str, str]] = ()) -> LoadedRecipe:
+    """Reads and checks a recipe.
+
+    overrides: (option, its argument) as typed: ("--set", "seed=7"), ("--steps", "100"),
+    ("--data", "climbmix"). Raises NotFound, or ConfigError with all problems.
+    """
+    path = find_recipe(name_or_path)
+    source = read_source(path, fix=f"launch edit recipe {shown_path(path)}")
+    for option, argument in overrides:
+        if option == "--set":
+            source.override_pair(option, argument)
+        elif option == "--data":
+            source.override_text(option, "data.source", argument)
+        else:
+            source.override(option, option.removeprefix("--"), argument)
+    _replace_horizon(source)
+    recipe = validate(Recipe, source)
+    return LoadedRecipe(path.stem, path, recipe, source)
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The JSON schema of a recipe file, for editors."""
+    return Recipe.model_json_schema()
+
+
+def _replace_horizon(source: Source) -> None:
+    """An option that sets one of the two horizons takes the file's other one out."""
+    given = [key for key in HORIZON if (key,) in source.overridden and source.data[key] is not None]
+    if len(given) == 1:
+        source.drop(HORIZON[1 - HORIZON.index(given[0])])
+
+
+def _broken_rules(recipe: Recipe) -> Iterator[Rule]:
+    """What single values cannot show: keys that do not go together."""
+    if recipe.elastic:
+        yield "elastic: not supported yet: write false", ("elastic",)
+    yield from _broken_batch_rules(recipe)
+    given = [key for key in HORIZON if getattr(recipe, key) is not None]
+    if len(given) != 1:
+        found = "both are given" if given else "neither is given"
+        yield f"write either steps or tokens_per_scaling_parameter: {found}", HORIZON[::-1]
+        return
+    if recipe.steps_total < 1:
+        yield (
+            f"{recipe.tokens_per_scaling_parameter:g} tokens per scaling parameter are less than "
+            f"one step of {recipe.tokens_per_step:,} tokens",
+            ("tokens_per_scaling_parameter", "tokens_per_step"),
+        )
+    elif recipe.warmup > recipe.steps_total:
+        message = f"{recipe.warmup:,} warm-up steps are more than all {recipe.steps_total:,} steps"
+        yield message, ("warmup_steps", *HORIZON)
+
+
+def _broken_batch_rules(recipe: Recipe) -> Iterator[Rule]:
+    tokens, length = recipe.tokens_per_step, recipe.sequence_length
+    if tokens % length:
+        below = tokens // length * length
+        nearest = " or ".join(f"{n:,}" for n in (below, below + length) if n)
+        message = f"{tokens:,} tokens per step are not whole rows of {length:,}: use {nearest}"
+        yield message, ("tokens_per_step", "sequence_length")
+        return
+    rows = recipe.rows_per_step
+    if rows % recipe.workers:
+        message = (
+            f"{_rows(rows)} per step ({tokens:,} tokens) cannot be dealt out evenly to "
+            f"{recipe.workers} workers: use {_divisors(rows, near=recipe.workers)}"
+        )
+        yield message, ("workers", "tokens_per_step", "sequence_length")
+        return
+    share = rows // recipe.workers
+    if recipe.micro_batch is not None and share % recipe.micro_batch:
+        message = (
+            f"micro_batch {recipe.micro_batch} does not divide the {_rows(share)} per step of a "
+            f"worker: use {_divisors(share, near=recipe.micro_batch)}"
+        )
+        yield message, ("micro_batch", "tokens_per_step", "workers", "sequence_length")
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
+
+
+def _divisors(number: int, *, near: int) -> str:
+    """Words for the divisors; of many, the eight nearest."""
+    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    both = {*small, *(number // n for n in small)}
+    *most, last = sorted(sorted(both, key=lambda n: abs(n - near))[:8])
+    return f"{', '.join(map(str, most))} or {last}" if most else str(last)

@@ -1,0 +1,114 @@
+"""Plain data against a pydantic model, with each failure in our words and at its place."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from launcher.config.yaml_source import Place, Problem, Source
+
+Model = TypeVar("Model", bound=BaseModel)
+Rule = tuple[str, tuple[str, ...]]  # message; the dotted keys that do not go together
+
+_EXPECTED = {
+    "bool_type": "true or false",
+    "finite_number": "a finite number",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "model_type": "keys and values",
+    "string_type": "text",
+}
+_LIMITS = {
+    "greater_than": ("gt", "must be more than"),
+    "greater_than_equal": ("ge", "must be at least"),
+    "less_than_equal": ("le", "must be at most"),
+    "multiple_of": ("multiple_of", "must be a multiple of"),
+}
+
+
+def validate(model: type[Model], source: Source) -> Model:
+    """The model's instance. Raises ConfigError with all problems, in the file's order."""
+    problems = list(source.problems)
+    try:
+        instance = model.model_validate(source.data)
+    except ValidationError as error:
+        for details in error.errors():
+            problems += _problems(model, source, details)
+    if not problems:
+        return instance
+    raise source.error(*sorted(problems, key=_order))
+
+
+def raise_broken(rules: list[Rule]) -> None:
+    """For a model's own validator: reports rules between keys, all at once."""
+    if rules:
+        text = "; ".join(message for message, _ in rules)
+        raise PydanticCustomError("rules", "{text}", {"text": text, "rules": rules})
+
+
+def _problems(model: type[BaseModel], source: Source, error: ErrorDetails) -> Iterator[Problem]:
+    if error["type"] == "rules":
+        for message, keys in error["ctx"]["rules"]:
+            yield Problem(source.place(*keys), message)
+        return
+    path, kind = error["loc"], error["type"]
+    key = ".".join(map(str, path))
+    if kind == "extra_forbidden":
+        yield Problem(source.keys[path], _unknown(model, path))
+    elif kind == "missing":
+        top = source.values[path[:-1]]
+        place = Place(top.label, top.line, top.column, 1, top.text)
+        yield Problem(place, f"{key} is missing")
+    else:
+        place = source.values[path]
+        yield Problem(place, f"{key}: {_wrong(error, place)}")
+
+
+def _wrong(error: ErrorDetails, place: Place) -> str:
+    kind, value = error["type"], error["input"]
+    if kind in _EXPECTED:
+        return f"expected {_EXPECTED[kind]}, got {_got(value, place)}"
+    if kind == "literal_error":
+        expected = error["ctx"]["expected"].replace("'", "")
+        return f"expected {expected}, got {_got(value, place)}"
+    if kind in _LIMITS:
+        name, words = _LIMITS[kind]
+        return f"{words} {error['ctx'][name]:,.10g}, got {_got(value, place)}"
+    return "must not be empty" if kind == "string_too_short" else error["msg"]
+
+
+def _got(value: Any, place: Place) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, dict):
+        return "keys and values"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, str):
+        digits = value.strip().replace(",", "")
+        return f"the text {value!r}" + (f": write {digits}" if digits.isdigit() else "")
+    if isinstance(value, bool):
+        word = str(value).lower()
+        return word if place.written.lower() == word else f"{place.written}, in YAML {word}"
+    return place.written
+
+
+def _unknown(model: type[BaseModel], path: tuple[str | int, ...]) -> str:
+    block: Any = model
+    for name in path[:-1]:
+        block = block.model_fields[name].annotation
+    inside = f" in {'.'.join(map(str, path[:-1]))}" if path[1:] else ""
+    known = list(block.model_fields)
+    nearest = difflib.get_close_matches(str(path[-1]), known, n=1)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known)}"
+    return f"unknown key {path[-1]!r}{inside}: {hint}"
+
+
+def _order(problem: Problem) -> tuple[bool, int, int]:
+    """The file from top to bottom, then the options."""
+    place = problem.place
+    return place.is_option, place.line, place.column

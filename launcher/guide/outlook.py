@@ -1,0 +1,58 @@
+"""What a recipe is about to do, in figures, before anything starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from launcher.config.recipe import Recipe
+from nanochat.sizes import flops_per_token, parameter_counts, state_bytes
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """Sizes of the model, of its training and of a checkpoint. Bytes are for float32."""
+
+    recipe: Recipe
+    parameters: int
+    scaling_parameters: int
+    flops_per_token: int
+    state_bytes: int
+    checkpoint_bytes: int
+
+    @property
+    def tokens(self) -> int:
+        return self.recipe.steps_total * self.recipe.tokens_per_step
+
+    def as_json(self, name: str) -> dict[str, Any]:
+        recipe = self.recipe
+        return {
+            "recipe": name,
+            "cluster": "local",
+            "parameters": self.parameters,
+            "flops_per_token": self.flops_per_token,
+            "state_bytes": self.state_bytes,
+            "checkpoint_bytes": self.checkpoint_bytes,
+            "steps": recipe.steps_total,
+            "tokens_per_step": recipe.tokens_per_step,
+            "tokens": self.tokens,
+            "tokens_per_scaling_parameter": self.tokens / self.scaling_parameters,
+            "flops": self.tokens * self.flops_per_token,
+            "workers": recipe.workers,
+            "data": recipe.data.source,
+            "settings": recipe.model_dump(mode="json", exclude={"guide"}),
+        }
+
+
+def outlook(recipe: Recipe) -> Outlook:
+    model = recipe.model
+    counts = parameter_counts(model)
+    state = state_bytes(model)
+    return Outlook(
+        recipe=recipe,
+        parameters=counts.total,
+        scaling_parameters=counts.scaling,
+        flops_per_token=flops_per_token(model),
+        state_bytes=state,
+        checkpoint_bytes=state - 4 * counts.total,  # all but the gradients
+    )

@@ -1,0 +1,189 @@
+"""The folder of one run: its files, each with one name here, and whether someone works in it.
+
+    run.json       what was asked for: recipe, versions, hashes of data and tokenizer
+    metrics.jsonl  one line per step         events.jsonl   what happened, with seconds
+    log.txt        all that the processes print
+    tokenizer.json the run's own copy
+    checkpoints/   summary.json              how it ended, for people and scripts
+    lock           held by the driver for as long as it lives
+    stop           its existence asks for a checkpoint and an end
+    failure.json   why going on is pointless (removed by `launch resume`)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.config.paths import launch_home
+from launcher.errors import InputError, NotFound
+
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class RunBusy(InputError):
+    """A driver is at work in this folder."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def spec_file(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.path / "tokenizer.json"
+
+    @property
+    def summary_file(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def stop_request(self) -> Path:
+        return self.path / "stop"
+
+    @property
+    def failure_file(self) -> Path:
+        return self.path / "failure.json"
+
+    def spec(self) -> dict[str, Any]:
+        return _read_json(self.spec_file) or {}
+
+    def summary(self) -> dict[str, Any] | None:
+        return _read_json(self.summary_file)
+
+    def failure(self) -> dict[str, Any] | None:
+        return _read_json(self.failure_file)
+
+    def update_spec(self, **changes: Any) -> None:
+        write_json(self.spec_file, self.spec() | changes)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder. The kernel lets go when the process dies, however it dies."""
+        with (self.path / "lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunBusy(
+                    f"run '{self.name}' is running", fix=f"launch logs {self.name} -f"
+                ) from None
+            yield
+
+    def is_locked(self) -> bool:
+        try:
+            with self.locked():
+                return False
+        except RunBusy:
+            return True
+
+
+def runs_home() -> Path:
+    """Where the runs of this machine lie."""
+    return launch_home() / "runs"
+
+
+def all_runs() -> list[RunFolder]:
+    """Every run, the newest last."""
+    folders = [RunFolder(path.parent) for path in runs_home().glob("*/run.json")]
+    return sorted(folders, key=lambda folder: folder.spec().get("created", 0.0))
+
+
+def find_run(name: str) -> RunFolder:
+    """Raises NotFound with the names there are. `local/RUN` names a run of this machine too."""
+    bare = name.removeprefix("local/")
+    folder = RunFolder(runs_home() / bare)
+    if RUN_NAME.fullmatch(bare) and folder.spec_file.exists():
+        return folder
+    names = ", ".join(run.name for run in all_runs()[-8:])
+    raise NotFound(
+        f"no run '{name}' in {runs_home()}",
+        fix=f"name one of: {names}" if names else "launch recipe d4   starts one",
+    )
+
+
+def create_run(name: str | None, recipe: str, spec: dict[str, Any]) -> RunFolder:
+    """Make the folder of a new run. Without a name: RECIPE-1, RECIPE-2, ...
+
+    Raises InputError for a name that is taken or cannot be a folder's.
+    """
+    runs_home().mkdir(parents=True, exist_ok=True)
+    if name is not None:
+        if not RUN_NAME.fullmatch(name):
+            raise InputError(
+                f"--name {name}: a run's name has letters, digits, '.', '_' and '-' only, "
+                "begins with a letter or digit and has at most 64 characters",
+                fix=f"--name {_nearest_name(name)}",
+            )
+        folder = RunFolder(runs_home() / name)
+        try:
+            folder.path.mkdir()
+        except FileExistsError:
+            raise InputError(
+                f"run '{name}' exists already in {runs_home()}",
+                fix=f"choose another --name, or go on with it: launch resume {name}",
+            ) from None
+    else:
+        folder = _first_free(recipe)
+    write_json(folder.spec_file, spec | {"run": folder.name})
+    return folder
+
+
+def _first_free(recipe: str) -> RunFolder:
+    number = 1
+    while True:
+        folder = RunFolder(runs_home() / f"{_nearest_name(recipe)}-{number}")
+        try:
+            folder.path.mkdir()
+            return folder
+        except FileExistsError:
+            number += 1
+
+
+def _nearest_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:56] or "run"
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Replace a small file at once: readers see the old one or the new one."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+    partial.replace(path)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    return content if isinstance(content, dict) else None

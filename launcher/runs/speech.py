@@ -1,0 +1,57 @@
+"""The model of a run, loaded to speak. Imports torch when it is called, not before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from launcher.config.recipe import Recipe
+from launcher.errors import RunFailed
+from launcher.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from nanochat.model import GPT
+    from nanochat.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """The newest whole checkpoint of a run, in memory."""
+
+    step: int
+    model: GPT
+    tokenizer: Tokenizer
+
+    @classmethod
+    def load(cls, folder: RunFolder) -> Speaker:
+        """Raises RunFailed where the run has no whole checkpoint yet."""
+        from nanochat.checkpoint import CheckpointFolder
+        from nanochat.model import GPT
+        from nanochat.tokenizer import Tokenizer
+
+        checkpoint = CheckpointFolder(folder.checkpoints).newest()
+        if checkpoint is None:
+            raise RunFailed(
+                f"run '{folder.name}' has no whole checkpoint yet",
+                fix=f"wait for one, or make one now: launch stop {folder.name}",
+            )
+        model = GPT.empty(Recipe.model_validate(folder.spec()["settings"]).model)
+        model.load_state_dict(checkpoint.model_tensors())
+        return cls(checkpoint.step, model, Tokenizer.load(folder.tokenizer))
+
+    def speak(
+        self, prompt: str, *, max_tokens: int, temperature: float, top_k: int, seed: int
+    ) -> Iterator[str]:
+        """Pieces of text that follow the prompt."""
+        from nanochat.generate import stream_text
+
+        return stream_text(
+            self.model,
+            self.tokenizer,
+            prompt,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            seed=seed,
+        )

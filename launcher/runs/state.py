@@ -1,0 +1,92 @@
+"""What a run's folder says about the run: its state, how far it is, how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from launcher.runs.folder import RunFolder
+from launcher.runs.records import Record, each_step_once, read_records
+
+Status = Literal["running", "stopping", "finished", "stopped", "failed", "interrupted"]
+
+
+@dataclass(frozen=True)
+class RunState:
+    """One line of `launch runs`. `interrupted`: its driver died without a word."""
+
+    run: str
+    recipe: str
+    status: Status
+    step: int
+    steps: int
+    created: float
+    train_loss: float | None
+    val_bpb: float | None
+    tokens_per_second: float | None
+    restarts: int
+
+    @classmethod
+    def of(cls, folder: RunFolder) -> RunState:
+        spec = folder.spec()
+        metrics = each_step_once(read_records(folder.metrics))
+        last = metrics[-1] if metrics else None
+        return cls(
+            run=folder.name,
+            recipe=spec["recipe"],
+            status=status_of(folder),
+            step=last["step"] if last else 0,
+            steps=spec["steps"],
+            created=spec["created"],
+            train_loss=last["loss"] if last else None,
+            val_bpb=last_val_bpb(metrics),
+            tokens_per_second=_tokens_per_second(metrics),
+            restarts=max((record["attempt"] for record in metrics), default=0),
+        )
+
+
+def status_of(folder: RunFolder) -> Status:
+    if folder.is_locked():
+        return "stopping" if folder.stop_request.exists() else "running"
+    summary = folder.summary()
+    if summary is None:
+        return "interrupted"
+    status: Status = summary["status"]
+    return status
+
+
+def summarise(folder: RunFolder, status: Status) -> dict[str, Any]:
+    """The content of summary.json. `seconds` is the time spent in steps that count."""
+    spec = folder.spec()
+    metrics = each_step_once(read_records(folder.metrics))
+    seconds = sum(record["step_seconds"] for record in metrics)
+    tokens = metrics[-1]["tokens"] if metrics else 0
+    saved = sorted(path.name for path in folder.checkpoints.glob("step-*"))
+    return {
+        "run": folder.name,
+        "recipe": spec["recipe"],
+        "cluster": spec["cluster"],
+        "steps": metrics[-1]["step"] if metrics else 0,
+        "tokens": tokens,
+        "seconds": round(seconds, 3),
+        "tokens_per_second": round(tokens / seconds, 3) if seconds else None,
+        "train_loss": metrics[-1]["loss"] if metrics else None,
+        "val_bpb": last_val_bpb(metrics),
+        "checkpoint": str(folder.checkpoints / saved[-1]) if saved else None,
+        "restarts": max((record["attempt"] for record in metrics), default=0),
+        "status": status,
+    }
+
+
+def last_val_bpb(metrics: list[Record]) -> float | None:
+    for record in reversed(metrics):
+        if "val_bpb" in record:
+            value: float = record["val_bpb"]
+            return value
+    return None
+
+
+def _tokens_per_second(metrics: list[Record]) -> float | None:
+    """Median of the last 20 steps: one slow step does not show."""
+    rates = sorted(record["tokens_per_second"] for record in metrics[-20:])
+    return rates[len(rates) // 2] if rates else None

@@ -1,0 +1,97 @@
+"""Starting the driver of a run, and stopping it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from launcher.config.recipe import LoadedRecipe
+from launcher.errors import MissingExtra, RunFailed
+from launcher.runs.folder import RunFolder
+from nanochat.dataset.sources import parse_source
+from nanochat.errors import DataError
+
+START_SECONDS = 60.0
+TRAINING_PACKAGES = ("torch", "ray", "tiktoken", "rustbpe", "pyarrow", "safetensors")
+
+
+def require_training_packages(command: str) -> None:
+    """Raises MissingExtra where this Python cannot train."""
+    missing = [name for name in TRAINING_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtra(
+            f"`{command}` needs packages that are not installed here: {', '.join(missing)}",
+            fix="pip install 'nanochat-launcher[train]'   (from a checkout: pip install -e '.[train]')",
+        )
+
+
+def check_source(loaded: LoadedRecipe) -> None:
+    """Raises ConfigError where the recipe's text is not there, before anything is started."""
+    data = loaded.recipe.data
+    for key, spec in (("data.source", data.source), ("data.validation", data.validation)):
+        if spec is not None:
+            try:
+                parse_source(spec, Path.cwd())
+            except DataError as error:
+                raise loaded.error(key, str(error)) from error
+
+
+def run_spec(loaded: LoadedRecipe, *, cluster: str, entered: float) -> dict[str, Any]:
+    """What goes into a new run's run.json."""
+    recipe = loaded.recipe
+    return {
+        "recipe": loaded.name,
+        "recipe_file": str(loaded.path.absolute()),
+        "cluster": cluster,
+        "created": time.time(),
+        "entered": entered,
+        "steps": recipe.steps_total,
+        "folder": str(Path.cwd()),  # where relative file patterns of the data begin
+        "settings": recipe.model_dump(mode="json"),
+    }
+
+
+class DriverProcess:
+    """The driver of a run as this process sees it. It has its own session: Ctrl-C is ours alone."""
+
+    def __init__(self, folder: RunFolder, *, detach: bool) -> None:
+        """Start it and wait until it holds the run's folder. Raises RunFailed where it dies first.
+
+        Attached, it takes the closing of its standard input for our death, and stops the run.
+        """
+        folder.stop_request.unlink(missing_ok=True)
+        self.folder = folder
+        with folder.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                # -P: a folder named nanochat or launcher in the user's own place is not ours.
+                [sys.executable, "-P", "-m", "launcher.training", str(folder.path)],
+                stdin=subprocess.DEVNULL if detach else subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=folder.path,
+                env={**os.environ, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not folder.is_locked():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RunFailed("the driver of the run did not start", fix=f"see {folder.log}")
+            time.sleep(0.02)
+
+    def end_now(self) -> None:
+        """Without a checkpoint."""
+        self.process.send_signal(signal.SIGTERM)
+
+    def wait(self) -> int:
+        return self.process.wait()
+
+
+def request_stop(folder: RunFolder) -> None:
+    """Ask for a checkpoint and an end after the current step."""
+    folder.stop_request.touch()

@@ -1,0 +1,168 @@
+"""The driver of a run on this machine: prepares text while Ray starts, trains, writes the end.
+
+It has its own session, works in the run's folder and holds the folder's lock, so that anyone can
+see whether the run is alive. Where a client waits for it, the client's pipe is its standard
+input: when that closes, the client is gone, and the run saves and stops.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from launcher.config.paths import launch_home
+from launcher.config.recipe import Recipe
+from launcher.errors import LaunchError
+from launcher.raycluster.local import LocalRay
+from launcher.runs.folder import RunFolder, write_json
+from launcher.runs.records import Record, RecordWriter
+from launcher.runs.state import Status, summarise
+from nanochat.dataset.prepare import prepare
+from nanochat.dataset.rows import PreparedData
+from nanochat.dataset.sources import parse_source
+from nanochat.errors import NanochatError
+
+ORPHAN_SECONDS = 60.0  # what a run gets to finish its step and save after its client has died
+PROGRESS_SECONDS = 0.5  # between two lines of progress
+
+
+def main(path: str) -> None:
+    """Do what the folder's run.json asks for; exit with the run's code."""
+    folder = RunFolder(Path(path))
+    with folder.locked():
+        code = Driver(folder).run()
+    sys.stdout.flush()
+    os._exit(code)  # what Ray's threads still do is of no use to anyone
+
+
+class Driver:
+    """`status` and `failure` end up in summary.json and failure.json."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.recipe = Recipe.model_validate(folder.spec()["settings"])
+        self.events = RecordWriter(folder.events)
+        self.ray = LocalRay(slots=self.recipe.workers)
+
+    def run(self) -> int:
+        signal.signal(signal.SIGTERM, self._end_now)
+        if not os.isatty(0) and not os.path.samestat(os.fstat(0), os.stat(os.devnull)):
+            threading.Thread(target=self._watch_client, daemon=True).start()
+        for stale in (self.folder.failure_file, self.folder.summary_file):
+            stale.unlink(missing_ok=True)
+        try:
+            with self.ray, ThreadPoolExecutor(1) as beside:
+                data = beside.submit(self._prepare_data)
+                with self.stage("ray"):
+                    self.ray.start()
+                with self.stage("imports"):
+                    from launcher.training.hardware import choose_hardware
+                    from launcher.training.trainer import fit
+                hardware = choose_hardware(self.recipe)
+                self.events.event("start", stage="hardware", **hardware.as_json())
+                self.folder.update_spec(**hardware.as_json(), data=self._checked(data.result()))
+                if not self.folder.stop_request.exists():
+                    fit(self.folder, self.recipe)
+        except (LaunchError, NanochatError) as error:
+            self._fail(str(error), getattr(error, "fix", None))
+        except Exception as error:
+            traceback.print_exc()  # to log.txt, where the standard streams of a driver go
+            self._fail(f"{type(error).__name__}: {str(error).splitlines()[0]}", None)
+        return self._finish()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Write how long a stage of the start took."""
+        began = time.monotonic()
+        yield
+        self.events.event("start", stage=name, seconds=round(time.monotonic() - began, 3))
+
+    def _prepare_data(self) -> PreparedData:
+        began = time.monotonic()
+        data = self.recipe.data
+        base = Path(self.folder.spec()["folder"])
+        prepared = prepare(
+            parse_source(data.source, base),
+            cache=launch_home() / "data",
+            sequence_length=self.recipe.sequence_length,
+            vocab_size=self.recipe.vocab_size,
+            validation=None if data.validation is None else parse_source(data.validation, base),
+            threads=len(os.sched_getaffinity(0)),
+            on_progress=_Progress(self.events),
+        )
+        shutil.copyfile(prepared.path / "tokenizer.json", self.folder.tokenizer)
+        train, held_out = len(prepared.train_rows), len(prepared.validation_rows)
+        length = self.recipe.sequence_length
+        self.events.event(
+            "start",
+            stage="data",
+            seconds=round(time.monotonic() - began, 3),
+            words=f"{train:,} rows of {length:,} tokens to train on, {held_out:,} to validate",
+        )
+        return prepared
+
+    def _checked(self, prepared: PreparedData) -> Record:
+        """The run.json entry of its data. Raises LaunchError where a resumed run has other text."""
+        entry = {"folder": str(prepared.path), "identity": prepared.identity()}
+        before = self.folder.spec().get("data")
+        if before is not None and before["identity"] != entry["identity"]:
+            from nanochat.checkpoint import identity_difference
+
+            difference = identity_difference(before["identity"], prepared.identity())
+            raise LaunchError(
+                f"the text of run '{self.folder.name}' is not what it began with:\n{difference}",
+                fix="bring the old text back, or begin a new run",
+            )
+        return entry
+
+    def _watch_client(self) -> None:
+        sys.stdin.buffer.read()  # returns when the client has closed its end, or has died
+        self.events.event("fault", what="client", message="the client is gone: saving and stopping")
+        self.folder.stop_request.touch()
+        time.sleep(ORPHAN_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _end_now(self, *_: Any) -> None:
+        self.ray.kill()
+        if self.folder.failure() is None and not self.folder.summary_file.exists():
+            write_json(self.folder.summary_file, summarise(self.folder, "stopped"))
+        os._exit(1)
+
+    def _fail(self, message: str, fix: str | None) -> None:
+        write_json(self.folder.failure_file, {"message": message, "fix": fix})
+
+    def _finish(self) -> int:
+        failure = self.folder.failure()
+        summary = summarise(self.folder, "finished")
+        status: Status = "finished"
+        if failure is not None:
+            status = "failed"
+        elif summary["steps"] < self.recipe.steps_total:
+            status = "stopped"
+        write_json(self.folder.summary_file, summary | {"status": status})
+        details = {} if failure is None else {"message": failure["message"]}
+        self.events.event("finish", status=status, **details)
+        return 1 if failure else 0
+
+
+class _Progress:
+    """Progress of the data's preparation as events, twice a second at most."""
+
+    def __init__(self, events: RecordWriter) -> None:
+        self._events = events
+        self._written = 0.0
+
+    def __call__(self, stage: str, done: float, total: float | None) -> None:
+        if time.monotonic() - self._written > PROGRESS_SECONDS:
+            self._written = time.monotonic()
+            self._events.event("progress", stage=stage, done=done, total=total)

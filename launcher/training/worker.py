@@ -1,0 +1,130 @@
+"""What every Ray Train worker runs: nanochat's train function on this run's folder."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+
+from launcher.config.recipe import Recipe
+from launcher.runs.folder import RunFolder, write_json
+from launcher.runs.records import RecordWriter, read_records
+from nanochat.checkpoint import CheckpointFolder
+from nanochat.dataset import PreparedData
+from nanochat.errors import NanochatError
+from nanochat.exchange import agree
+from nanochat.train import TrainConfig, train
+
+# Attempts in a row that ended before a step: one more would end there too.
+FUTILE_ATTEMPTS = 3
+
+
+def train_loop(arguments: dict[str, Any]) -> None:
+    """Called by Ray on every worker, and again on all of them after any one has died.
+
+    arguments: `folder` of the run, `submitted` (time), `attempts_before` this driver's start.
+    """
+    waited = time.time() - arguments["submitted"]
+    folder = RunFolder(Path(arguments["folder"]))
+    if folder.failure() is not None:
+        return
+    spec = folder.spec()
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    device = torch.device(spec["device"])
+    torch.set_num_threads(spec["threads"])
+    observer = RunObserver(folder, leads=rank == 0)
+    futile = observer.began(waited, arguments["attempts_before"])
+    if any(agree(int(futile), world_size, device)):
+        return
+    try:
+        train(
+            train_config(Recipe.model_validate(spec["settings"])),
+            PreparedData.load(Path(spec["data"]["folder"])),
+            CheckpointFolder(folder.checkpoints),
+            observer,
+            device=device,
+            dtype=getattr(torch, spec["dtype"]),
+            rank=rank,
+            world_size=world_size,
+            saves=context.get_local_rank() == 0,
+        )
+    except NanochatError as error:
+        # Another attempt would end the same way, and Ray would make it: say why and return.
+        write_json(folder.failure_file, {"message": str(error)})
+
+
+def train_config(recipe: Recipe) -> TrainConfig:
+    return TrainConfig(
+        model=recipe.model,
+        steps=recipe.steps_total,
+        tokens_per_step=recipe.tokens_per_step,
+        warmup_steps=recipe.warmup,
+        seed=recipe.seed,
+        micro_batch=recipe.micro_batch,
+        evaluate_every_steps=recipe.evaluation.every_steps,
+        evaluate_tokens=recipe.evaluation.tokens,
+        checkpoint_every_steps=recipe.checkpoint.every_steps,
+        checkpoint_every_minutes=recipe.checkpoint.every_minutes,
+        checkpoint_keep=recipe.checkpoint.keep,
+    )
+
+
+class RunObserver:
+    """Writes a run's metrics and events, on rank 0 only, and watches for the request to stop."""
+
+    def __init__(self, folder: RunFolder, *, leads: bool) -> None:
+        self._folder = folder
+        self._leads = leads
+        self._attempt = 0
+        self._first_step_since: float | None = None
+        if leads:
+            self._metrics = RecordWriter(folder.metrics)
+            self._events = RecordWriter(folder.events)
+
+    def began(self, waited: float, attempts_before: int) -> bool:
+        """Count the attempt. True where attempts keep ending before their first step."""
+        if not self._leads:
+            return False
+        self._attempt = count_attempts(self._folder)
+        kind = "restart" if self._attempt else "start"
+        self._events.event(
+            kind, stage="workers", attempt=self._attempt, seconds=round(waited, 3)
+        )
+        with_steps = [record["attempt"] for record in read_records(self._folder.metrics)]
+        useful = max([attempts_before - 1, *with_steps])
+        futile = self._attempt - useful > FUTILE_ATTEMPTS
+        if futile:
+            message = f"training died {FUTILE_ATTEMPTS} times in a row before it made a step"
+            write_json(
+                self._folder.failure_file, {"message": message, "fix": f"see {self._folder.log}"}
+            )
+        self._first_step_since = time.time()
+        return futile
+
+    def step(self, record: dict[str, Any]) -> None:
+        if not self._leads:
+            return
+        self._metrics.write({**record, "attempt": self._attempt})
+        if self._first_step_since is not None:
+            seconds = round(time.time() - self._first_step_since, 3)
+            self._first_step_since = None
+            since_enter = round(time.time() - self._folder.spec()["entered"], 3)
+            self._events.event(
+                "start", stage="first_step", seconds=seconds, seconds_since_enter=since_enter
+            )
+
+    def event(self, kind: str, **details: Any) -> None:
+        if self._leads:
+            self._events.event(kind, **details)
+
+    def stop_requested(self) -> bool:
+        return self._folder.stop_request.exists()
+
+
+def count_attempts(folder: RunFolder) -> int:
+    """How often workers have begun to train in this run."""
+    return sum(event.get("stage") == "workers" for event in read_records(folder.events))

@@ -1,0 +1,87 @@
+"""What a source of text is made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from nanochat.errors import DataError
+from nanochat.storage import sha256_of
+
+
+class Document(NamedTuple):
+    """A text, encodable as UTF-8. `continuous`: a stretch of a file that reads on in the next
+    document; where it is longer than a row it is cut into consecutive rows, not cropped."""
+
+    text: str
+    continuous: bool
+
+
+class SourceFile(NamedTuple):
+    """`name` is the same on every machine that holds the same files."""
+
+    name: str
+    path: Path
+
+
+class FileIdentity(NamedTuple):
+    name: str
+    bytes: int
+    sha256: str
+
+
+def content_hash(*parts: object) -> str:
+    """Hex digest of what JSON can spell, file identities above all."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+class Source(ABC):
+    """An ordered set of files and the documents in them."""
+
+    def __init__(self, spec: str, files: Sequence[SourceFile]) -> None:
+        self.spec = spec
+        self.files = tuple(files)
+
+    @abstractmethod
+    def documents(self, files: Sequence[SourceFile] | None = None) -> Iterator[Document]:
+        """The documents of `files` (default: all), none of them empty, in a fixed order.
+
+        Raises DataError, with the file and the place in it, where one cannot be read.
+        """
+
+    def text_bytes(self, files: Sequence[SourceFile] | None = None) -> int:
+        """About how many bytes of text `files` hold, found without reading it."""
+        return sum(file.path.stat().st_size for file in self._chosen(files))
+
+    def identity(
+        self,
+        files: Sequence[SourceFile] | None = None,
+        hash_file: Callable[[Path], str] = sha256_of,
+    ) -> list[FileIdentity]:
+        """Content decides it: where the files lie and when they were written does not matter."""
+        identities = []
+        for file in self._chosen(files):
+            with readable(file.path):
+                size, digest = file.path.stat().st_size, hash_file(file.path)
+            identities.append(FileIdentity(file.name, size, digest))
+        return identities
+
+    def _chosen(self, files: Sequence[SourceFile] | None) -> Sequence[SourceFile]:
+        return self.files if files is None else files
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turns the system's refusal to read `path` into a DataError."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot read it: {error.strerror or error}",
+            fix="Make the file readable, or choose files that are.",
+        ) from error

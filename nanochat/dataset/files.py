@@ -1,0 +1,71 @@
+"""The user's own text: `files:GLOB` over plain text, JSON lines and parquet."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from nanochat.dataset.document import Document, Source, SourceFile, readable
+from nanochat.dataset.readers import parquet_text_bytes, read_jsonl, read_parquet, read_text
+from nanochat.errors import DataError
+
+READERS: dict[str, Callable[[Path], Iterator[Document]]] = {
+    ".txt": read_text,
+    ".md": read_text,
+    ".rst": read_text,
+    ".text": read_text,
+    ".py": read_text,
+    ".jsonl": read_jsonl,
+    ".parquet": read_parquet,
+}
+
+
+class FilesSource(Source):
+    """Files in the order of their names, which are relative to the glob's fixed folder."""
+
+    def __init__(self, pattern: str, base: Path) -> None:
+        """Raises DataError where nothing matches or a file is of another kind."""
+        spec = f"files:{pattern}"
+        folder, rest = _fixed_folder(base / Path(pattern).expanduser())
+        matches = [folder / name for name in glob.glob(rest, root_dir=folder, recursive=True)]
+        paths = [path for path in matches if not path.is_dir()]
+        if not paths and matches:
+            raise DataError(
+                f"{spec}: {matches[0]} is a folder",
+                fix=f"Name the files in it: --data 'files:{pattern.rstrip('/')}/**/*.txt'.",
+            )
+        if not paths:
+            raise DataError(
+                f"{spec}: no file matches {folder / rest}",
+                fix="Check the path; ** reaches into folders: --data 'files:~/text/**/*.txt'.",
+            )
+        for path in paths:
+            if path.suffix.lower() not in READERS:
+                raise DataError(
+                    f"{path}: cannot read this kind of file",
+                    fix=f"Choose files that end in {', '.join(READERS)}.",
+                )
+        files = [SourceFile(path.relative_to(folder).as_posix(), path) for path in paths]
+        super().__init__(spec, sorted(files))
+
+    def documents(self, files: Sequence[SourceFile] | None = None) -> Iterator[Document]:
+        for file in self._chosen(files):
+            yield from READERS[file.path.suffix.lower()](file.path)
+
+    def text_bytes(self, files: Sequence[SourceFile] | None = None) -> int:
+        total = 0
+        for file in self._chosen(files):
+            if file.path.suffix.lower() == ".parquet":
+                total += parquet_text_bytes(file.path)
+            else:
+                with readable(file.path):
+                    total += file.path.stat().st_size
+        return total
+
+
+def _fixed_folder(pattern: Path) -> tuple[Path, str]:
+    """The part of `pattern` before its first wildcard, which is in no file's name, and the rest."""
+    fixed = list(itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parts[:-1]))
+    return Path(*fixed), str(Path(*pattern.parts[len(fixed) :]))

@@ -1,0 +1,79 @@
+"""What a folder of prepared data says about itself: manifest.json, written last."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nanochat.dataset.document import FileIdentity
+
+FORMAT = "nanochat-rows"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Block:
+    """One file of rows."""
+
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one split and the text that they came from.
+
+    `bytes` are of text. `tokens` are those in rows; `cropped_tokens` those of documents that got
+    into none. A document that is divided between the splits counts in both.
+    """
+
+    source: str
+    files: tuple[FileIdentity, ...]
+    blocks: tuple[Block, ...]
+    documents: int
+    bytes: int
+    tokens: int
+    cropped_tokens: int
+
+    @property
+    def rows(self) -> int:
+        return sum(block.rows for block in self.blocks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """`identity` is the hash of all that decides the rows; `bytes_per_token` is of ordinary tokens,
+    without BOS."""
+
+    identity: str
+    sequence_length: int
+    vocab_size: int
+    tokenizer_sha256: str
+    packing_version: int
+    train: Part
+    validation: Part
+    bytes_per_token: float
+
+    def to_json(self) -> bytes:
+        content = {"format": FORMAT, "version": FORMAT_VERSION, **asdict(self)}
+        for name in ("train", "validation"):
+            content[name]["files"] = [file._asdict() for file in getattr(self, name).files]
+        return json.dumps(content, indent=1).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Manifest:
+        """Raises ValueError, KeyError or TypeError where it is not of this format."""
+        content: dict[str, Any] = json.loads(data)
+        if (content.pop("format"), content.pop("version")) != (FORMAT, FORMAT_VERSION):
+            raise ValueError(f"expected {FORMAT} version {FORMAT_VERSION}")
+        train, validation = _part(content.pop("train")), _part(content.pop("validation"))
+        return cls(**content, train=train, validation=validation)
+
+
+def _part(content: dict[str, Any]) -> Part:
+    files = tuple(FileIdentity(**file) for file in content.pop("files"))
+    blocks = tuple(Block(**block) for block in content.pop("blocks"))
+    return Part(**content, files=files, blocks=blocks)

@@ -1,0 +1,73 @@
+"""Which text is held out: never trained on, only measured with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nanochat.dataset.document import Source, SourceFile
+from nanochat.dataset.encoding import Encoded
+from nanochat.dataset.packing import Ids, Packer
+
+ONE_IN = 100
+LEAST_ROWS = 2
+
+
+@dataclass(frozen=True)
+class Split:
+    """Files to train on and to validate with; `held_out` is None where single documents of the
+    training files are held out instead."""
+
+    source: Source
+    files: Sequence[SourceFile]
+    held_out: tuple[Source, Sequence[SourceFile]] | None
+
+
+def split_source(source: Source, validation: Source | None) -> Split:
+    """`validation` where given; else the last of two or more parquet files; else documents."""
+    if validation is not None:
+        return Split(source, source.files, (validation, validation.files))
+    parquet = [file for file in source.files if file.path.suffix.lower() == ".parquet"]
+    if len(parquet) >= 2:
+        rest = [file for file in source.files if file != parquet[-1]]
+        return Split(source, rest, (source, parquet[-1:]))
+    return Split(source, source.files, None)
+
+
+class HeldOutDocuments:
+    """One document in 100, by the hash of its text; where those of the first block fill less than
+    two rows, its other documents too, in the order of their hashes, until they do.
+
+    Equal texts stay together. Of a continuous document only the start is taken that fills the
+    rows: a user's one text file must not move over as a whole.
+    """
+
+    def __init__(self, first_block: Sequence[Encoded], capacity: int, bos_id: int) -> None:
+        self._taken: dict[int, int] = {}  # digest -> tokens at the start of such a document
+        documents = {document.digest: document for document in first_block}
+        chosen = [each for digest, each in documents.items() if digest % ONE_IN == 0]
+        held_out = [(each.ids, each.continuous) for each in chosen]
+        for digest in sorted(documents):
+            missing = LEAST_ROWS - count_rows(held_out, capacity, bos_id)
+            if missing <= 0:
+                break
+            if digest % ONE_IN:
+                ids, continuous = documents[digest][:2]
+                self._taken[digest] = missing * (capacity - 1) if continuous else len(ids)
+                held_out.append((ids[: self._taken[digest]], continuous))
+
+    def divide(self, document: Encoded) -> tuple[Ids, Ids]:
+        """Ids to train on and ids to validate with; either may be empty."""
+        taken = self._taken.get(document.digest, 0)
+        if document.digest % ONE_IN == 0:
+            taken = len(document.ids)
+        return document.ids[taken:], document.ids[:taken]
+
+
+def count_rows(documents: Iterable[tuple[Ids, bool]], capacity: int, bos_id: int) -> int:
+    packer = Packer(capacity, bos_id, np.uint32)
+    for ids, continuous in documents:
+        packer.add(ids, continuous=continuous)
+    return len(packer.drain())

@@ -1,0 +1,260 @@
+"""The command line from outside: what it lists, prints and exits with."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from launcher.cli import edit, main, output
+from launcher.config.paths import shipped_recipes
+from launcher.errors import ConfigError, Interrupted, LaunchError, RunFailed
+
+ROOT = Path(main.__file__).parents[2]
+COMMANDS = ["recipe", "runs", "logs", "stop", "resume", "sample", "size", "edit"]
+ENTRY = "from launcher.cli.main import main; main()"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    for name in ("VISUAL", "EDITOR", "LAUNCH_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LAUNCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+
+
+def launch(*arguments: str, code: str = ENTRY) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(words, capture_output=True, text=True, encoding="utf-8", timeout=60)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_help_lists_the_commands(arguments: list[str]) -> None:
+    done = launch(*arguments)
+    listed = done.stdout.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in listed] == COMMANDS
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom launcher.cli.main import main\ntry:\n    main()\nexcept SystemExit:\n"
+        "    print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    imported = set(launch("--help", code=code).stderr.split())
+    assert {"click", "launcher"} <= imported
+    assert not imported & {"pydantic", "yaml", "rich", "torch", "ray", "numpy", "paramiko"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_help(name: str) -> None:
+    done = launch(name, "--help")
+    assert done.stdout.startswith(f"Usage: launch {name} ")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_version() -> None:
+    assert launch("--version").stdout == "launch 0.1.0\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["sise"], 2, "error: unknown command 'sise': did you mean 'size'?\nfix: launch --help\n"),
+        (["zzz"], 2, "error: unknown command 'zzz'\nfix: launch --help\n"),
+        (["edit", "recipe"], 2, "error: missing argument 'NAME'\nfix: launch edit recipe --help\n"),
+        (["size", "d101", "--json"], 2, "error: no size d101: depths go from 1 to 100\n"
+         "fix: launch size d12\n"),
+    ],
+)  # fmt: skip
+def test_wrong_input(arguments: list[str], code: int, said: str) -> None:
+    done = launch(*arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", said)
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (LaunchError("no disk"), 1, "error: no disk\n"),
+        (RunFailed("it broke", fix="see log.txt"), 1, "error: it broke\nfix: see log.txt\n"),
+        (ConfigError("a.yaml:1:1: no"), 2, "error: a.yaml:1:1: no\n"),
+        (Interrupted("saved at step 5", fix="launch resume r"), 130,
+         "saved at step 5\nfix: launch resume r\n"),
+        (KeyboardInterrupt(), 130, "\n"),
+        (KeyError("x"), 1, "internal error: KeyError: 'x'\n"
+         "fix: set LAUNCH_DEBUG=1 to see where it comes from, and report it\n"),
+    ],
+)  # fmt: skip
+def test_errors_end_in_their_exit_code(
+    raised: BaseException,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    @click.command()
+    def command() -> None:
+        raise raised
+
+    monkeypatch.setattr(main.LazyGroup, "get_command", lambda *_: command)
+    monkeypatch.setattr(sys, "argv", ["launch", "size"])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == code
+    assert capsys.readouterr() == ("", said)
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAUNCH_DEBUG", "1")
+    code = (
+        "from launcher.cli import main\nmain.LazyGroup.get_command = lambda *_: 1 / 0\nmain.main()"
+    )
+    done = launch("size", code=code)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, "-c", ENTRY, "size", "--json"]
+    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, timeout=60)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_size_json_is_one_document() -> None:
+    done = launch("size", "--json")
+    assert [row["name"] for row in json.loads(done.stdout)] == ["d4", "d8", "d12", "d20", "d24"]
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+TABLE = """\
+size   dim  heads  context  params  guide says    FLOP/tok  guide says       state
+d4     256      4    512 L   36.7M  37M ✓            75.5M  72M ✓           575 MB
+d8     512      4   1024 L    126M  80M ✗ x0.64       302M  250M ✗ x0.83   1.91 GB
+d12    768      6   2048 L    286M  286M ✓            887M  1.7B ✗ x1.92   4.24 GB
+d20   1280     10   2048 L    897M  1B ✗ x1.12       3.24B  6B ✗ x1.85     12.8 GB
+d24   1536     12   2048 L   1.38B  1.7B ✗ x1.23     5.28B  10B ✗ x1.89    19.4 GB
+d6     384      3   2048 L   68.2M  -                 191M  -              1.02 GB
+"""
+
+
+def test_size_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
+    done = launch("size", "d4", "d8", "d12", "d20", "d24", "d6")
+    assert done.stdout == TABLE
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_size_table_where_the_terminal_has_no_cross(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    assert "80M ? x0.64" in launch("size", "d8").stdout
+
+
+@pytest.mark.parametrize(
+    ("write", "number", "words"),
+    [
+        (output.count, 512, "512"),
+        (output.count, 36_700_290, "36.7M"),
+        (output.count, 999_600, "1M"),
+        (output.count, 1_384_122_122, "1.38B"),
+        (output.flops, 75_498_192, "75.5 MFLOPs"),
+        (output.flops, 1.5e20, "150 EFLOPs"),
+        (output.size, 1_910_000_000, "1.91 GB"),
+        (output.size, 512, "512 B"),
+        (output.size, 3_000, "3 kB"),
+        (output.duration, 0.04, "0.0 s"),
+        (output.duration, 9.94, "9.9 s"),
+        (output.duration, 59.4, "59 s"),
+        (output.duration, 59.6, "1 min"),
+        (output.duration, 450, "7 min 30 s"),
+        (output.duration, 3_599.6, "1 h"),
+        (output.duration, 12_300, "3 h 25 min"),
+        (output.duration, 86_399, "1 d"),
+        (output.duration, 450_000, "5 d 5 h"),
+        (output.duration, 2_620_000_000, "83.0 years"),
+    ],
+)
+def test_figures_for_people(write, number: float, words: str) -> None:
+    assert write(number) == words
+
+
+def test_table_without_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_table([], [], as_json=False, empty="no runs yet")
+    output.print_table([], [], as_json=True, empty="no runs yet")
+    assert capsys.readouterr().out == "no runs yet\n[]\n"
+
+
+@pytest.fixture
+def editor(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replaces the first of its two arguments by the second and exits with the third."""
+    script = here / "editor.py"
+    script.write_text(
+        "import pathlib, sys\nold, new, status, path = sys.argv[1:]\nfile = pathlib.Path(path)\n"
+        "file.write_text(file.read_text().replace(old, new))\nsys.exit(int(status))"
+    )
+    monkeypatch.setenv("EDITOR", f"{sys.executable} {script} 'depth: 4' 'depth: 6' 0")
+
+
+def test_edit_copies_a_shipped_recipe(here: Path, editor: None) -> None:
+    shipped = (shipped_recipes() / "d4.yaml").read_text()
+    for folder in ("home/recipes", "recipes"):  # ./recipes wins, where there is one
+        done = launch(
+            "edit", "recipe", "d4" if folder != "recipes" else str(shipped_recipes() / "d4.yaml")
+        )
+        file = here / folder / "d4.yaml"
+        name = f"{folder}/d4.yaml"
+        assert done.stderr == ""
+        assert done.stdout == f"editing {name}\n{name} is a valid recipe\n"
+        assert file.read_text() == shipped.replace("depth: 4", "depth: 6")
+        (here / "recipes").mkdir(exist_ok=True)
+    assert (shipped_recipes() / "d4.yaml").read_text() == shipped
+
+
+def test_edit_keeps_and_shows_what_is_wrong(
+    here: Path, editor: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "recipes").mkdir()
+    monkeypatch.setenv("VISUAL", os.environ["EDITOR"].replace("'depth: 6'", "'dept: 6'"))
+    done = launch("edit", "recipe", "d4")
+    assert done.returncode == 2
+    assert done.stdout == "editing recipes/d4.yaml\n"
+    assert "recipes/d4.yaml:2:1: unknown key 'dept': did you mean 'depth'?\n" in done.stderr
+    assert "  dept: 6\n  ^^^^\n" in done.stderr
+    assert done.stderr.endswith("fix: launch edit recipe recipes/d4.yaml\n")
+    assert "\ndept: 6\n" in (here / "recipes" / "d4.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        (f"{sys.executable} -c raise(SystemExit(3))", 1, "error: the editor ended with status 3: "),
+        ("no-such-editor --wait", 2, "error: cannot start the editor 'no-such-editor': "),
+    ],
+)
+def test_edit_without_a_working_editor(
+    command: str, code: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDITOR", command)
+    done = launch("edit", "recipe", "d4")
+    assert done.returncode == code
+    assert done.stderr.startswith(said)
+
+
+def test_edit_in_a_checkout_edits_the_file_itself(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """./recipes is the folder of the shipped files."""
+    recipes = here / "recipes"
+    recipes.mkdir()
+    monkeypatch.setattr(edit, "shipped_recipes", lambda: recipes)
+    assert edit._own(Path("recipes/d4.yaml")) == Path("recipes/d4.yaml")

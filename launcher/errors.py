@@ -16,7 +16,7 @@ from __future__ import annotations
 
 
 class LaunchError(Exception):
-    """Base of all errors shown to a user. `fix` is one line: the command or the change that helps."""
+    """Base of all errors shown to a user. `fix`: the command or the change that helps."""
 
     exit_code = 1
 
@@ -43,7 +43,7 @@ class InputError(LaunchError):
 
 
 class ConfigError(InputError):
-    """A key or value in a YAML file or a `--set` is wrong; the message has the place and a caret."""
+    """A key or value in a YAML file or a `--set` is wrong: the message shows the place."""
 
 
 class NotFound(InputError):

@@ -10,9 +10,7 @@ verified first; a torn or altered one is passed over for the newest whole one.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nanochat.errors import CheckpointError
+from nanochat.storage import flush, sha256_of
 
 FORMAT = 1
 MODEL, OPTIMIZER, STATE, MANIFEST = (
@@ -88,9 +87,9 @@ class CheckpointFolder:
             manifest = {"format": FORMAT, "files": files}
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
             for name in (*files, MANIFEST, "."):
-                _flush(partial / name)
+                flush(partial / name)
             partial.rename(final)
-            _flush(self.path)
+            flush(self.path)
         except (OSError, SafetensorError) as error:
             self._remove(partial)
             raise CheckpointError(f"cannot write a checkpoint at {final}: {error}") from error
@@ -144,16 +143,4 @@ def identity_difference(saved: Mapping[str, Any], current: Mapping[str, Any]) ->
 
 
 def _describe(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {
-            "bytes": path.stat().st_size,
-            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-        }
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}

@@ -1,7 +1,10 @@
 """Errors that a caller is expected to handle.
 
 NanochatError
-└── DataError       something is wrong with the user's text or with what was made from it
+├── DataError         something is wrong with the user's text or with what was made from it
+├── CheckpointError   a checkpoint cannot be written
+├── IdentityError     a checkpoint belongs to another run
+└── TrainingError     the loss is no number any more
 
 `str(error)` says what is wrong, where, and on the next line what to do; `message` and `fix` hold
 the two apart.

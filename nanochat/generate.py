@@ -47,9 +47,7 @@ def draw(
         return logits.argmax(dim=-1, keepdim=True)
     if top_k is not None:
         logits, ids = logits.topk(min(top_k, logits.size(-1)), dim=-1)
-        choice = torch.multinomial(
-            F.softmax(logits / temperature, dim=-1), 1, generator=generator
-        )
+        choice = torch.multinomial(F.softmax(logits / temperature, dim=-1), 1, generator=generator)
         return ids.gather(1, choice)
     return torch.multinomial(F.softmax(logits / temperature, dim=-1), 1, generator=generator)
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 LOGIT_SOFTCAP = 15.0
-# At 32,768 ids a chunk is 2 buffers of 67 MB on a CPU, where 512 is the fastest of 64 to 2,048 (d4),
-# and of 537 MB on a GPU, whose products want more rows.
+# At 32,768 ids a chunk is 2 buffers of 67 MB on a CPU, where 512 is the fastest of 64 to 2,048
+# (d4), and of 537 MB on a GPU, whose products want more rows.
 CHUNK_TOKENS = {"cpu": 512, "cuda": 4096}
 
 
@@ -30,8 +30,7 @@ def mean_head_loss(
     x: (tokens, dim). weight: (padded vocab, dim), of which the first `vocab_size` rows count.
     targets: (tokens,) ids. Returns a scalar in nats, float32 (float64 for float64 inputs).
     """
-    loss: Tensor = _HeadLoss.apply(x, weight, targets, denominator, vocab_size)  # type: ignore[no-untyped-call]
-    return loss
+    return _HeadLoss.apply(x, weight, targets, denominator, vocab_size)
 
 
 def head_nats(x: Tensor, weight: Tensor, targets: Tensor, vocab_size: int) -> Tensor:

@@ -8,6 +8,7 @@ Parameter names and shapes are upstream's, so weights travel both ways.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -74,9 +75,7 @@ class Attention(nn.Module):
         self.c_v = Linear(config.dim, config.dim)
         self.c_proj = Linear(config.dim, config.dim)
         self.ve_gate = (
-            Linear(VALUE_GATE_CHANNELS, config.heads)
-            if config.has_value_embedding(layer)
-            else None
+            Linear(VALUE_GATE_CHANNELS, config.heads) if config.has_value_embedding(layer) else None
         )
 
     def forward(
@@ -209,10 +208,10 @@ class GPT(nn.Module):
         x = norm(self.transformer["wte"](tokens))
         x = x0 = self._smear(x, cache)
         middle = x
-        for layer, block in enumerate(self.transformer["h"]):
+        for layer, block in enumerate(cast(nn.ModuleList, self.transformer["h"])):
             x = self.resid_lambdas[layer] * x + self.x0_lambdas[layer] * x0
-            table = self.value_embeds[str(layer)] if str(layer) in self.value_embeds else None
-            x = block(x, None if table is None else table(tokens), rotary, cache)
+            table = self.value_embeds[str(layer)](tokens) if block.attn.ve_gate else None
+            x = block(x, table, rotary, cache)
             if layer == self.config.depth // 2:
                 middle = x
         if cache is not None:
@@ -259,9 +258,7 @@ class GPT(nn.Module):
         return LOGIT_SOFTCAP * torch.tanh(z / LOGIT_SOFTCAP)
 
 
-def initial_values(
-    config: ModelConfig, generator: torch.Generator
-) -> Iterator[tuple[str, Tensor]]:
+def initial_values(config: ModelConfig, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
     """(name, float32 values) of every parameter of a fresh model, in upstream's order of draws."""
     shapes = parameter_shapes(config)
 

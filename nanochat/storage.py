@@ -36,11 +36,11 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _flush_folder(path.parent)
+    flush(path.parent)
 
 
-def _flush_folder(path: Path) -> None:
-    """Make renames inside `path` last through a power cut."""
+def flush(path: Path) -> None:
+    """Bring a file, or the names inside a folder, to the disk: they last through a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from types import FrameType
+from typing import Any
 
 import click
 
@@ -60,7 +61,7 @@ def report_end(folder: RunFolder, *, as_json: bool) -> None:
         click.echo(summary_block(summary))
 
 
-def summary_block(summary: dict[str, object]) -> str:
+def summary_block(summary: dict[str, Any]) -> str:
     """`key  value` lines: short for a person, and one awk away for a script."""
     s = summary
     lines = [

@@ -64,7 +64,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, invoke_without_command=True)
-@click.version_option(__version__, prog_name="launch")
+@click.version_option(__version__, message="launch %(version)s")
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Train nanochat models on the machines you own."""

@@ -52,7 +52,9 @@ def command(
     check_source(loaded)
     plan = outlook(loaded.recipe)
     if dry_run:
-        print_json(plan.as_json(loaded.name)) if as_json else click.echo(outlook_lines(loaded.name, plan))
+        print_json(plan.as_json(loaded.name)) if as_json else click.echo(
+            outlook_lines(loaded.name, plan)
+        )
         return
     require_training_packages("launch recipe")
     folder = create_run(run_name, loaded.name, run_spec(loaded, cluster=cluster, entered=ENTERED))

@@ -51,7 +51,7 @@ class Data(_Block):
     """Where the text comes from."""
 
     source: Annotated[str, Field(min_length=1)] = "embedded"
-    """embedded (Python's own documentation), climbmix, or files:PATTERN."""
+    """embedded (the source of Python's standard library), climbmix, or files:PATTERN."""
     validation: Annotated[str, Field(min_length=1)] | None = None
     """Files held out for validation; null: chosen from the source."""
 

@@ -106,7 +106,6 @@ class Source:
     def drop(self, key: str) -> None:
         """Takes a top-level key out."""
         self.data.pop(key, None)
-        self.values.pop((key,), None)
 
     def place(self, *keys: str) -> Place:
         """Where to point when these dotted keys do not go together.

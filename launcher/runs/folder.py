@@ -1,13 +1,13 @@
 """The folder of one run: its files, each with one name here, and whether someone works in it.
 
-    run.json       what was asked for: recipe, versions, hashes of data and tokenizer
-    metrics.jsonl  one line per step         events.jsonl   what happened, with seconds
-    log.txt        all that the processes print
-    tokenizer.json the run's own copy
-    checkpoints/   summary.json              how it ended, for people and scripts
-    lock           held by the driver for as long as it lives
-    stop           its existence asks for a checkpoint and an end
-    failure.json   why going on is pointless (removed by `launch resume`)
+run.json       what was asked for: recipe, versions, hashes of data and tokenizer
+metrics.jsonl  one line per step         events.jsonl   what happened, with seconds
+log.txt        all that the processes print
+tokenizer.json the run's own copy
+checkpoints/   summary.json              how it ended, for people and scripts
+lock           held by the driver for as long as it lives
+stop           its existence asks for a checkpoint and an end
+failure.json   why going on is pointless (removed by `launch resume`)
 """
 
 from __future__ import annotations

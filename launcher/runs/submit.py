@@ -27,7 +27,7 @@ def require_training_packages(command: str) -> None:
     if missing:
         raise MissingExtra(
             f"`{command}` needs packages that are not installed here: {', '.join(missing)}",
-            fix="pip install 'nanochat-launcher[train]'   (from a checkout: pip install -e '.[train]')",
+            fix="pip install 'nanochat-launcher[train]'   (in a checkout: pip install -e '.[train]')",
         )
 
 
@@ -39,7 +39,7 @@ def check_source(loaded: LoadedRecipe) -> None:
             try:
                 parse_source(spec, Path.cwd())
             except DataError as error:
-                raise loaded.error(key, str(error)) from error
+                raise loaded.error(key, error.message, fix=error.fix) from error
 
 
 def run_spec(loaded: LoadedRecipe, *, cluster: str, entered: float) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class LocalTrainer(TorchTrainer):
         return result
 
 
-class _FixedPolicy(FixedScalingPolicy):  # type: ignore[misc]
+class _FixedPolicy(FixedScalingPolicy):
     def after_controller_start(self, train_run_context: Any) -> None:
         pass
 
@@ -87,7 +87,7 @@ class _FixedPolicy(FixedScalingPolicy):  # type: ignore[misc]
         pass
 
 
-class _Controller(TrainController):  # type: ignore[misc]
+class _Controller(TrainController):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         for name in ENV_VARS_TO_PROPAGATE:  # read by now; else they become the workers' own

@@ -91,9 +91,7 @@ class RunObserver:
             return False
         self._attempt = count_attempts(self._folder)
         kind = "restart" if self._attempt else "start"
-        self._events.event(
-            kind, stage="workers", attempt=self._attempt, seconds=round(waited, 3)
-        )
+        self._events.event(kind, stage="workers", attempt=self._attempt, seconds=round(waited, 3))
         with_steps = [record["attempt"] for record in read_records(self._folder.metrics)]
         useful = max([attempts_before - 1, *with_steps])
         futile = self._attempt - useful > FUTILE_ATTEMPTS

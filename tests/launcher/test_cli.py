@@ -138,13 +138,13 @@ def test_size_json_is_one_document() -> None:
 
 
 TABLE = """\
-size   dim  heads  context  params  guide says    FLOP/tok  guide says       state
-d4     256      4    512 L   36.7M  37M ✓            75.5M  72M ✓           575 MB
-d8     512      4   1024 L    126M  80M ✗ x0.64       302M  250M ✗ x0.83   1.91 GB
-d12    768      6   2048 L    286M  286M ✓            887M  1.7B ✗ x1.92   4.24 GB
-d20   1280     10   2048 L    897M  1B ✗ x1.12       3.24B  6B ✗ x1.85     12.8 GB
-d24   1536     12   2048 L   1.38B  1.7B ✗ x1.23     5.28B  10B ✗ x1.89    19.4 GB
-d6     384      3   2048 L   68.2M  -                 191M  -              1.02 GB
+size   dim  heads  context  params  guide says    FLOP/tok  guide says      state
+d4     256      4    512 L   36.7M  37M ✓            75.5M  72M ✓          575 MB
+d8     512      4   1024 L    126M  80M ✗ x0.64       302M  250M ✗ x0.83  1.91 GB
+d12    768      6   2048 L    286M  286M ✓            887M  1.7B ✗ x1.92  4.24 GB
+d20   1280     10   2048 L    897M  1B ✗ x1.12       3.24B  6B ✗ x1.85    12.8 GB
+d24   1536     12   2048 L   1.38B  1.7B ✗ x1.23     5.28B  10B ✗ x1.89   19.4 GB
+d6     384      3   2048 L   73.5M  -                 196M  -             1.13 GB
 """
 
 
@@ -156,7 +156,7 @@ def test_size_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_size_table_where_the_terminal_has_no_cross(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
     assert "80M ? x0.64" in launch("size", "d8").stdout
 
 
@@ -196,27 +196,32 @@ def test_table_without_rows(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.fixture
 def editor(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replaces the first of its two arguments by the second and exits with the third."""
+    """Replaces its first argument in the file by its second."""
     script = here / "editor.py"
     script.write_text(
-        "import pathlib, sys\nold, new, status, path = sys.argv[1:]\nfile = pathlib.Path(path)\n"
-        "file.write_text(file.read_text().replace(old, new))\nsys.exit(int(status))"
+        "import pathlib, sys\nold, new, path = sys.argv[1:]\nfile = pathlib.Path(path)\n"
+        "file.write_text(file.read_text().replace(old, new))"
     )
-    monkeypatch.setenv("EDITOR", f"{sys.executable} {script} 'depth: 4' 'depth: 6' 0")
+    monkeypatch.setenv("EDITOR", f"{sys.executable} {script} 'depth: 4' 'depth: 6'")
 
 
-def test_edit_copies_a_shipped_recipe(here: Path, editor: None) -> None:
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("d4", "home/recipes"),
+        ("d4", "recipes"),  # where there is one
+        (str(shipped_recipes() / "d4.yaml"), "recipes"),
+    ],
+)
+def test_edit_copies_a_shipped_recipe(here: Path, editor: None, name: str, folder: str) -> None:
     shipped = (shipped_recipes() / "d4.yaml").read_text()
-    for folder in ("home/recipes", "recipes"):  # ./recipes wins, where there is one
-        done = launch(
-            "edit", "recipe", "d4" if folder != "recipes" else str(shipped_recipes() / "d4.yaml")
-        )
-        file = here / folder / "d4.yaml"
-        name = f"{folder}/d4.yaml"
-        assert done.stderr == ""
-        assert done.stdout == f"editing {name}\n{name} is a valid recipe\n"
-        assert file.read_text() == shipped.replace("depth: 4", "depth: 6")
-        (here / "recipes").mkdir(exist_ok=True)
+    if folder == "recipes":
+        (here / folder).mkdir()
+    done = launch("edit", "recipe", name)
+    copy = f"{folder}/d4.yaml"
+    assert done.stdout == f"editing {copy}\n{copy} is a valid recipe\n"
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (here / copy).read_text() == shipped.replace("depth: 4", "depth: 6")
     assert (shipped_recipes() / "d4.yaml").read_text() == shipped
 
 

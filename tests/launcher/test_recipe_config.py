@@ -237,7 +237,8 @@ def test_wrong_file(text: bytes, expected: str) -> None:
     [
         ("--set", "steps=ten", "1:7: steps: expected a whole number, got the text 'ten'\n"
          "  steps=ten\n        ^^^"),
-        ("--set", " steps = 0", "1:10: steps: must be at least 1, got 0\n   steps = 0\n           ^"),
+        ("--set", " steps = 0",
+         "1:10: steps: must be at least 1, got 0\n   steps = 0\n           ^"),
         ("--set", "step=5", "1:1: unknown key 'step': did you mean 'steps'?\n  step=5\n  ^^^^"),
         ("--set", "data.sauce=x", "1:1: unknown key 'sauce' in data: did you mean 'source'?\n"
          "  data.sauce=x\n  ^^^^^^^^^^"),
@@ -362,7 +363,10 @@ def test_overrides_reach_every_depth() -> None:
 def test_files_of_other_systems_are_read() -> None:
     write(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
     assert load_recipe("r").recipe.depth == 4
-    assert message(b"\xef\xbb\xbfdept: 4\r\nsteps: x").startswith("recipes/r.yaml:1:1: ")
+    said = message(b"\xef\xbb\xbfdept: 4\r\n" + GOOD.encode())
+    assert said == (
+        "recipes/r.yaml:1:1: unknown key 'dept': did you mean 'depth'?\n  dept: 4\n  ^^^^"
+    )
 
 
 def test_a_recipe_survives_json() -> None:

@@ -95,6 +95,12 @@ def test_any_depth_follows_the_closed_form(depth: int) -> None:
     assert find_size(f"d{depth}").as_json()["parameters"]["total"] == counts.total
 
 
+@pytest.mark.parametrize(("depth", "layers"), [(1, [0]), (3, [0, 2]), (4, [1, 3])])
+def test_every_second_layer_has_a_value_embedding(depth: int, layers: list[int]) -> None:
+    config = ModelConfig(depth=depth)
+    assert [layer for layer in range(depth) if config.has_value_embedding(layer)] == layers
+
+
 def test_tables_are_padded_to_64_rows() -> None:
     shapes = parameter_shapes(ModelConfig(depth=1, vocab_size=300))
     assert shapes["transformer.wte.weight"] == shapes["lm_head.weight"] == (320, 128)

@@ -30,7 +30,7 @@ def mean_head_loss(
     x: (tokens, dim). weight: (padded vocab, dim), of which the first `vocab_size` rows count.
     targets: (tokens,) ids. Returns a scalar in nats, float32 (float64 for float64 inputs).
     """
-    return _HeadLoss.apply(x, weight, targets, denominator, vocab_size)
+    return _HeadLoss.apply(x, weight, targets, denominator, vocab_size)  # type: ignore[no-untyped-call]
 
 
 def head_nats(x: Tensor, weight: Tensor, targets: Tensor, vocab_size: int) -> Tensor:

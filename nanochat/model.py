@@ -210,7 +210,11 @@ class GPT(nn.Module):
         middle = x
         for layer, block in enumerate(cast(nn.ModuleList, self.transformer["h"])):
             x = self.resid_lambdas[layer] * x + self.x0_lambdas[layer] * x0
-            table = self.value_embeds[str(layer)](tokens) if block.attn.ve_gate else None
+            table = (
+                self.value_embeds[str(layer)](tokens)
+                if self.config.has_value_embedding(layer)
+                else None
+            )
             x = block(x, table, rotary, cache)
             if layer == self.config.depth // 2:
                 middle = x

@@ -193,9 +193,11 @@ class LoadedRecipe:
     recipe: Recipe
     source: Source
 
-    def error(self, key: str, message: str) -> ConfigError:
+    def error(self, key: str, message: str, *, fix: str | None = None) -> ConfigError:
         """For what turns out wrong later (a file is not there): points at the dotted key."""
-        return self.source.error(Problem(self.source.place(key), f"{key}: {message}"))
+        error = self.source.error(Problem(self.source.place(key), f"{key}: {message}"))
+        error.fix = fix or error.fix
+        return error
 
 
 def load_recipe(name_or_path: str, overrides: Iterable[tuple[str, str]] = ()) -> LoadedRecipe:

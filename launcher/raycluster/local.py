@@ -1,18 +1,16 @@
 """A private Ray on this machine, for one run, of which nothing is left afterwards.
 
 It has its own folder under /tmp, its own token and ports that it picks itself, listens on
-loopback only, and is stopped by process id: other Rays on the machine are neither used nor
-touched, and ~/.ray and /tmp/ray are not written to.
+loopback only, and is ended by process id (by `launcher.training.guardian`): other Rays on the
+machine are neither used nor touched, and ~/.ray and /tmp/ray are not written to.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-import shutil
-import tempfile
-from types import TracebackType
 
+DRIVER_PID = "LAUNCH_DRIVER_PID"
 PRELOADED = "launcher.training.preload"
 OBJECT_STORE_BYTES = 80 * 2**20  # nothing but Ray's own messages goes through it
 
@@ -45,62 +43,26 @@ ENVIRONMENT = {
 }
 
 
-class LocalRay:
-    """`slots`: how many workers a run may place here. Use as a context manager."""
+def start_local_ray(folder: str, *, slots: int) -> None:
+    """Start Ray in `folder` (a short path) with room for `slots` workers, and connect to it.
 
-    def __init__(self, *, slots: int) -> None:
-        self._slots = slots
-        self._folder: str | None = None
+    The guardian of the process that calls this ends it.
+    """
+    for name in FOREIGN:
+        os.environ.pop(name, None)
+    os.environ.update(ENVIRONMENT)
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    os.environ[DRIVER_PID] = str(os.getpid())
+    import ray
 
-    def start(self) -> None:
-        for name in FOREIGN:
-            os.environ.pop(name, None)
-        os.environ.update(ENVIRONMENT, RAY_AUTH_TOKEN=secrets.token_hex(32))
-        # Short, for sockets' names inside it may have 107 characters.
-        self._folder = tempfile.mkdtemp(prefix="launch-", dir="/tmp")
-        import ray
-
-        ray.init(
-            address="local",
-            num_cpus=self._slots + 1,  # the size of the pool of preloaded workers, no more
-            num_gpus=0,
-            resources={"rank_slot": self._slots},
-            include_dashboard=False,
-            log_to_driver=True,
-            logging_level="warning",
-            object_store_memory=OBJECT_STORE_BYTES,
-            _temp_dir=self._folder,
-            _node_ip_address="127.0.0.1",
-        )
-
-    def stop(self) -> None:
-        if self._folder is None:
-            return
-        import ray
-
-        ray.shutdown()
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder = None
-
-    def kill(self) -> None:
-        """Without ceremony: every process below this one."""
-        import psutil
-
-        children = psutil.Process().children(recursive=True)
-        for child in children:
-            try:
-                child.kill()
-            except psutil.NoSuchProcess:
-                continue
-        psutil.wait_procs(children, timeout=2)
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-    def __enter__(self) -> LocalRay:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:  # fmt: skip
-        self.stop()
+    ray.init(
+        address="local",
+        num_cpus=slots + 1,  # as many workers are started ahead and preloaded
+        num_gpus=0,
+        resources={"rank_slot": slots},
+        include_dashboard=False,
+        logging_level="warning",
+        object_store_memory=OBJECT_STORE_BYTES,
+        _temp_dir=folder,
+        _node_ip_address="127.0.0.1",
+    )

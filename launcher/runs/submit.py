@@ -18,7 +18,7 @@ from nanochat.dataset.sources import parse_source
 from nanochat.errors import DataError
 
 START_SECONDS = 60.0
-TRAINING_PACKAGES = ("torch", "ray", "tiktoken", "rustbpe", "pyarrow", "safetensors")
+TRAINING_PACKAGES = ("torch", "ray", "tiktoken", "rustbpe", "pyarrow", "safetensors", "psutil")
 
 
 def require_training_packages(command: str) -> None:
@@ -27,7 +27,7 @@ def require_training_packages(command: str) -> None:
     if missing:
         raise MissingExtra(
             f"`{command}` needs packages that are not installed here: {', '.join(missing)}",
-            fix="pip install 'nanochat-launcher[train]'   (in a checkout: pip install -e '.[train]')",
+            fix="pip install 'nanochat-launcher[train]', or in a checkout: pip install '.[train]'",
         )
 
 

@@ -1,7 +1,7 @@
-"""`python -m launcher.training RUN_FOLDER`: the driver of one run."""
+"""`python -m launcher.training RUN_FOLDER`: train a run, whatever becomes of its driver."""
 
 import sys
 
-from launcher.training.driver import main
+from launcher.training.guardian import main
 
 main(sys.argv[1])

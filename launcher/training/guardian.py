@@ -1,0 +1,74 @@
+"""The process above a driver: when the driver ends, however it ends, nothing of its Ray is left.
+
+Ray's own processes watch each other, but not all of them: after kill -9 of a driver its
+controller stays for good and agents for minutes. So the guardian adopts whatever loses its parent
+below it (PR_SET_CHILD_SUBREAPER), and ends it by process id. It imports nothing large and does
+nothing while the driver lives.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+# prctl(2)
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+def main(run_folder: str) -> None:
+    """Run the driver to its end, clean up below it, and exit with its code."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    remove_orphaned_folders()
+    # Short, for the names of sockets inside may have 107 characters.
+    ray_folder = tempfile.mkdtemp(prefix=f"launch-{os.getpid()}-", dir="/tmp")
+    try:
+        driver = subprocess.Popen(
+            [sys.executable, "-P", "-m", "launcher.training.driver", run_folder, ray_folder]
+        )
+        signal.signal(signal.SIGTERM, lambda *_: driver.terminate())
+        code = driver.wait()
+        end_children()
+    finally:
+        shutil.rmtree(ray_folder, ignore_errors=True)
+    sys.exit(code if code >= 0 else 128 - code)
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to end this process when the one that started it dies."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def end_children() -> None:
+    """Kill and reap every process below this one."""
+    import psutil
+
+    while children := psutil.Process().children(recursive=True):
+        for child in children:
+            try:
+                child.kill()
+            except psutil.NoSuchProcess:
+                continue
+        psutil.wait_procs(children, timeout=5)
+
+
+def remove_orphaned_folders() -> None:
+    """Remove what guardians that were killed themselves have left in /tmp."""
+    for folder in Path("/tmp").glob("launch-*-*"):
+        pid = folder.name.split("-")[1]
+        if (
+            pid.isdigit()
+            and not Path("/proc", pid).exists()
+            and folder.stat().st_uid == os.getuid()
+        ):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prctl(option: int, value: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

@@ -14,7 +14,7 @@ from launcher.cli.progress import RunProgress
 from launcher.errors import Interrupted, RunFailed
 from launcher.runs.folder import RunFolder
 from launcher.runs.follow import follow
-from launcher.runs.state import RunState
+from launcher.runs.state import RunState, status_of
 from launcher.runs.submit import DriverProcess, request_stop
 
 
@@ -34,7 +34,8 @@ def run_here(folder: RunFolder, *, detach: bool, as_json: bool) -> None:
             progress.show(news)
             interrupts.say(progress)
     driver.wait()
-    report_end(folder, as_json=as_json)
+    if interrupts.count < 2 or status_of(folder) in ("finished", "stopped"):
+        report_end(folder, as_json=as_json)
     if interrupts.count:
         raise Interrupted(
             f"run '{folder.name}' was stopped", fix=f"launch resume {folder.name}   goes on with it"

@@ -1,8 +1,8 @@
 """A private Ray on this machine, for one run, of which nothing is left afterwards.
 
-It has its own folder under /tmp, its own token and ports that it picks itself, listens on
-loopback only, and is ended by process id (by `launcher.training.guardian`): other Rays on the
-machine are neither used nor touched, and ~/.ray and /tmp/ray are not written to.
+It has its own folder under /tmp, a token that nobody else knows and ports that it picks itself,
+and is ended by process id (by `launcher.training.guardian`): other Rays on the machine are neither
+used nor touched, and ~/.ray and /tmp/ray are not written to.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
-    "RAY_BACKEND_LOG_LEVEL": "error",
+    # A driver sees SIGTERM this soon while it waits for Ray (default 1,000 ms).
+    "RAY_get_check_signal_interval_milliseconds": "100",
+    # All ranks are here: no name service, VPN or missing cable can come between them.
+    "GLOO_SOCKET_IFNAME": "lo",
     # Workers see the GPUs of the machine by CUDA's own rules.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # nanochat.memory: train functions run in threads, and only the first arena can keep blocks.
@@ -43,16 +46,20 @@ ENVIRONMENT = {
 }
 
 
-def start_local_ray(folder: str, *, slots: int) -> None:
-    """Start Ray in `folder` (a short path) with room for `slots` workers, and connect to it.
-
-    The guardian of the process that calls this ends it.
-    """
+def set_environment() -> None:
+    """To be called before any thread of this process imports ray, which reads it once."""
     for name in FOREIGN:
         os.environ.pop(name, None)
     os.environ.update(ENVIRONMENT)
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     os.environ[DRIVER_PID] = str(os.getpid())
+
+
+def start_local_ray(folder: str, *, slots: int) -> None:
+    """Start Ray in `folder` (a short path) with room for `slots` workers, and connect to it.
+
+    The guardian of the process that calls this ends it.
+    """
     import ray
 
     ray.init(
@@ -64,5 +71,4 @@ def start_local_ray(folder: str, *, slots: int) -> None:
         logging_level="warning",
         object_store_memory=OBJECT_STORE_BYTES,
         _temp_dir=folder,
-        _node_ip_address="127.0.0.1",
     )

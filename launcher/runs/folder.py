@@ -12,19 +12,20 @@ failure.json   why going on is pointless (removed by `launch resume`)
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from launcher.config.paths import launch_home
 from launcher.errors import InputError, NotFound
 
+LOCK_SECONDS = 2.0
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -90,22 +91,34 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder. The kernel lets go when the process dies, however it dies."""
+        """Hold the folder. The kernel lets go when the process dies, however it dies.
+
+        Raises RunBusy where another process holds it for more than a moment: `is_locked` does.
+        """
+        deadline = time.monotonic() + LOCK_SECONDS
         with (self.path / "lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunBusy(
-                    f"run '{self.name}' is running", fix=f"launch logs {self.name} -f"
-                ) from None
+            while not _try_lock(lock, exclusive=True):
+                if time.monotonic() > deadline:
+                    raise RunBusy(
+                        f"run '{self.name}' is running", fix=f"launch logs {self.name} -f"
+                    )
+                time.sleep(0.01)
             yield
 
     def is_locked(self) -> bool:
-        try:
-            with self.locked():
-                return False
-        except RunBusy:
-            return True
+        """Whether a driver holds the folder. Any number of processes may ask at once."""
+        with (self.path / "lock").open("a") as lock:
+            return not _try_lock(lock, exclusive=False)
+
+
+def _try_lock(file: IO[str], *, exclusive: bool) -> bool:
+    import fcntl  # not on Windows, where `launch` is a client only
+
+    try:
+        fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def runs_home() -> Path:

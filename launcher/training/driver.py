@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launcher.config.paths import launch_home
 from launcher.config.recipe import Recipe
 from launcher.errors import LaunchError
-from launcher.raycluster.local import start_local_ray
+from launcher.raycluster.local import set_environment, start_local_ray
 from launcher.runs.folder import RunFolder, write_json
 from launcher.runs.records import Record, RecordWriter
 from launcher.runs.state import Status, summarise
@@ -32,6 +32,9 @@ from nanochat.dataset.prepare import prepare
 from nanochat.dataset.rows import PreparedData
 from nanochat.dataset.sources import parse_source
 from nanochat.errors import NanochatError
+
+if TYPE_CHECKING:
+    from launcher.training.hardware import Hardware
 
 ORPHAN_SECONDS = 60.0  # what a run gets to finish its step and save after its client has died
 PROGRESS_SECONDS = 0.5  # between two lines of progress
@@ -55,24 +58,25 @@ class Driver:
         self.events = RecordWriter(folder.events)
 
     def run(self) -> int:
-        signal.signal(signal.SIGTERM, self._end_now)
         if not os.isatty(0) and not os.path.samestat(os.fstat(0), os.stat(os.devnull)):
             threading.Thread(target=self._watch_client, daemon=True).start()
         for stale in (self.folder.failure_file, self.folder.summary_file):
             stale.unlink(missing_ok=True)
+        set_environment()
         try:
-            with ThreadPoolExecutor(1) as beside:
+            with ThreadPoolExecutor(2) as beside:
                 data = beside.submit(self._prepare_data)
+                hardware = beside.submit(self._choose_hardware)
                 with self.stage("ray"):
                     start_local_ray(self.ray_folder, slots=self.recipe.workers)
-                with self.stage("imports"):
-                    from launcher.training.hardware import choose_hardware
-                    from launcher.training.trainer import fit
-                hardware = choose_hardware(self.recipe)
-                self.events.event("start", stage="hardware", **hardware.as_json())
-                self.folder.update_spec(**hardware.as_json(), data=self._checked(data.result()))
-                if not self.folder.stop_request.exists():
-                    fit(self.folder, self.recipe)
+                signal.signal(signal.SIGTERM, self._end_now)  # Ray has set its own
+                self.folder.update_spec(
+                    **hardware.result().as_json(), data=self._checked(data.result())
+                )
+            if not self.folder.stop_request.exists():
+                from launcher.training.trainer import fit
+
+                fit(self.folder, self.recipe)
         except (LaunchError, NanochatError) as error:
             self._fail(str(error), getattr(error, "fix", None))
         except Exception as error:
@@ -86,6 +90,15 @@ class Driver:
         began = time.monotonic()
         yield
         self.events.event("start", stage=name, seconds=round(time.monotonic() - began, 3))
+
+    def _choose_hardware(self) -> Hardware:
+        """Beside the start of Ray, for it imports torch; and so does the trainer."""
+        with self.stage("imports"):
+            import launcher.training.trainer  # noqa: F401
+            from launcher.training.hardware import choose_hardware
+        hardware = choose_hardware(self.recipe)
+        self.events.event("start", stage="hardware", **hardware.as_json())
+        return hardware
 
     def _prepare_data(self) -> PreparedData:
         began = time.monotonic()

@@ -13,7 +13,7 @@ from launcher.cli.output import count, duration
 from launcher.cli.progress import RunProgress
 from launcher.errors import Interrupted, RunFailed
 from launcher.runs.folder import RunFolder
-from launcher.runs.follow import follow
+from launcher.runs.follow import Follower
 from launcher.runs.state import RunState, status_of
 from launcher.runs.submit import DriverProcess, request_stop
 
@@ -23,14 +23,15 @@ def run_here(folder: RunFolder, *, detach: bool, as_json: bool) -> None:
 
     Ctrl-C (or SIGTERM) saves and stops; a second one stops at once.
     """
+    state = RunState.of(folder)
+    follower = Follower(folder, from_now=True)
     driver = DriverProcess(folder, detach=detach)
     if detach:
         _say_detached(folder, as_json)
         return
-    state = RunState.of(folder)
     interrupts = _Interrupts(driver)
     with interrupts, RunProgress(state.steps, step=state.step) as progress:
-        for news in follow(folder, from_now=True):
+        for news in follower.until_end():
             progress.show(news)
             interrupts.say(progress)
     driver.wait()

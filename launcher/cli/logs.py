@@ -11,7 +11,7 @@ from launcher.cli.output import json_option
 from launcher.cli.progress import event_line, step_line
 from launcher.errors import InputError
 from launcher.runs.folder import RunFolder, find_run
-from launcher.runs.follow import follow
+from launcher.runs.follow import Follower
 from launcher.runs.records import Record, each_step_once, read_records
 from launcher.runs.state import status_of
 
@@ -55,7 +55,7 @@ def _follow(folder: RunFolder) -> None:
     """What there is, then what comes. A step that is made again after a restart is not shown."""
     steps = folder.spec()["steps"]
     shown = 0
-    for news in follow(folder):
+    for news in Follower(folder).until_end():
         for event in news.events:
             if event["kind"] != "evaluate" and (line := event_line(event)) is not None:
                 click.echo(line)

@@ -6,12 +6,15 @@ import difflib
 import importlib
 import os
 import sys
+import time
 from typing import Any
 
 import click
 
 from launcher import __version__
 from launcher.errors import Interrupted, LaunchError
+
+ENTERED = time.time()  # as near to Enter as our own code gets
 
 # name -> one line of help. The module launcher.cli.<name> is imported only to run it, which
 # keeps `launch --help` free of pydantic, YAML and rich: 0.1 s of imports.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
 
 import click
 
 from launcher.cli.attach import run_here
+from launcher.cli.main import ENTERED
 from launcher.cli.output import json_option, print_json
 from launcher.cli.plan_text import outlook_lines
 from launcher.config.recipe import load_recipe
@@ -15,8 +15,6 @@ from launcher.errors import InputError
 from launcher.guide.outlook import outlook
 from launcher.runs.folder import create_run
 from launcher.runs.submit import check_source, require_training_packages, run_spec
-
-ENTERED = time.time()  # as near to Enter as our own code gets
 
 
 @click.command()

@@ -20,17 +20,27 @@ class News:
     events: list[Record]
 
 
-def follow(folder: RunFolder, *, from_now: bool = False) -> Iterator[News]:
-    """Yield news about ten times a second, until no driver holds the folder any more.
+class Follower:
+    """Reads a run's files from their beginnings, or from now on with `from_now`."""
 
-    The last look is taken after the lock is seen free, so nothing is missed.
-    """
-    metrics, events = RecordTail(folder.metrics), RecordTail(folder.events)
-    if from_now:
-        metrics.read(), events.read()
-    while True:
-        alive = folder.is_locked()
-        yield News(metrics.read(), events.read())
-        if not alive:
-            return
-        time.sleep(POLL_SECONDS)
+    def __init__(self, folder: RunFolder, *, from_now: bool = False) -> None:
+        self._folder = folder
+        self._metrics = RecordTail(folder.metrics)
+        self._events = RecordTail(folder.events)
+        if from_now:
+            self._look()
+
+    def until_end(self) -> Iterator[News]:
+        """Yield news about ten times a second, until no driver holds the folder any more.
+
+        The last look is taken after the lock is seen free, so nothing is missed.
+        """
+        while True:
+            alive = self._folder.is_locked()
+            yield self._look()
+            if not alive:
+                return
+            time.sleep(POLL_SECONDS)
+
+    def _look(self) -> News:
+        return News(self._metrics.read(), self._events.read())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import stat
 import sys
 import threading
 import time
@@ -58,7 +59,7 @@ class Driver:
         self.events = RecordWriter(folder.events)
 
     def run(self) -> int:
-        if not os.isatty(0) and not os.path.samestat(os.fstat(0), os.stat(os.devnull)):
+        if stat.S_ISFIFO(os.fstat(0).st_mode):  # a client waits at the other end
             threading.Thread(target=self._watch_client, daemon=True).start()
         for stale in (self.folder.failure_file, self.folder.summary_file):
             stale.unlink(missing_ok=True)

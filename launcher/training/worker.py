@@ -35,6 +35,9 @@ def train_loop(arguments: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     device = torch.device(spec["device"])
+    if device.type == "cuda":
+        device = torch.device("cuda", context.get_local_rank())
+        torch.cuda.set_device(device)
     torch.set_num_threads(spec["threads"])
     observer = RunObserver(folder, leads=rank == 0)
     futile = observer.began(waited, arguments["attempts_before"])

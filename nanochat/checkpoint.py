@@ -72,7 +72,6 @@ class CheckpointFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._remove(partial)
-            self._remove(final)  # left by an attempt whose copy was found to be torn
             free = shutil.disk_usage(self.path).free
             if free < need:
                 raise CheckpointError(
@@ -88,11 +87,14 @@ class CheckpointFolder:
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
             for name in (*files, MANIFEST, "."):
                 flush(partial / name)
+            self._remove(final)  # left by an attempt whose copy was found to be torn
             partial.rename(final)
             flush(self.path)
         except (OSError, SafetensorError) as error:
             self._remove(partial)
-            raise CheckpointError(f"cannot write a checkpoint at {final}: {error}") from error
+            raise CheckpointError(
+                f"cannot write a checkpoint of {need / 1e6:,.0f} MB at {final}: {error}"
+            ) from error
         return Checkpoint(final, state)
 
     def newest(self) -> Checkpoint | None:
@@ -103,10 +105,17 @@ class CheckpointFolder:
                 return checkpoint
         return None
 
-    def prune(self, keep: int) -> None:
-        """Remove all but the newest `keep`, and what interrupted saves left."""
-        for path in self._newest_first()[keep:]:
-            self._remove(path)
+    def prune(self, keep: int, step: int) -> None:
+        """Keep the checkpoint just saved at `step` and the `keep` - 1 before it.
+
+        Whatever is newer was found torn when this run was resumed. What interrupted saves have
+        left goes too.
+        """
+        steps = [int(path.name.removeprefix("step-")) for path in self._newest_first()]
+        kept = [each for each in steps if each <= step][:keep]
+        for path, each in zip(self._newest_first(), steps, strict=True):
+            if each not in kept:
+                self._remove(path)
         for path in self.path.glob(".partial-*"):
             self._remove(path)
 

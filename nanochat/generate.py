@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nanochat.errors import DataError
 from nanochat.kv_cache import KVCache
 from nanochat.model import GPT
 from nanochat.tokenizer import StreamDecoder, Tokenizer
@@ -43,7 +44,7 @@ def draw(
     logits: Tensor, *, temperature: float, top_k: int | None, generator: torch.Generator
 ) -> Tensor:
     """(batch, vocab) logits -> (batch, 1) ids."""
-    if temperature == 0:
+    if not temperature > 1e-4:  # and for "nan": float32 logits cannot be divided by less
         return logits.argmax(dim=-1, keepdim=True)
     if top_k is not None:
         logits, ids = logits.topk(min(top_k, logits.size(-1)), dim=-1)
@@ -65,6 +66,11 @@ def stream_text(
     """Yield what follows `prompt`, in whole characters, until the model begins a new document."""
     decoder = StreamDecoder(tokenizer)
     ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
+    if len(ids) >= model.positions:
+        raise DataError(
+            f"the prompt has {len(ids):,} tokens; this model reads fewer than {model.positions:,}",
+            fix="give it a shorter prompt",
+        )
     for token in generate(
         model, ids, max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=seed
     ):

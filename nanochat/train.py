@@ -31,6 +31,10 @@ from nanochat.sizes import ModelConfig
 # Tokens of one forward and backward pass where a recipe leaves `micro_batch` out.
 MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
 
+# An untrained model is as good on one row as on any other (ln of the vocabulary a token): more
+# tokens than these would only put the first step off.
+UNTRAINED_TOKENS = 8192
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -105,6 +109,8 @@ def train(
     run's, CheckpointError where the last one cannot be written, TrainingError where the loss is
     no number any more.
     """
+    if config.rows_per_step % world_size:
+        raise ValueError(f"{config.rows_per_step} rows per step for {world_size} ranks")
     if device.type == "cpu":
         keep_freed_memory()
     run = _Run(config, data, checkpoints, observer, device, dtype, rank, world_size, saves)
@@ -128,20 +134,21 @@ class _Run:
         self.token_bytes = torch.from_numpy(data.tokenizer.token_bytes()).to(device)
         self.val_bpb: float | None = None
         self.train_loss: float | None = None
-        self.step = 0
 
-        checkpoint, source = self._newest()
-        if source is None:
-            self.model = GPT.build(config.model, seed=config.seed, dtype=dtype, device=device)
-        else:
+        mine = checkpoints.newest()
+        steps = agree(mine.step if mine else -1, world_size, device)
+        self.step = max(*steps, 0)
+        if self.step:
             self.model = GPT.empty(config.model, dtype=dtype, device=device)
+        else:
+            self.model = GPT.build(config.model, seed=config.seed, dtype=dtype, device=device)
         self.exchange = GradientExchange(self.model.parameters(), world_size)
         schedule = Schedule(config.steps, config.warmup_steps)
         self.optimizer = MuonAdamW(
             self.model, tokens_per_step=config.tokens_per_step, schedule=schedule
         )
-        if source is not None:
-            self._restore(checkpoint, source)
+        if self.step:
+            self._restore(mine, steps)
         rows = config.rows_per_step // world_size
         self.micro_batch = config.micro_batch or largest_micro_batch(
             rows, config.model.sequence_length, device.type
@@ -151,13 +158,13 @@ class _Run:
     def train(self) -> TrainResult:
         config = self.config
         if self.step == 0 and config.evaluate_every_steps:
-            self._evaluate()
+            self._evaluate(min(config.evaluate_tokens, UNTRAINED_TOKENS))
         while self.step < config.steps:
             record, stop, save = self._update()
             if config.evaluate_every_steps and (
                 self.step % config.evaluate_every_steps == 0 or self.step == config.steps
             ):
-                record["val_bpb"] = self._evaluate()
+                record["val_bpb"] = self._evaluate(config.evaluate_tokens)
             self.observer.step(record)
             last = stop or self.step == config.steps
             if last or save:
@@ -216,13 +223,13 @@ class _Run:
         for start in range(first, first + share, self.micro_batch):
             yield self.order.rows(start, min(start + self.micro_batch, first + share))
 
-    def _evaluate(self) -> float:
+    def _evaluate(self, max_tokens: int) -> float:
         began = time.perf_counter()
         self.val_bpb = evaluate_bits_per_byte(
             self.model,
             self.data.validation_rows,
             self.token_bytes,
-            max_tokens=self.config.evaluate_tokens,
+            max_tokens=max_tokens,
             micro_batch=self.micro_batch,
             rank=self.rank,
             exchange=self.exchange,
@@ -254,41 +261,37 @@ class _Run:
                     raise
                 self.observer.event("fault", what="checkpoint", step=self.step, message=str(error))
             else:
-                self.checkpoints.prune(self.config.checkpoint_keep)
+                self.checkpoints.prune(self.config.checkpoint_keep, self.step)
                 seconds = round(time.perf_counter() - began, 3)
                 self.observer.event(
                     "checkpoint", step=self.step, path=saved.path.name, seconds=seconds
                 )
         self.saved_at = time.monotonic()
 
-    def _newest(self) -> tuple[Checkpoint | None, int | None]:
-        """This rank's newest whole checkpoint, and the rank that has the newest of all."""
-        mine = self.checkpoints.newest()
-        steps = agree(mine.step if mine else -1, self.world_size, self.device)
-        if max(steps) < 0:
-            return None, None
-        return mine, steps.index(max(steps))
+    def _restore(self, mine: Checkpoint | None, steps: list[int]) -> None:
+        """Take over the newest state: from this rank's own disk, else from a rank that has it.
 
-    def _restore(self, checkpoint: Checkpoint | None, source: int) -> None:
-        """Take over the state of rank `source`, from this rank's own disk where it has it too."""
+        steps: of each rank's newest checkpoint.
+        """
         began = time.perf_counter()
-        steps = agree(checkpoint.step if checkpoint else -1, self.world_size, self.device)
-        if checkpoint is not None and checkpoint.step == max(steps):
-            difference = identity_difference(checkpoint.state["identity"], self.identity)
-            if difference:
-                raise IdentityError(
-                    f"the checkpoint {checkpoint.path.name} is another run's:\n{difference}"
-                )
-            self.model.load_state_dict(checkpoint.model_tensors())
-            self.optimizer.load_state_tensors(checkpoint.optimizer_tensors())
-            self.val_bpb = checkpoint.state["val_bpb"]
-            self.train_loss = checkpoint.state["train_loss"]
-        if min(steps) < max(steps):
+        newest = max(steps)
+        own = mine if mine is not None and mine.step == newest else None
+        difference = identity_difference(own.state["identity"], self.identity) if own else ""
+        if any(agree(int(bool(difference)), self.world_size, self.device)):
+            raise IdentityError(
+                f"the checkpoint of step {newest} is another run's:\n"
+                f"{difference or '  another rank has the difference'}"
+            )
+        if own is not None:
+            self.model.load_state_dict(own.model_tensors())
+            self.optimizer.load_state_tensors(own.optimizer_tensors())
+            self.val_bpb = own.state["val_bpb"]
+            self.train_loss = own.state["train_loss"]
+        if min(steps) < newest:
             for tensor in self._all_tensors():
-                dist.broadcast(tensor, src=source)
-        self.step = max(steps)
+                dist.broadcast(tensor, src=steps.index(newest))
         seconds = round(time.perf_counter() - began, 3)
-        self.observer.event("resume", step=self.step, seconds=seconds)
+        self.observer.event("resume", step=newest, seconds=seconds)
 
     def _all_tensors(self) -> Iterator[Tensor]:
         yield from self.model.state_dict().values()

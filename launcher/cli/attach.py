@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from types import FrameType
 from typing import Any
@@ -25,12 +26,13 @@ def run_here(folder: RunFolder, *, detach: bool, as_json: bool) -> None:
     """
     state = RunState.of(folder)
     follower = Follower(folder, from_now=True)
-    driver = DriverProcess(folder, detach=detach)
     if detach:
+        DriverProcess(folder, detach=True)
         _say_detached(folder, as_json)
         return
-    interrupts = _Interrupts(driver)
+    interrupts = _Interrupts(folder)
     with interrupts, RunProgress(state.steps, step=state.step) as progress:
+        driver = interrupts.driver = DriverProcess(folder, detach=False)
         for news in follower.until_end():
             progress.show(news)
             interrupts.say(progress)
@@ -47,8 +49,11 @@ def report_end(folder: RunFolder, *, as_json: bool) -> None:
     """Print the summary. Raises RunFailed where the run failed or died without a word."""
     summary = folder.summary()
     if summary is None:
+        full = shutil.disk_usage(folder.path).free < 2**20
         raise RunFailed(
-            f"the driver of run '{folder.name}' died without a word",
+            f"the disk is full at {folder.path}"
+            if full
+            else f"the driver of run '{folder.name}' died without a word",
             fix=f"launch resume {folder.name}   (its log: {folder.log})",
         )
     if summary["status"] == "failed":
@@ -84,10 +89,11 @@ def summary_block(summary: dict[str, Any]) -> str:
 class _Interrupts:
     """Ctrl-C and SIGTERM while a run is followed: first save and stop, then stop at once."""
 
-    def __init__(self, driver: DriverProcess) -> None:
+    def __init__(self, folder: RunFolder) -> None:
         self.count = 0
+        self.driver: DriverProcess | None = None
+        self._folder = folder
         self._said = 0
-        self._driver = driver
 
     def __enter__(self) -> None:
         self._before = {
@@ -102,9 +108,9 @@ class _Interrupts:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
         if self.count == 1:
-            request_stop(self._driver.folder)
-        else:
-            self._driver.end_now()
+            request_stop(self._folder)
+        elif self.driver is not None:
+            self.driver.end_now()
 
     def say(self, progress: RunProgress) -> None:
         if self._said < min(self.count, 2):

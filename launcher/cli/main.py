@@ -13,6 +13,7 @@ import click
 
 from launcher import __version__
 from launcher.errors import Interrupted, LaunchError
+from nanochat.errors import NanochatError
 
 ENTERED = time.time()  # as near to Enter as our own code gets
 
@@ -78,7 +79,8 @@ def cli(context: click.Context) -> None:
 def main() -> None:
     """The console entry: runs a command and exits with its code, never with a traceback."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # cp1252 has no ✗
+        if stream is not None:  # closed by the shell
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # cp1252 has no ✗
     sys.exit(_run(sys.argv[1:]))
 
 
@@ -99,6 +101,12 @@ def _run(arguments: list[str]) -> int:
         return error.exit_code
     except click.Abort:  # Ctrl-C
         return Interrupted.exit_code
+    except NanochatError as error:
+        _print_error(f"error: {error.message}", error.fix)
+        return 1
+    except OSError as error:
+        _print_error(f"error: {error.strerror}: {error.filename}", None)
+        return 1
     except Exception as error:
         if os.environ.get("LAUNCH_DEBUG"):
             raise

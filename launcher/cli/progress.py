@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from types import TracebackType
 from typing import Any
@@ -120,7 +119,3 @@ def _started(event: Record, took: str) -> str | None:
         since = duration(event["seconds_since_enter"])
         return f"first step {since} after Enter"
     return None
-
-
-def is_interactive() -> bool:
-    return sys.stderr.isatty()

@@ -14,7 +14,7 @@ from launcher.config.recipe import load_recipe
 from launcher.errors import InputError
 from launcher.guide.outlook import outlook
 from launcher.runs.folder import create_run
-from launcher.runs.submit import check_source, require_training_packages, run_spec
+from launcher.runs.submit import check_here, require_training_packages, run_spec
 
 
 @click.command()
@@ -47,7 +47,7 @@ def command(
     overrides += [("--data", data)] if data is not None else []
     overrides += [("--steps", steps)] if steps is not None else []
     loaded = load_recipe(name, overrides)
-    check_source(loaded)
+    check_here(loaded)
     plan = outlook(loaded.recipe)
     if dry_run:
         print_json(plan.as_json(loaded.name)) if as_json else click.echo(

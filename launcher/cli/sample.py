@@ -17,10 +17,14 @@ from launcher.runs.submit import require_training_packages
 @click.option("--prompt", default="", help="The text to go on from.")
 @click.option("--tokens", type=click.IntRange(1), default=128, show_default=True)
 @click.option(
-    "--temperature", type=click.FloatRange(0), default=0.8, show_default=True, help="0: likeliest."
+    "--temperature",
+    type=click.FloatRange(0, 100),
+    default=0.8,
+    show_default=True,
+    help="0: likeliest.",
 )
 @click.option("--top-k", type=click.IntRange(1), default=50, show_default=True)
-@click.option("--seed", type=int, default=42, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=42, show_default=True)
 @json_option
 def command(
     run: str, prompt: str, tokens: int, temperature: float, top_k: int, seed: int, as_json: bool

@@ -131,13 +131,13 @@ class Recipe(_Block):
     tokens_per_scaling_parameter: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     """Tokens per parameter of matrices and head, instead of steps; 12 is about optimal."""
     micro_batch: Count | None = None
-    """Rows per forward pass and worker; null: chosen by the memory there is."""
+    """Rows per forward pass and worker; null: as many as fit 4,096 tokens (GPU: 16,384)."""
     warmup_steps: Annotated[Whole, Field(ge=0, le=1_000_000_000)] | None = None
     """Steps of rising learning rate; null: min(40, steps // 10)."""
     seed: Annotated[Whole, Field(ge=0, le=2**63 - 1)] = 42
     """Of the initial weights and the order of the rows."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the matrix products; auto: bfloat16 where the hardware multiplies it fast."""
+    """Of the matrix products; auto: bfloat16 on GPUs that have it, else float32."""
     workers: Annotated[Whole, Field(ge=1, le=1024)] = 1
     """Worker processes on this machine."""
     elastic: bool = False

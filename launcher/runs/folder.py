@@ -107,8 +107,11 @@ class RunFolder:
 
     def is_locked(self) -> bool:
         """Whether a driver holds the folder. Any number of processes may ask at once."""
-        with (self.path / "lock").open("a") as lock:
-            return not _try_lock(lock, exclusive=False)
+        try:
+            with (self.path / "lock").open() as lock:
+                return not _try_lock(lock, exclusive=False)
+        except FileNotFoundError:
+            return False
 
 
 def _try_lock(file: IO[str], *, exclusive: bool) -> bool:
@@ -129,14 +132,15 @@ def runs_home() -> Path:
 def all_runs() -> list[RunFolder]:
     """Every run, the newest last."""
     folders = [RunFolder(path.parent) for path in runs_home().glob("*/run.json")]
-    return sorted(folders, key=lambda folder: folder.spec().get("created", 0.0))
+    whole = [folder for folder in folders if "created" in folder.spec()]
+    return sorted(whole, key=lambda folder: folder.spec()["created"])
 
 
 def find_run(name: str) -> RunFolder:
     """Raises NotFound with the names there are. `local/RUN` names a run of this machine too."""
     bare = name.removeprefix("local/")
     folder = RunFolder(runs_home() / bare)
-    if RUN_NAME.fullmatch(bare) and folder.spec_file.exists():
+    if RUN_NAME.fullmatch(bare) and "created" in folder.spec():
         return folder
     names = ", ".join(run.name for run in all_runs()[-8:])
     raise NotFound(
@@ -197,6 +201,6 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # ValueError: torn by a crash of the machine
         return None
     return content if isinstance(content, dict) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ class RecordWriter:
     """Appends one JSON object per line. A line torn by a crash is closed off, not continued."""
 
     def __init__(self, path: Path) -> None:
-        torn = path.exists() and path.stat().st_size > 0 and path.read_bytes()[-1:] != b"\n"
+        torn = path.exists() and not _ends_whole(path)
         self._file = path.open("a", buffering=1)
         if torn:
             self._file.write("\n")
@@ -50,13 +51,25 @@ def read_records(path: Path) -> list[Record]:
 
 
 def each_step_once(metrics: list[Record]) -> list[Record]:
-    """One record a step, in order: the one of the highest attempt."""
+    """One record a step, in order: the one of the highest attempt.
+
+    Steps beyond the last line were lost with an earlier attempt and have not been made again.
+    """
     best: dict[int, Record] = {}
+    reached = metrics[-1]["step"] if metrics else 0
     for record in metrics:
         known = best.get(record["step"])
         if known is None or record["attempt"] >= known["attempt"]:
             best[record["step"]] = record
-    return [best[step] for step in sorted(best)]
+    return [best[step] for step in sorted(best) if step <= reached]
+
+
+def _ends_whole(path: Path) -> bool:
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
 
 
 def _parse(line: bytes) -> Record | None:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from launcher.config.paths import launch_home
 from launcher.config.recipe import LoadedRecipe
 from launcher.errors import MissingExtra, RunFailed
 from launcher.runs.folder import RunFolder
@@ -18,6 +19,7 @@ from nanochat.dataset.sources import parse_source
 from nanochat.errors import DataError
 
 START_SECONDS = 60.0
+GPU_DEVICES = ("/dev/nvidia0", "/dev/kfd")
 TRAINING_PACKAGES = ("torch", "ray", "tiktoken", "rustbpe", "pyarrow", "safetensors", "psutil")
 
 
@@ -31,8 +33,11 @@ def require_training_packages(command: str) -> None:
         )
 
 
-def check_source(loaded: LoadedRecipe) -> None:
-    """Raises ConfigError where the recipe's text is not there, before anything is started."""
+def check_here(loaded: LoadedRecipe) -> None:
+    """Raises ConfigError where this machine lacks the recipe's text or cores: nothing started."""
+    workers, cores = loaded.recipe.workers, len(os.sched_getaffinity(0))
+    if workers > cores and not any(Path(path).exists() for path in GPU_DEVICES):
+        raise loaded.error("workers", f"{workers} on a machine of {cores} cores")
     data = loaded.recipe.data
     for key, spec in (("data.source", data.source), ("data.validation", data.validation)):
         if spec is not None:
@@ -75,7 +80,12 @@ class DriverProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=folder.path,
-                env={**os.environ, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"},
+                env={
+                    **os.environ,
+                    "PYTHONSAFEPATH": "1",
+                    "PYTHONUNBUFFERED": "1",
+                    "LAUNCH_HOME": str(launch_home()),
+                },
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_SECONDS

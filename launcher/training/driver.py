@@ -7,7 +7,9 @@ input: when that closes, the client is gone, and the run saves and stops.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import platform
 import shutil
 import signal
 import stat
@@ -18,9 +20,11 @@ import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from launcher import __version__
 from launcher.config.paths import launch_home
 from launcher.config.recipe import Recipe
 from launcher.errors import LaunchError
@@ -37,7 +41,7 @@ from nanochat.errors import NanochatError
 if TYPE_CHECKING:
     from launcher.training.hardware import Hardware
 
-ORPHAN_SECONDS = 60.0  # what a run gets to finish its step and save after its client has died
+ORPHAN_SECONDS = 600.0  # for the step at hand and its checkpoint: d8 needs 110 s a step here
 PROGRESS_SECONDS = 0.5  # between two lines of progress
 
 
@@ -53,6 +57,8 @@ def main(run_folder: str, ray_folder: str) -> None:
 
 class Driver:
     def __init__(self, folder: RunFolder, ray_folder: str) -> None:
+        for stale in (folder.failure_file, folder.summary_file):
+            stale.unlink(missing_ok=True)
         self.folder = folder
         self.ray_folder = ray_folder
         self.recipe = Recipe.model_validate(folder.spec()["settings"])
@@ -61,8 +67,6 @@ class Driver:
     def run(self) -> int:
         if stat.S_ISFIFO(os.fstat(0).st_mode):  # a client waits at the other end
             threading.Thread(target=self._watch_client, daemon=True).start()
-        for stale in (self.folder.failure_file, self.folder.summary_file):
-            stale.unlink(missing_ok=True)
         set_environment()
         try:
             with ThreadPoolExecutor(2) as beside:
@@ -72,17 +76,20 @@ class Driver:
                     start_local_ray(self.ray_folder, slots=self.recipe.workers)
                 signal.signal(signal.SIGTERM, self._end_now)  # Ray has set its own
                 self.folder.update_spec(
-                    **hardware.result().as_json(), data=self._checked(data.result())
+                    **hardware.result().as_json(),
+                    data=self._checked(data.result()),
+                    versions={name: version(name) for name in ("torch", "ray", "tiktoken")}
+                    | {"launch": __version__, "python": platform.python_version()},
                 )
             if not self.folder.stop_request.exists():
                 from launcher.training.trainer import fit
 
-                fit(self.folder, self.recipe)
+                fit(self.folder, self.recipe, ray_folder=self.ray_folder)
         except (LaunchError, NanochatError) as error:
-            self._fail(str(error), getattr(error, "fix", None))
+            self._fail(error.message, error.fix)
         except Exception as error:
             traceback.print_exc()  # to log.txt, where the standard streams of a driver go
-            self._fail(f"{type(error).__name__}: {str(error).splitlines()[0]}", None)
+            self._fail(traceback.format_exception_only(error)[0].strip(), None)
         return self._finish()
 
     @contextmanager
@@ -114,7 +121,7 @@ class Driver:
             threads=len(os.sched_getaffinity(0)),
             on_progress=_Progress(self.events),
         )
-        shutil.copyfile(prepared.path / "tokenizer.json", self.folder.tokenizer)
+        prepared.verify()
         train, held_out = len(prepared.train_rows), len(prepared.validation_rows)
         length = self.recipe.sequence_length
         self.events.event(
@@ -137,32 +144,32 @@ class Driver:
                 f"the text of run '{self.folder.name}' is not what it began with:\n{difference}",
                 fix="bring the old text back, or begin a new run",
             )
+        shutil.copyfile(prepared.path / "tokenizer.json", self.folder.tokenizer)
         return entry
 
     def _watch_client(self) -> None:
         sys.stdin.buffer.read()  # returns when the client has closed its end, or has died
-        self.events.event("fault", what="client", message="the client is gone: saving and stopping")
-        self.folder.stop_request.touch()
-        time.sleep(ORPHAN_SECONDS)
+        with contextlib.suppress(OSError):  # the folder may be gone with the client
+            self.folder.stop_request.touch()
+            self.events.event("fault", what="client", message="the client is gone: stopping")
+            time.sleep(ORPHAN_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
 
     def _end_now(self, *_: Any) -> None:
-        if self.folder.failure() is None and not self.folder.summary_file.exists():
+        try:
             write_json(self.folder.summary_file, summarise(self.folder, "stopped"))
-        os._exit(1)
+        finally:  # Ray swallows what a signal's handler raises
+            os._exit(1)
 
     def _fail(self, message: str, fix: str | None) -> None:
         write_json(self.folder.failure_file, {"message": message, "fix": fix})
 
     def _finish(self) -> int:
         failure = self.folder.failure()
-        summary = summarise(self.folder, "finished")
-        status: Status = "finished"
-        if failure is not None:
-            status = "failed"
-        elif summary["steps"] < self.recipe.steps_total:
-            status = "stopped"
-        write_json(self.folder.summary_file, summary | {"status": status})
+        # The last step's checkpoint is the last thing that training writes.
+        done = (self.folder.checkpoints / f"step-{self.recipe.steps_total:08d}").is_dir()
+        status: Status = "failed" if failure is not None else "finished" if done else "stopped"
+        write_json(self.folder.summary_file, summarise(self.folder, status))
         details = {} if failure is None else {"message": failure["message"]}
         self.events.event("finish", status=status, **details)
         return 1 if failure else 0

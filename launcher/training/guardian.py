@@ -8,6 +8,7 @@ nothing while the driver lives.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -20,13 +21,15 @@ from pathlib import Path
 # prctl(2)
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
+PREFIX = "launch-ray-"
+
 
 def main(run_folder: str) -> None:
     """Run the driver to its end, clean up below it, and exit with its code."""
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     remove_orphaned_folders()
     # Short, for the names of sockets inside may have 107 characters.
-    ray_folder = tempfile.mkdtemp(prefix=f"launch-{os.getpid()}-", dir="/tmp")
+    ray_folder = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir="/tmp")
     try:
         driver = subprocess.Popen(
             [sys.executable, "-P", "-m", "launcher.training.driver", run_folder, ray_folder]
@@ -59,14 +62,12 @@ def end_children() -> None:
 
 def remove_orphaned_folders() -> None:
     """Remove what guardians that were killed themselves have left in /tmp."""
-    for folder in Path("/tmp").glob("launch-*-*"):
-        pid = folder.name.split("-")[1]
-        if (
-            pid.isdigit()
-            and not Path("/proc", pid).exists()
-            and folder.stat().st_uid == os.getuid()
-        ):
-            shutil.rmtree(folder, ignore_errors=True)
+    for folder in Path("/tmp").glob(f"{PREFIX}*-*"):
+        pid = folder.name.removeprefix(PREFIX).partition("-")[0]
+        alive = Path("/proc", pid).exists() or not pid.isdigit()
+        with contextlib.suppress(OSError):  # another guardian may be quicker
+            if not alive and not folder.is_symlink() and folder.stat().st_uid == os.getuid():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _prctl(option: int, value: int) -> None:

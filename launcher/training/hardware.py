@@ -69,7 +69,7 @@ def _gpu(recipe: Recipe) -> Hardware:
 
 
 def _cpu_dtype(asked: str) -> tuple[str, str]:
-    """bfloat16 products without instructions for them do not finish: never chosen on a CPU."""
+    """bfloat16 products without instructions for them do not finish: a CPU has to be asked."""
     if asked == "float32":
         return "float32", "the recipe says so"
     if asked == "auto":

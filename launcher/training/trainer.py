@@ -22,10 +22,12 @@ from launcher.training.worker import count_attempts, train_loop
 
 # A rank that waits this long for another one is waiting for a dead or hanging one.
 GROUP_TIMEOUT_SECONDS = 300
+# Deaths of workers that one start of a run survives: many nights, but not for ever.
+MAX_FAILURES = 100
 
 
-def fit(folder: RunFolder, recipe: Recipe) -> None:
-    """Train to the end. Workers that die are started again by Ray, as often as it takes.
+def fit(folder: RunFolder, recipe: Recipe, *, ray_folder: str) -> None:
+    """Train to the end. Workers that die are started again by Ray, up to MAX_FAILURES times.
 
     Raises RunFailed where Ray itself gives up.
     """
@@ -42,8 +44,8 @@ def fit(folder: RunFolder, recipe: Recipe) -> None:
         ),
         run_config=RunConfig(
             name="ray",
-            storage_path=str(folder.path),
-            failure_config=FailureConfig(max_failures=-1),
+            storage_path=ray_folder,  # for Ray's own notes: no checkpoint goes through it
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
         torch_config=TorchConfig(backend=backend, timeout_s=GROUP_TIMEOUT_SECONDS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from nanochat.errors import NanochatError
 from nanochat.exchange import agree
 from nanochat.train import TrainConfig, train
 
-# Attempts in a row that ended before a step: one more would end there too.
+# Attempts in a row without a new step: one more would end where they did.
 FUTILE_ATTEMPTS = 3
 
 
@@ -39,11 +40,11 @@ def train_loop(arguments: dict[str, Any]) -> None:
         device = torch.device("cuda", context.get_local_rank())
         torch.cuda.set_device(device)
     torch.set_num_threads(spec["threads"])
-    observer = RunObserver(folder, leads=rank == 0)
-    futile = observer.began(waited, arguments["attempts_before"])
-    if any(agree(int(futile), world_size, device)):
-        return
     try:
+        observer = RunObserver(folder, leads=rank == 0)
+        futile = observer.began(waited, arguments["attempts_before"])
+        if any(agree(int(futile), world_size, device)):
+            return
         train(
             train_config(Recipe.model_validate(spec["settings"])),
             PreparedData.load(Path(spec["data"]["folder"])),
@@ -55,9 +56,16 @@ def train_loop(arguments: dict[str, Any]) -> None:
             world_size=world_size,
             saves=context.get_local_rank() == 0,
         )
-    except NanochatError as error:
+    except (NanochatError, OSError) as error:
         # Another attempt would end the same way, and Ray would make it: say why and return.
-        write_json(folder.failure_file, {"message": str(error)})
+        message, fix = str(error), None
+        if isinstance(error, NanochatError):
+            message, fix = error.message, error.fix
+        try:
+            write_json(folder.failure_file, {"message": message, "fix": fix})
+        except OSError:
+            print(message, flush=True)  # a full disk: nothing of the run can be written
+            os._exit(1)
 
 
 def train_config(recipe: Recipe) -> TrainConfig:
@@ -94,16 +102,21 @@ class RunObserver:
             return False
         self._attempt = count_attempts(self._folder)
         kind = "restart" if self._attempt else "start"
+        if self._attempt > attempts_before:  # Ray's doing, some time after the start
+            waited = time.time() - self._folder.metrics.stat().st_mtime
         self._events.event(kind, stage="workers", attempt=self._attempt, seconds=round(waited, 3))
-        with_steps = [record["attempt"] for record in read_records(self._folder.metrics)]
-        useful = max([attempts_before - 1, *with_steps])
+        useful, reached = attempts_before - 1, 0
+        for record in read_records(self._folder.metrics):
+            if record["step"] > reached:
+                useful, reached = max(useful, record["attempt"]), record["step"]
         futile = self._attempt - useful > FUTILE_ATTEMPTS
         if futile:
-            message = f"training died {FUTILE_ATTEMPTS} times in a row before it made a step"
+            message = f"training died {FUTILE_ATTEMPTS} times in a row without a new step"
             write_json(
                 self._folder.failure_file, {"message": message, "fix": f"see {self._folder.log}"}
             )
-        self._first_step_since = time.time()
+        if self._attempt == attempts_before:
+            self._first_step_since = time.time()
         return futile
 
     def step(self, record: dict[str, Any]) -> None:

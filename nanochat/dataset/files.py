@@ -28,7 +28,12 @@ class FilesSource(Source):
     def __init__(self, pattern: str, base: Path) -> None:
         """Raises DataError where nothing matches or a file is of another kind."""
         spec = f"files:{pattern}"
-        folder, rest = _fixed_folder(base / Path(pattern).expanduser())
+        path = Path(pattern).expanduser()
+        if (base / path).is_file():  # though its name may look like a pattern
+            folder, rest = base / path.parent, glob.escape(path.name)
+        else:
+            folder, rest = _fixed_folder(path)
+            folder = base / folder
         matches = [folder / name for name in glob.glob(rest, root_dir=folder, recursive=True)]
         paths = [path for path in matches if not path.is_dir()]
         if not paths and matches:

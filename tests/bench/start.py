@@ -67,13 +67,13 @@ def bare(folder: Path) -> float:
 def ours(folder: Path) -> dict[str, float]:
     began = time.time()
     done = subprocess.run(
-        [sys.executable, "-m", "launcher.cli", "recipe", "d4", "--steps", "1", "--json"],
+        [sys.executable, "-m", "launcher.cli", "recipe", "d4", "--steps", "2", "--json"],
         env={**os.environ, "LAUNCH_HOME": str(folder)}, check=True, capture_output=True,
     )  # fmt: skip
     run = folder / "runs" / json.loads(done.stdout)["run"]
     lines = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     at = {event.get("stage", event["kind"]): event["time"] - began for event in lines}
-    metrics = json.loads((run / "metrics.jsonl").read_text())
+    metrics = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
     return {
         "train function": round(at["workers"], 1),
         "first step ends": round(at["first_step"], 1),

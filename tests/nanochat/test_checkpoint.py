@@ -142,7 +142,7 @@ def test_prune_keeps_the_newest(folder: CheckpointFolder, keep: int, left: list[
 
 def test_prune_spares_the_only_whole_one(folder: CheckpointFolder) -> None:
     """A newer folder is torn when an older step is saved after it: it does not count."""
-    cut(save(folder, 30).path / "model.safetensors")
+    cut(save(folder, 30) / "model.safetensors")
     save(folder, 25)
     folder.prune(1, 25)
     assert newest_step(folder) == 25

@@ -37,7 +37,8 @@ def strangers_ray() -> Iterator[None]:
     ).stdout.strip()
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
     subprocess.run(
-        [Path(sys.executable).with_name("ray"), "start", "--head", "--port=26379", "--num-cpus=1", "--include-dashboard=false",
+        [Path(sys.executable).with_name("ray"), "start", "--head", "--port=26379", "--num-cpus=1",
+         "--include-dashboard=false",
          "--node-ip-address=127.0.0.1", f"--temp-dir={folder}", "--disable-usage-stats"],
         env=environment, check=True, capture_output=True,
     )  # fmt: skip

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 class GradientExchange:
     """Sums the gradients of all ranks, so that every rank has the gradient of the whole step.
 
-    Losses are divided by the tokens of the whole step before backward, hence a plain sum: ranks
-    may hold unequal shares. `wire_bytes` counts what this rank has sent, by the ring all-reduce
+    Losses are divided by the tokens of the whole step before backward, hence a plain sum and not
+    a mean. `wire_bytes` counts what this rank has sent, by the ring all-reduce
     that gloo and NCCL use: 2 (N - 1) / N of a tensor's bytes.
 
     Parameters are handed over in the order in which backward finishes them, which is the same on

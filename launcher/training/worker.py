@@ -26,7 +26,7 @@ FUTILE_ATTEMPTS = 3
 def train_loop(arguments: dict[str, Any]) -> None:
     """Called by Ray on every worker, and again on all of them after any one has died.
 
-    arguments: `folder` of the run, `submitted` (time), `attempts_before` this driver's start.
+    arguments: `folder` of the run, `submitted` (time), `attempts_before` (those of earlier drivers).
     """
     waited = time.time() - arguments["submitted"]
     folder = RunFolder(Path(arguments["folder"]))
@@ -97,7 +97,7 @@ class RunObserver:
             self._events = RecordWriter(folder.events)
 
     def began(self, waited: float, attempts_before: int) -> bool:
-        """Count the attempt. True where attempts keep ending before their first step."""
+        """Count the attempt. True where attempts keep ending without a new step."""
         if not self._leads:
             return False
         self._attempt = count_attempts(self._folder)

@@ -66,6 +66,7 @@ def _collect(waiting: dict[Connection, int], deadline: float) -> dict[int, Any]:
             assert isinstance(connection, Connection)
             rank = waiting.pop(connection)
             try:
+                # From a process that this test has started, over its own pipe.
                 value, error, trace = pickle.loads(connection.recv_bytes())
             except EOFError:
                 raise RuntimeError(f"rank {rank} died without an answer") from None

@@ -17,7 +17,8 @@ def keep_freed_memory() -> bool:
     By default every block of more than 32 MB is a fresh mapping whose pages the kernel fills with
     zeros at first touch: 268 MB take 160 ms to fill so, 20 ms when they are kept. One arena,
     because other threads' arenas cannot grow to such blocks. It binds threads made after this
-    call; a process whose threads exist already needs MALLOC_ARENA_MAX=1 when it starts. False where there is no glibc (macOS, musl).
+    call; a process that has threads already needs MALLOC_ARENA_MAX=1 in its environment.
+    False where there is no glibc (macOS, musl).
     """
     if sys.platform != "linux":
         return False

@@ -26,7 +26,7 @@ FUTILE_ATTEMPTS = 3
 def train_loop(arguments: dict[str, Any]) -> None:
     """Called by Ray on every worker, and again on all of them after any one has died.
 
-    arguments: `folder` of the run, `submitted` (time), `attempts_before` (those of earlier drivers).
+    arguments: `folder` of the run, `submitted` (time), `attempts_before` (of earlier drivers).
     """
     waited = time.time() - arguments["submitted"]
     folder = RunFolder(Path(arguments["folder"]))

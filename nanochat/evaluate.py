@@ -22,22 +22,30 @@ def evaluate_bits_per_byte(
     micro_batch: int,
     rank: int,
     exchange: GradientExchange,
+    sample_tokens: int | None = None,
 ) -> float:
     """Sum of nats / (ln 2 x sum of bytes) over the first rows, at most `max_tokens` tokens.
 
     token_bytes: (vocab,) bytes of each id, 0 for special ids, whose losses are left out. Rows are
-    dealt out to ranks in turn; every rank returns the same figure.
+    dealt out to ranks in turn; every rank returns the same figure. `sample_tokens`: run the model
+    on the first so many tokens only and take their nats per token for those of all rows, which is
+    right for an untrained model; the bytes are still counted in all rows.
     """
-    sequence_length = model.config.sequence_length
-    count = max(1, min(len(rows), max_tokens // sequence_length))
-    mine = np.arange(rank, count, exchange.world_size)
+    length = model.config.sequence_length
+    count = max(1, min(len(rows), max_tokens // length))
+    sample = count if sample_tokens is None else max(1, min(count, sample_tokens // length))
     device = token_bytes.device
-    nats, size = torch.zeros(2, dtype=torch.float64, device=device)
-    for start in range(0, len(mine), micro_batch):
-        batch = torch.from_numpy(rows.batch(mine[start : start + micro_batch])).to(device)
-        inputs, targets = batch[:, :-1], batch[:, 1:]
-        counted = token_bytes[targets]
-        nats += (model.nats(inputs, targets) * (counted > 0)).sum(dtype=torch.float64)
+    nats, sampled, tokens, size = torch.zeros(4, dtype=torch.float64, device=device)
+    for start in range(rank, count, micro_batch * exchange.world_size):
+        numbers = np.arange(start, count, exchange.world_size)[:micro_batch]
+        batch = torch.from_numpy(rows.batch(numbers)).to(device)
+        counted = token_bytes[batch[:, 1:]]
+        tokens += (counted > 0).sum()
         size += counted.sum()
-    nats, size = exchange.sum(torch.stack((nats, size)))
-    return float(nats / (math.log(2) * size))
+        few = batch[: int((numbers < sample).sum())]
+        if len(few):
+            counts = counted[: len(few)] > 0
+            nats += (model.nats(few[:, :-1], few[:, 1:]) * counts).sum(dtype=torch.float64)
+            sampled += counts.sum()
+    nats, sampled, tokens, size = exchange.sum(torch.stack((nats, sampled, tokens, size)))
+    return float(nats * (tokens / sampled) / (math.log(2) * size))

@@ -5,6 +5,9 @@ The logits of a step are its largest tensor by far (2,048 tokens x 32,768 ids in
 gradients are taken while it is at hand: the forward pass leaves the gradients of the hidden
 states and of the head, and nothing else.
 
+Logits lie as (vocab, chunk): on a CPU the products with the head then run at 172 GFLOP/s in place
+of 137 (logits) and 146 (gradient of the head), 512 tokens x 256 x 32,768 on two cores.
+
 softcap keeps every logit z within +-15, so exp(z) cannot overflow float32 and needs no maximum
 taken off first: sum over 32,768 ids <= 32,768 e^15 = 1.1e11.
 """
@@ -40,13 +43,13 @@ def head_nats(x: Tensor, weight: Tensor, targets: Tensor, vocab_size: int) -> Te
     chunk = CHUNK_TOKENS[x.device.type]
     for rows, ids in zip(x.split(chunk), targets.split(chunk), strict=True):
         capped = _capped(rows, weight)
-        parts.append(_nats(capped, _exponentials(capped).sum(-1), ids))
+        parts.append(_nats(capped, _exponentials(capped).sum(0), ids))
     return torch.cat(parts)
 
 
 def _capped(rows: Tensor, weight: Tensor) -> Tensor:
-    """tanh(logits / 15), (chunk, vocab), at least float32."""
-    z = torch.mm(rows / LOGIT_SOFTCAP, weight.T)
+    """tanh(logits / 15), (vocab, chunk), at least float32."""
+    z = torch.mm(weight, (rows / LOGIT_SOFTCAP).T)
     if z.dtype in (torch.bfloat16, torch.float16):
         z = z.float()
     return z.tanh_()
@@ -58,7 +61,7 @@ def _exponentials(capped: Tensor) -> Tensor:
 
 def _nats(capped: Tensor, sums: Tensor, ids: Tensor) -> Tensor:
     """log sum exp(z) - z[target]."""
-    return sums.log() - LOGIT_SOFTCAP * capped.gather(1, ids.unsqueeze(1)).squeeze(1)
+    return sums.log() - LOGIT_SOFTCAP * capped.gather(0, ids.unsqueeze(0)).squeeze(0)
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -73,24 +76,24 @@ class _HeadLoss(torch.autograd.Function):
         length = CHUNK_TOKENS[x.device.type]
         for start in range(0, x.size(0), length):
             chunk = slice(start, start + length)
-            rows, ids = x[chunk], targets[chunk].unsqueeze(1)
+            rows, ids = x[chunk], targets[chunk]
             capped = _capped(rows, head)
             grad = _exponentials(capped)
-            sums = grad.sum(-1)
-            total += _nats(capped, sums, ids.squeeze(1)).sum()
+            sums = grad.sum(0)
+            total += _nats(capped, sums, ids).sum()
             # d loss / d logit = (softmax - onehot) (1 - tanh^2). Softmax stays unnormalised, here
             # and in the one-hot: dividing the (chunk, dim) factors below is 100x less to do.
-            grad.scatter_add_(1, ids, -sums.unsqueeze(1))
+            grad.scatter_add_(0, ids.unsqueeze(0), -sums.unsqueeze(0))
             grad.addcmul_(grad, capped.square_(), value=-1)
             grad = grad.to(x.dtype)
             scale = (1 / (sums * denominator)).unsqueeze(1).to(x.dtype)
-            torch.mm(grad, head, out=grad_x[chunk])
+            torch.mm(grad.T, head, out=grad_x[chunk])
             grad_x[chunk] *= scale
             rows = rows * scale
             if weight.dtype == x.dtype:
-                grad_head[:vocab_size].addmm_(grad.T, rows)
+                grad_head[:vocab_size].addmm_(grad, rows)
             else:
-                grad_head[:vocab_size] += torch.mm(grad.T, rows)
+                grad_head[:vocab_size] += torch.mm(grad, rows)
         ctx.save_for_backward(grad_x, grad_head)
         return total / denominator
 

@@ -43,7 +43,7 @@ SPLIT_PATTERN = (
 )
 FORMAT = "nanochat-tokenizer"
 FORMAT_VERSION = 1
-TRAINER_VERSION = 1  # part of a trained tokenizer's cache key: raise it when training changes
+TRAINER_VERSION = 2  # part of a trained tokenizer's cache key: raise it when training changes
 # The regex engine of both libraries panics on a run of 1,000,000 spaces ("StackOverflow").
 LONGEST_SEGMENT = 400_000
 MAX_CHARACTERS = 1_000_000_000  # of text to train on

@@ -31,8 +31,8 @@ from nanochat.sizes import ModelConfig
 # Tokens of one forward and backward pass where a recipe leaves `micro_batch` out.
 MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
 
-# An untrained model is as good on one row as on any other (ln of the vocabulary a token): more
-# tokens than these would only put the first step off.
+# An untrained model loses the same on any token (ln of the vocabulary): running it on more than
+# these would only put the first step off.
 UNTRAINED_TOKENS = 8192
 
 
@@ -158,13 +158,13 @@ class _Run:
     def train(self) -> TrainResult:
         config = self.config
         if self.step == 0 and config.evaluate_every_steps:
-            self._evaluate(min(config.evaluate_tokens, UNTRAINED_TOKENS))
+            self._evaluate(sample_tokens=UNTRAINED_TOKENS)
         while self.step < config.steps:
             record, stop, save = self._update()
             if config.evaluate_every_steps and (
                 self.step % config.evaluate_every_steps == 0 or self.step == config.steps
             ):
-                record["val_bpb"] = self._evaluate(config.evaluate_tokens)
+                record["val_bpb"] = self._evaluate()
             self.observer.step(record)
             last = stop or self.step == config.steps
             if last or save:
@@ -223,16 +223,17 @@ class _Run:
         for start in range(first, first + share, self.micro_batch):
             yield self.order.rows(start, min(start + self.micro_batch, first + share))
 
-    def _evaluate(self, max_tokens: int) -> float:
+    def _evaluate(self, sample_tokens: int | None = None) -> float:
         began = time.perf_counter()
         self.val_bpb = evaluate_bits_per_byte(
             self.model,
             self.data.validation_rows,
             self.token_bytes,
-            max_tokens=max_tokens,
+            max_tokens=self.config.evaluate_tokens,
             micro_batch=self.micro_batch,
             rank=self.rank,
             exchange=self.exchange,
+            sample_tokens=sample_tokens,
         )
         seconds = round(time.perf_counter() - began, 3)
         self.observer.event("evaluate", step=self.step, val_bpb=self.val_bpb, seconds=seconds)

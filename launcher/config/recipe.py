@@ -215,7 +215,7 @@ def load_recipe(name_or_path: str, overrides: Iterable[tuple[str, str]] = ()) ->
             source.override_text(option, "data.source", argument)
         else:
             source.override(option, option.removeprefix("--"), argument)
-    _replace_horizon(source)
+    _give_way_to_options(source)
     recipe = validate(Recipe, source)
     return LoadedRecipe(path.stem, path, recipe, source)
 
@@ -225,11 +225,17 @@ def recipe_schema() -> dict[str, Any]:
     return Recipe.model_json_schema()
 
 
-def _replace_horizon(source: Source) -> None:
-    """An option that sets one of the two horizons takes the file's other one out."""
+def _give_way_to_options(source: Source) -> None:
+    """An option that sets one of the two horizons takes the file's other one out, and the file's
+    warm-up where the steps have become fewer."""
     given = [key for key in HORIZON if (key,) in source.overridden and source.data[key] is not None]
     if len(given) == 1:
         source.drop(HORIZON[1 - HORIZON.index(given[0])])
+    steps, warmup = source.data.get("steps"), source.data.get("warmup_steps")
+    numbers = isinstance(steps, int | float) and isinstance(warmup, int | float)
+    own = ("warmup_steps",) in source.overridden
+    if given == ["steps"] and numbers and not own and warmup > steps:
+        source.drop("warmup_steps")
 
 
 def _broken_rules(recipe: Recipe) -> Iterator[Rule]:

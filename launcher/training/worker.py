@@ -13,11 +13,12 @@ import torch
 from launcher.config.recipe import Recipe
 from launcher.runs.folder import RunFolder, write_json
 from launcher.runs.records import RecordWriter, read_records
+from launcher.training.train_config import train_config
 from nanochat.checkpoint import CheckpointFolder
 from nanochat.dataset import PreparedData
 from nanochat.errors import NanochatError
 from nanochat.exchange import agree
-from nanochat.train import TrainConfig, train
+from nanochat.train import train
 
 # Attempts in a row without a new step: one more would end where they did.
 FUTILE_ATTEMPTS = 3
@@ -66,22 +67,6 @@ def train_loop(arguments: dict[str, Any]) -> None:
         except OSError:
             print(message, flush=True)  # a full disk: nothing of the run can be written
             os._exit(1)
-
-
-def train_config(recipe: Recipe) -> TrainConfig:
-    return TrainConfig(
-        model=recipe.model,
-        steps=recipe.steps_total,
-        tokens_per_step=recipe.tokens_per_step,
-        warmup_steps=recipe.warmup,
-        seed=recipe.seed,
-        micro_batch=recipe.micro_batch,
-        evaluate_every_steps=recipe.evaluation.every_steps,
-        evaluate_tokens=recipe.evaluation.tokens,
-        checkpoint_every_steps=recipe.checkpoint.every_steps,
-        checkpoint_every_minutes=recipe.checkpoint.every_minutes,
-        checkpoint_keep=recipe.checkpoint.keep,
-    )
 
 
 class RunObserver:

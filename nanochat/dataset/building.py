@@ -3,57 +3,88 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from nanochat.dataset.document import FileIdentity
-from nanochat.dataset.encoding import Encoded, blocks
+from nanochat.dataset.encoding import Encoded, portions, shuffled_stretches
 from nanochat.dataset.manifest import Block, Part
-from nanochat.dataset.packing import Ids, Packer, row_dtype
+from nanochat.dataset.packing import (
+    BUFFER_DOCUMENTS,
+    Ids,
+    Packer,
+    count_rows,
+    row_dtype,
+    row_pieces,
+)
 from nanochat.dataset.validation import LEAST_ROWS, HeldOutDocuments
 from nanochat.errors import DataError
 from nanochat.storage import write_atomically
 from nanochat.tokenizer import Tokenizer
 
+ROWS_PER_BLOCK = 1024  # 1 MB of 512 tokens
+
 
 class PartBuilder:
     """The rows of one split: what went in, what came out."""
 
-    def __init__(self, folder: Path, tokenizer: Tokenizer, sequence_length: int) -> None:
+    def __init__(self, name: str, folder: Path, tokenizer: Tokenizer, sequence_length: int) -> None:
         self.documents = 0
         self.bytes = 0
         self.ids = 0  # ordinary tokens
         self.blocks: list[Block] = []
+        self._name = name
         self._folder = folder
         self._tokenizer = tokenizer
         self._token_bytes = tokenizer.token_bytes()
         self._capacity = sequence_length + 1
-        self._placeable = 0
         self._packer = self._new_packer()
+        self._tokens = 0  # of all pieces, with the BOS of each
 
     @property
     def rows(self) -> int:
         return sum(block.rows for block in self.blocks)
 
-    def add(self, ids: Ids, *, continuous: bool) -> None:
-        """A document's ids without BOS; none are passed over."""
-        if len(ids):
-            self.documents += 1
-            self.bytes += int(self._token_bytes[ids].sum())
-            self.ids += len(ids)
-            self._packer.add(ids, continuous=continuous)
+    def pieces(self, ids: Ids, *, continuous: bool) -> list[Ids]:
+        """Count a document, ids without BOS, and cut it; none are passed over."""
+        if not len(ids):
+            return []
+        pieces = row_pieces(ids, self._capacity, continuous=continuous)
+        self.documents += 1
+        self.bytes += int(self._token_bytes[ids].sum())
+        self.ids += len(ids)
+        self._tokens += len(ids) + len(pieces)
+        return pieces
 
-    def finish_block(self, name: str) -> None:
-        """Write the rows of the documents since the last block, where they fill any."""
-        rows = self._packer.drain()
-        self._placeable += self._packer.tokens
-        self._packer = self._new_packer()
-        if len(rows):
-            data = rows.tobytes()
-            write_atomically(self._folder / name, data)
-            digest = hashlib.sha256(data).hexdigest()
-            self.blocks.append(Block(name, len(rows), len(data), digest))
+    def pack(self, pieces: Iterable[Ids]) -> None:
+        for piece in pieces:
+            self._packer.add(piece)
+            while self._packer.rows >= ROWS_PER_BLOCK:
+                self._write(self._packer.take(ROWS_PER_BLOCK))
+
+    def pack_to_validate(self, pieces: Iterator[Ids]) -> None:
+        """The rows that upstream's loader validates with: where the pieces are fewer than its
+        buffer holds, they come round again and again, and most rows are of the short ones. No
+        more rows than the pieces fill in one round."""
+        few = list(itertools.islice(pieces, BUFFER_DOCUMENTS))
+        if len(few) == BUFFER_DOCUMENTS:
+            self.pack(itertools.chain(few, pieces))
+            return
+        rows = count_rows(few, self._capacity)
+        packer = self._new_packer()
+        for piece in itertools.cycle(few):
+            if packer.rows >= rows:
+                break
+            packer.add(piece)
+        self._write(packer.take(rows))
+
+    def finish(self) -> None:
+        """Write what is left."""
+        self._packer.drain()
+        while self._packer.rows:
+            self._write(self._packer.take(ROWS_PER_BLOCK))
 
     def part(self, source: str, files: Sequence[FileIdentity]) -> Part:
         tokens = self.rows * self._capacity
@@ -64,12 +95,21 @@ class PartBuilder:
             documents=self.documents,
             bytes=self.bytes,
             tokens=tokens,
-            cropped_tokens=self._placeable - tokens,
+            cropped_tokens=self._tokens - tokens,
         )
 
     def _new_packer(self) -> Packer:
         dtype = row_dtype(self._tokenizer.vocab_size)
         return Packer(self._capacity, self._tokenizer.bos_id, dtype)
+
+    def _write(self, rows: Ids) -> None:
+        if not len(rows):
+            return
+        data = rows.tobytes()
+        name = f"{self._name}-{len(self.blocks):05d}.rows"
+        write_atomically(self._folder / name, data)
+        digest = hashlib.sha256(data).hexdigest()
+        self.blocks.append(Block(name, len(rows), len(data), digest))
 
 
 def build(
@@ -80,25 +120,29 @@ def build(
     tokenizer: Tokenizer,
     sequence_length: int,
 ) -> tuple[PartBuilder, PartBuilder]:
-    """Write train-00000.rows, ... and validation.rows; the parts that they make.
+    """Write train-00000.rows, ... and validation-00000.rows, ...; the parts that they make.
 
     validation_text None: documents of the training text are held out. Raises DataError where
     there is too little of either.
     """
-    train = PartBuilder(folder, tokenizer, sequence_length)
-    validation = PartBuilder(folder, tokenizer, sequence_length)
+    train = PartBuilder("train", folder, tokenizer, sequence_length)
+    validation = PartBuilder("validation", folder, tokenizer, sequence_length)
     held_out = None
-    for number, block in enumerate(blocks(train_text)):
+    for number, portion in enumerate(portions(train_text)):
         if number == 0 and validation_text is None:
-            held_out = HeldOutDocuments(block, sequence_length + 1, tokenizer.bos_id)
-        for document in block:
+            held_out = HeldOutDocuments(portion, sequence_length + 1)
+        for document in shuffled_stretches(portion, number):
             kept, held = held_out.divide(document) if held_out else (document.ids, document.ids[:0])
-            train.add(kept, continuous=document.continuous)
-            validation.add(held, continuous=document.continuous)
-        train.finish_block(f"train-{number:05d}.rows")
-    for document in validation_text or ():
-        validation.add(document.ids, continuous=document.continuous)
-    validation.finish_block("validation.rows")
+            train.pack(train.pieces(kept, continuous=document.continuous))
+            validation.pack(validation.pieces(held, continuous=document.continuous))
+    train.finish()
+    if validation_text is not None:
+        validation.pack_to_validate(
+            piece
+            for document in validation_text
+            for piece in validation.pieces(document.ids, continuous=document.continuous)
+        )
+    validation.finish()
 
     if validation_text is None:
         total = train.ids + validation.ids, train.bytes + validation.bytes

@@ -1,10 +1,10 @@
-"""Documents -> token ids, on several threads while the caller packs; and blocks of them."""
+"""Documents -> token ids, on several threads while the caller packs."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -13,10 +13,13 @@ import numpy.typing as npt
 
 from nanochat.dataset.document import Document
 from nanochat.dataset.packing import Ids
+from nanochat.dataset.permutation import permutation
 from nanochat.tokenizer import Tokenizer
 
 BATCH_CHARACTERS = 500_000
-BLOCK_BYTES = 64_000_000  # of text: 14 M tokens, 28 MB of rows
+# Of text: enough to mix files whose names stand together, little enough to be encoded in 3 s,
+# after which training can begin.
+PORTION_BYTES = 16_000_000
 
 
 class Encoded(NamedTuple):
@@ -50,18 +53,26 @@ def encode(
             yield from waiting.popleft().result()
 
 
-def blocks(encoded: Iterable[Encoded]) -> Iterator[list[Encoded]]:
-    """Consecutive documents of BLOCK_BYTES of text together, the last one less."""
-    block: list[Encoded] = []
-    size = 0
-    for document in encoded:
-        block.append(document)
-        size += document.bytes
-        if size >= BLOCK_BYTES:
-            yield block
-            block, size = [], 0
-    if block:
-        yield block
+def portions(encoded: Iterable[Encoded]) -> Iterator[list[Encoded]]:
+    """Consecutive documents of PORTION_BYTES of text together; the last portion has less."""
+    stream = iter(encoded)
+    while True:
+        portion: list[Encoded] = []
+        size = 0
+        while size < PORTION_BYTES and (document := next(stream, None)) is not None:
+            portion.append(document)
+            size += document.bytes
+        if not portion:
+            return
+        yield portion
+
+
+def shuffled_stretches(portion: Sequence[Encoded], number: int) -> list[Encoded]:
+    """The portion with its stretches of files in an order that `number` decides, for files stand
+    by name and neighbours are alike; documents keep their order, as upstream's shards do."""
+    stretches = [document for document in portion if document.continuous]
+    order = iter(permutation(len(stretches), number))
+    return [stretches[next(order)] if each.continuous else each for each in portion]
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from nanochat.dataset.document import content_hash
 from nanochat.dataset.manifest import Block, Manifest
 from nanochat.dataset.packing import row_dtype
+from nanochat.dataset.permutation import permutation
 from nanochat.errors import DataError
 from nanochat.storage import sha256_of
 from nanochat.tokenizer import Tokenizer
@@ -73,9 +74,7 @@ class TrainOrder:
         return np.concatenate(parts)
 
     def _shuffle(self, epoch: int, block: int) -> npt.NDArray[np.int64]:
-        # numpy keeps raw streams stable between versions, but not Generator.permutation (NEP 19)
-        stream = np.random.Philox(np.random.SeedSequence((self._seed, epoch, block)))
-        return np.argsort(stream.random_raw(self._block_rows[block]), kind="stable")
+        return permutation(self._block_rows[block], self._seed, epoch, block)
 
 
 class PreparedData:

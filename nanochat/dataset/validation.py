@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from nanochat.dataset.document import Source, SourceFile
 from nanochat.dataset.encoding import Encoded
-from nanochat.dataset.packing import Ids, Packer
+from nanochat.dataset.packing import Ids, count_rows, row_pieces
 
 ONE_IN = 100
 LEAST_ROWS = 2
@@ -37,26 +35,28 @@ def split_source(source: Source, validation: Source | None) -> Split:
 
 
 class HeldOutDocuments:
-    """One document in 100, by the hash of its text; where those of the first block fill less than
+    """One document in 100, by the hash of its text; where those of the first portion fill less than
     two rows, its other documents too, in the order of their hashes, until they do.
 
     Equal texts stay together. Of a continuous document only the start is taken that fills the
     rows: a user's one text file must not move over as a whole.
     """
 
-    def __init__(self, first_block: Sequence[Encoded], capacity: int, bos_id: int) -> None:
+    def __init__(self, first: Sequence[Encoded], capacity: int) -> None:
         self._taken: dict[int, int] = {}  # digest -> tokens at the start of such a document
-        documents = {document.digest: document for document in first_block}
+        documents = {document.digest: document for document in first}
         chosen = [each for digest, each in documents.items() if digest % ONE_IN == 0]
-        held_out = [(each.ids, each.continuous) for each in chosen]
+        pieces = [piece for each in chosen for piece in _pieces(each, capacity)]
         for digest in sorted(documents):
-            missing = LEAST_ROWS - count_rows(held_out, capacity, bos_id)
+            missing = LEAST_ROWS - count_rows(pieces, capacity)
             if missing <= 0:
                 break
             if digest % ONE_IN:
-                ids, continuous = documents[digest][:2]
-                self._taken[digest] = missing * (capacity - 1) if continuous else len(ids)
-                held_out.append((ids[: self._taken[digest]], continuous))
+                document = documents[digest]
+                some = _pieces(document, capacity)
+                some = some[:missing] if document.continuous else some
+                self._taken[digest] = sum(map(len, some))
+                pieces += some
 
     def divide(self, document: Encoded) -> tuple[Ids, Ids]:
         """Ids to train on and ids to validate with; either may be empty."""
@@ -66,8 +66,5 @@ class HeldOutDocuments:
         return document.ids[taken:], document.ids[:taken]
 
 
-def count_rows(documents: Iterable[tuple[Ids, bool]], capacity: int, bos_id: int) -> int:
-    packer = Packer(capacity, bos_id, np.uint32)
-    for ids, continuous in documents:
-        packer.add(ids, continuous=continuous)
-    return len(packer.drain())
+def _pieces(document: Encoded, capacity: int) -> list[Ids]:
+    return row_pieces(document.ids, capacity, continuous=document.continuous)

@@ -341,6 +341,27 @@ def test_an_option_replaces_the_horizon(
     assert (recipe.steps, recipe.tokens_per_scaling_parameter) == (steps, ratio)
 
 
+@pytest.mark.parametrize(
+    ("options", "warmup"),
+    [
+        ([("--steps", "30")], 20),
+        ([("--steps", "20")], 20),
+        ([("--steps", "19")], 1),
+        ([("--set", "steps=1e1")], 1),
+    ],
+)
+def test_fewer_steps_than_the_file_warms_up_for_warm_up_by_the_rule(
+    options: list[tuple[str, str]], warmup: int
+) -> None:
+    write("depth: 4\ntokens_per_step: 2048\nsteps: 100\nwarmup_steps: 20")
+    assert load_recipe("r", options).recipe.warmup == warmup
+
+
+def test_a_warm_up_that_an_option_asks_for_does_not_give_way() -> None:
+    said = message(GOOD, [("--set", "warmup_steps=20"), ("--steps", "19")])
+    assert "20 warm-up steps are more than all 19 steps" in said
+
+
 def test_options_of_both_horizons_contradict() -> None:
     said = message(GOOD, [("--steps", "7"), ("--set", "tokens_per_scaling_parameter=2")])
     assert said.startswith("--set:1:30: write either steps or tokens_per_scaling_parameter: both")

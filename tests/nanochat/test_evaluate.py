@@ -13,21 +13,30 @@ from tiny import SEQUENCE_LENGTH, lively, shape
 from nanochat.dataset import PreparedData
 from nanochat.evaluate import evaluate_bits_per_byte
 from nanochat.exchange import GradientExchange
+from nanochat.model import GPT
 
 ROWS = (1, 2, 5)
 
 
 def measured(
-    data: PreparedData, max_tokens: int, *, rank: int = 0, world_size: int = 1, micro_batch: int = 2
+    data: PreparedData,
+    max_tokens: int,
+    *,
+    model: GPT | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    micro_batch: int = 2,
+    sample_tokens: int | None = None,
 ) -> float:
     return evaluate_bits_per_byte(
-        lively(shape()),
+        model or lively(shape()),
         data.validation_rows,
         torch.from_numpy(data.tokenizer.token_bytes()),
         max_tokens=max_tokens,
         micro_batch=micro_batch,
         rank=rank,
         exchange=GradientExchange([], world_size),
+        sample_tokens=sample_tokens,
     )
 
 
@@ -73,16 +82,34 @@ def test_no_more_rows_than_there_are(data: PreparedData) -> None:
     assert left_out > 0  # the rows above hold beginnings of documents
 
 
+def test_an_untrained_model_is_run_on_a_sample_and_measured_on_all_bytes(
+    data: PreparedData,
+) -> None:
+    tokens, fresh = 10 * SEQUENCE_LENGTH, GPT.build(shape(), seed=0)
+    everything = measured(data, tokens, model=fresh)
+    sampled = measured(data, tokens, model=fresh, sample_tokens=3 * SEQUENCE_LENGTH)
+    assert sampled == pytest.approx(everything, rel=2e-3)
+    assert sampled != everything
+    sample_alone = measured(data, 3 * SEQUENCE_LENGTH, model=fresh)
+    assert abs(sample_alone - everything) > 3 * abs(sampled - everything)
+
+
 def on_ranks(rank: int, world_size: int, path: Path) -> list[float]:
     data = PreparedData.load(path)
-    return [
+    figures = [
         measured(data, rows * SEQUENCE_LENGTH, rank=rank, world_size=world_size) for rows in ROWS
+    ]
+    sample = 3 * SEQUENCE_LENGTH  # of 5 rows: 2 and 1 for the ranks
+    most = 5 * SEQUENCE_LENGTH
+    return [
+        *figures,
+        measured(data, most, rank=rank, world_size=world_size, sample_tokens=sample),
     ]
 
 
 def test_ranks_share_the_rows_and_the_result(data: PreparedData) -> None:
     """Of an odd number of rows one rank has one more, of a single one the other has none."""
-    alone = [measured(data, rows * SEQUENCE_LENGTH) for rows in ROWS]
+    alone = on_ranks(0, 1, data.path)
     first, second = run_ranks(2, on_ranks, data.path)
     assert first == second
     assert first == pytest.approx(alone, rel=1e-6)

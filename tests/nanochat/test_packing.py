@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nanochat.dataset.packing import BUFFER_DOCUMENTS, REFILL_DOCUMENTS, Ids, Packer, row_dtype
+from nanochat.dataset.packing import (
+    BUFFER_DOCUMENTS,
+    REFILL_DOCUMENTS,
+    Ids,
+    Packer,
+    count_rows,
+    row_dtype,
+    row_pieces,
+)
 
 BOS = 999
 
@@ -33,11 +41,12 @@ def scan(documents: list[list[int]], capacity: int) -> list[list[int]]:
             row = []
 
 
-def pack(documents: list[list[int]], capacity: int, *, continuous: bool = False) -> Ids:
+def pack(documents: list[list[int]], capacity: int) -> Ids:
     packer = Packer(capacity, BOS, np.uint16)
     for document in documents:
-        packer.add(np.array(document, np.uint16), continuous=continuous)
-    return packer.drain()
+        packer.add(np.array(document, np.uint16))
+    packer.drain()
+    return packer.take(packer.rows)
 
 
 def random_documents(count: int, longest: int, seed: int) -> list[list[int]]:
@@ -85,21 +94,30 @@ def test_small_cases(documents: list[list[int]], expected: list[list[int]]) -> N
     assert pack(documents, 6).tolist() == expected
 
 
-@pytest.mark.parametrize("length", [4, 5, 6, 10, 11, 50])
-def test_continuous_documents_are_cut_and_not_cropped(length: int) -> None:
-    ids = list(range(length))
-    rows = pack([ids], 6, continuous=True)
-    assert rows.tolist() == [
-        [BOS, *ids[start : start + 5]] for start in range(0, length - length % 5, 5)
-    ]
+def test_rows_can_be_taken_while_documents_come() -> None:
+    documents = random_documents(2500, 60, seed=1)
+    packer = Packer(33, BOS, np.uint16)
+    taken = []
+    for document in documents:
+        packer.add(np.array(document, np.uint16))
+        while packer.rows >= 10:
+            taken.append(packer.take(10))
+    assert len(taken) > 50
+    packer.drain()
+    taken.append(packer.take(10_000))
+    assert packer.rows == 0
+    assert np.concatenate(taken).tolist() == pack(documents, 33).tolist()
 
 
-def test_the_rest_of_a_continuous_document_is_packed_with_others() -> None:
-    packer = Packer(6, BOS, np.uint16)
-    packer.add(np.arange(7, dtype=np.uint16), continuous=True)
-    packer.add(np.array([50, 51], np.uint16), continuous=False)
-    assert packer.drain().tolist() == [[BOS, 0, 1, 2, 3, 4], [BOS, 5, 6, BOS, 50, 51]]
-    assert packer.tokens == 12
+@pytest.mark.parametrize("length", [0, 4, 5, 6, 10, 11, 50])
+def test_continuous_documents_are_cut_into_full_rows_and_a_rest(length: int) -> None:
+    ids = np.arange(length, dtype=np.uint16)
+    pieces = row_pieces(ids, 6, continuous=True)
+    assert [len(piece) for piece in pieces[:-1]] == [5] * (len(pieces) - 1)
+    assert [i for piece in pieces for i in piece.tolist()] == list(range(length))
+    whole = row_pieces(ids, 6, continuous=False)
+    assert [piece.tolist() for piece in whole] == ([list(range(length))] if length else [])
+    assert count_rows(pieces, 6) == length // 5
 
 
 @pytest.mark.parametrize(("vocab_size", "dtype"), [(512, "<u2"), (65_536, "<u2"), (65_537, "<u4")])

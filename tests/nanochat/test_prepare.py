@@ -16,6 +16,7 @@ import pytest
 
 from nanochat.dataset import PreparedData, building, encoding
 from nanochat.dataset.embedded import EmbeddedSource
+from nanochat.dataset.packing import count_rows
 from nanochat.dataset.prepare import prepare
 from nanochat.dataset.sources import Source, parse_source
 from nanochat.errors import DataError
@@ -185,12 +186,33 @@ def test_too_little_text_is_refused_with_how_much_is_needed(
 def test_text_is_written_block_by_block(
     documents: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoding, "BLOCK_BYTES", 500_000)
+    monkeypatch.setattr(encoding, "PORTION_BYTES", 500_000)
+    monkeypatch.setattr(building, "ROWS_PER_BLOCK", 100)
     data = run(jsonl(tmp_path / "a.jsonl", documents), tmp_path / "cache")
-    size = sum(len(document.encode()) for document in documents)
-    names = [block.name for block in data.manifest.train.blocks]
-    assert names == [f"train-{i:05d}.rows" for i in range(-(-size // 500_000))]
-    assert data.train_rows.block_rows == tuple(block.rows for block in data.manifest.train.blocks)
+    blocks = data.manifest.train.blocks
+    assert [block.name for block in blocks] == [f"train-{i:05d}.rows" for i in range(len(blocks))]
+    assert {block.rows for block in blocks[:-1]} == {100}
+    assert len(blocks) > 10
+    assert data.train_rows.block_rows == tuple(block.rows for block in blocks)
+
+
+def test_few_validation_documents_come_round_as_upstream_deals_them(
+    documents: list[str], tmp_path: Path
+) -> None:
+    """Upstream refills its buffer of 1,000 from 60 documents: each is there 17 times."""
+    held_out = documents[300:360]
+    source = jsonl(tmp_path / "a.jsonl", documents[:300])
+    data = run(source, tmp_path / "cache", validation=jsonl(tmp_path / "b.jsonl", held_out))
+    _, validation = all_ids(data)
+    encoded = [data.tokenizer.encode(document) for document in held_out]
+    capacity = SEQUENCE_LENGTH + 1
+    assert len(validation) == count_rows([np.array(ids) for ids in encoded], capacity)
+    exact = [ids for ids in encoded if len(ids) == SEQUENCE_LENGTH]
+    longest_that_fits = max((ids for ids in encoded if len(ids) <= SEQUENCE_LENGTH), key=len)
+    assert validation[0][1 : 1 + len(longest_that_fits)].tolist() == longest_that_fits
+    assert (validation[0] == validation[1]).all() or len(exact) > 1
+    starts_seen = {tuple(row[1:9].tolist()) for row in validation}
+    assert len(starts_seen) < 0.5 * len(validation)
 
 
 def test_what_is_prepared_is_reused_and_only_that(documents: list[str], tmp_path: Path) -> None:
@@ -238,10 +260,10 @@ def test_damaged_data_is_refused_by_load_and_prepared_again(
 
 def test_verify_finds_a_changed_byte(documents: list[str], tmp_path: Path) -> None:
     data = run(jsonl(tmp_path / "a.jsonl", documents[:300]), tmp_path / "cache")
-    block = data.path / "validation.rows"
+    block = data.path / "validation-00000.rows"
     content = block.read_bytes()
     block.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(DataError, match=r"validation\.rows: damaged"):
+    with pytest.raises(DataError, match=r"validation-00000\.rows: damaged"):
         PreparedData.load(data.path).verify()
 
 
@@ -249,7 +271,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(
     documents: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, data: bytes) -> None:
-        if path.name == "validation.rows":
+        if path.name == "validation-00000.rows":
             raise OSError(errno.ENOSPC, "No space left on device")
         write_atomically(path, data)
 

@@ -1,0 +1,22 @@
+"""What a recipe means to nanochat's train function."""
+
+from __future__ import annotations
+
+from launcher.config.recipe import Recipe
+from nanochat.train import TrainConfig
+
+
+def train_config(recipe: Recipe) -> TrainConfig:
+    return TrainConfig(
+        model=recipe.model,
+        steps=recipe.steps_total,
+        tokens_per_step=recipe.tokens_per_step,
+        warmup_steps=recipe.warmup,
+        seed=recipe.seed,
+        micro_batch=recipe.micro_batch,
+        evaluate_every_steps=recipe.evaluation.every_steps,
+        evaluate_tokens=recipe.evaluation.tokens,
+        checkpoint_every_steps=recipe.checkpoint.every_steps,
+        checkpoint_every_minutes=recipe.checkpoint.every_minutes,
+        checkpoint_keep=recipe.checkpoint.keep,
+    )

@@ -6,6 +6,7 @@ LaunchError                 exit 1   a run or a host failed
 └── InputError              exit 2   what was asked for is wrong
     ├── ConfigError         exit 2   a line of YAML or a --set is wrong (file:line:column, caret)
     ├── NotFound            exit 2   no recipe, run or file of that name
+    ├── RunBusy             exit 2   a driver is at work in the run's folder
     └── MissingExtra        exit 2   needs packages that are not installed here
 
 The message says what is wrong and where; `fix` says what to do. `launcher.cli` prints both and
@@ -48,6 +49,10 @@ class ConfigError(InputError):
 
 class NotFound(InputError):
     """No recipe, run or file of that name."""
+
+
+class RunBusy(InputError):
+    """A driver is at work in the run's folder."""
 
 
 class MissingExtra(InputError):

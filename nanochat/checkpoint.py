@@ -25,6 +25,7 @@ from nanochat.errors import CheckpointError
 from nanochat.storage import flush, sha256_of
 
 FORMAT = 1
+MAKE_ROOM = "Make room there and resume; what is saved already is whole."
 MODEL, OPTIMIZER, STATE, MANIFEST = (
     "model.safetensors",
     "optimizer.safetensors",
@@ -76,7 +77,8 @@ class CheckpointFolder:
             if free < need:
                 raise CheckpointError(
                     f"the disk is full: a checkpoint needs {need / 1e6:,.0f} MB, "
-                    f"{free / 1e6:,.0f} MB are free at {self.path}"
+                    f"{free / 1e6:,.0f} MB are free at {self.path}",
+                    fix=MAKE_ROOM,
                 )
             partial.mkdir()
             save_file(dict(model), partial / MODEL)
@@ -93,7 +95,8 @@ class CheckpointFolder:
         except (OSError, SafetensorError) as error:
             self._remove(partial)
             raise CheckpointError(
-                f"cannot write a checkpoint of {need / 1e6:,.0f} MB at {final}: {error}"
+                f"cannot write a checkpoint of {need / 1e6:,.0f} MB at {final}: {error}",
+                fix=MAKE_ROOM,
             ) from error
         return Checkpoint(final, state)
 

@@ -97,6 +97,13 @@ class Attention(nn.Module):
         return self.c_proj(y.transpose(1, 2).reshape(batch, tokens, dim))
 
 
+def table(config: ModelConfig, dtype: torch.dtype) -> nn.Embedding:
+    """A vector for every id, without values. nn.Embedding's own way to build one would draw them,
+    which on the meta device imports torch's compiler (1 to 5 s)."""
+    empty = torch.empty(config.padded_vocab_size, config.dim, dtype=dtype)
+    return nn.Embedding.from_pretrained(empty, freeze=False)
+
+
 class MLP(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -128,14 +135,14 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.dtype = dtype  # of activations and tables; matrices, head and scalars are float32
-        depth, dim, vocab = config.depth, config.dim, config.padded_vocab_size
+        depth = config.depth
         self.transformer = nn.ModuleDict(
             {
-                "wte": nn.Embedding(vocab, dim, dtype=dtype),
+                "wte": table(config, dtype),
                 "h": nn.ModuleList([Block(config, layer) for layer in range(depth)]),
             }
         )
-        self.lm_head = Linear(dim, vocab)
+        self.lm_head = Linear(config.dim, config.padded_vocab_size)
         self.resid_lambdas = nn.Parameter(torch.empty(depth))
         self.x0_lambdas = nn.Parameter(torch.empty(depth))
         self.smear_gate = Linear(SMEAR_CHANNELS, 1)
@@ -143,7 +150,7 @@ class GPT(nn.Module):
         self.backout_lambda = nn.Parameter(torch.empty(1))
         self.value_embeds = nn.ModuleDict(
             {
-                str(layer): nn.Embedding(vocab, dim, dtype=dtype)
+                str(layer): table(config, dtype)
                 for layer in range(depth)
                 if config.has_value_embedding(layer)
             }
@@ -160,7 +167,7 @@ class GPT(nn.Module):
         device: torch.device | str = "cpu",
     ) -> GPT:
         """A model with memory for its parameters and no values in them."""
-        with torch.device("meta"):  # nn.Embedding would fill 34 MB a table for nothing
+        with torch.device("meta"):
             model = cls(config, dtype)
         model.to_empty(device=device)
         model._set_rotary(torch.device(device))
@@ -210,12 +217,12 @@ class GPT(nn.Module):
         middle = x
         for layer, block in enumerate(cast(nn.ModuleList, self.transformer["h"])):
             x = self.resid_lambdas[layer] * x + self.x0_lambdas[layer] * x0
-            table = (
+            value_embedding = (
                 self.value_embeds[str(layer)](tokens)
                 if self.config.has_value_embedding(layer)
                 else None
             )
-            x = block(x, table, rotary, cache)
+            x = block(x, value_embedding, rotary, cache)
             if layer == self.config.depth // 2:
                 middle = x
         if cache is not None:

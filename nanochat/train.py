@@ -201,7 +201,9 @@ class _Run:
         seconds = time.perf_counter() - began
         if not math.isfinite(mean_loss):
             raise TrainingError(
-                f"the loss of step {self.step} is {mean_loss}; the newest checkpoint is from before"
+                f"the loss of step {self.step} is {mean_loss}; the newest checkpoint is older",
+                fix="Go on from it; where it happens again, train in float32 or with more tokens "
+                "per step.",
             )
         record = {
             "step": self.step,
@@ -281,7 +283,8 @@ class _Run:
         if any(agree(int(bool(difference)), self.world_size, self.device)):
             raise IdentityError(
                 f"the checkpoint of step {newest} is another run's:\n"
-                f"{difference or '  another rank has the difference'}"
+                f"{difference or '  another rank has the difference'}",
+                fix="Bring back what it was made with, or begin a new run.",
             )
         if own is not None:
             self.model.load_state_dict(own.model_tensors())

@@ -8,7 +8,8 @@ import click
 
 from launcher.cli.attach import report_end, run_here
 from launcher.cli.output import json_option
-from launcher.runs.folder import RunBusy, find_run
+from launcher.errors import RunBusy
+from launcher.runs.folder import find_run
 from launcher.runs.state import status_of
 from launcher.runs.submit import require_training_packages
 

@@ -242,6 +242,8 @@ def _broken_rules(recipe: Recipe) -> Iterator[Rule]:
     """What single values cannot show: keys that do not go together."""
     if recipe.elastic:
         yield "elastic: not supported yet: write false", ("elastic",)
+    if recipe.data.validation == recipe.data.source:
+        yield "data.validation is what is trained on: name other text", ("data.validation",)
     yield from _broken_batch_rules(recipe)
     given = [key for key in HORIZON if getattr(recipe, key) is not None]
     if len(given) != 1:

@@ -23,14 +23,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from launcher.config.paths import launch_home
-from launcher.errors import InputError, NotFound
+from launcher.errors import InputError, NotFound, RunBusy
 
 LOCK_SECONDS = 2.0
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-class RunBusy(InputError):
-    """A driver is at work in this folder."""
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,12 @@ class RunState:
 
     @classmethod
     def of(cls, folder: RunFolder) -> RunState:
+        return cls.from_metrics(folder, each_step_once(read_records(folder.metrics)))
+
+    @classmethod
+    def from_metrics(cls, folder: RunFolder, metrics: list[Record]) -> RunState:
+        """`metrics`: the folder's, each step once."""
         spec = folder.spec()
-        metrics = each_step_once(read_records(folder.metrics))
         last = metrics[-1] if metrics else None
         return cls(
             run=folder.name,
@@ -39,7 +43,7 @@ class RunState:
             steps=spec["steps"],
             created=spec["created"],
             train_loss=last["loss"] if last else None,
-            val_bpb=last_val_bpb(metrics),
+            val_bpb=_last_val_bpb(metrics),
             tokens_per_second=_tokens_per_second(metrics),
             restarts=max((record["attempt"] for record in metrics), default=0),
         )
@@ -57,28 +61,28 @@ def status_of(folder: RunFolder) -> Status:
 
 def summarise(folder: RunFolder, status: Status) -> dict[str, Any]:
     """The content of summary.json. `seconds` is the time spent in steps that count."""
-    spec = folder.spec()
     metrics = each_step_once(read_records(folder.metrics))
+    state = RunState.from_metrics(folder, metrics)
     seconds = sum(record["step_seconds"] for record in metrics)
     tokens = metrics[-1]["tokens"] if metrics else 0
     saved = sorted(path.name for path in folder.checkpoints.glob("step-*"))
     return {
-        "run": folder.name,
-        "recipe": spec["recipe"],
-        "cluster": spec["cluster"],
-        "steps": metrics[-1]["step"] if metrics else 0,
+        "run": state.run,
+        "recipe": state.recipe,
+        "cluster": folder.spec()["cluster"],
+        "steps": state.step,
         "tokens": tokens,
         "seconds": round(seconds, 3),
         "tokens_per_second": round(tokens / seconds, 3) if seconds else None,
-        "train_loss": metrics[-1]["loss"] if metrics else None,
-        "val_bpb": last_val_bpb(metrics),
+        "train_loss": state.train_loss,
+        "val_bpb": state.val_bpb,
         "checkpoint": str(folder.checkpoints / saved[-1]) if saved else None,
-        "restarts": max((record["attempt"] for record in metrics), default=0),
+        "restarts": state.restarts,
         "status": status,
     }
 
 
-def last_val_bpb(metrics: list[Record]) -> float | None:
+def _last_val_bpb(metrics: list[Record]) -> float | None:
     for record in reversed(metrics):
         if "val_bpb" in record:
             value: float = record["val_bpb"]

@@ -158,6 +158,11 @@ WRONG_LINES = [
         "  warmup_steps: 101\n                ^^^",
     ),
     (
+        "data:\n  source: files:a.txt\n  validation: files:a.txt",
+        "7:15: data.validation is what is trained on: name other text\n"
+        "  validation: files:a.txt\n              ^^^^^^^^^^^",
+    ),
+    (
         "tokens_per_scaling_parameter: 12",
         "5:31: write either steps or tokens_per_scaling_parameter: both are given\n"
         "  tokens_per_scaling_parameter: 12\n                                ^^",

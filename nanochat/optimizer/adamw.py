@@ -41,9 +41,9 @@ class AdamW:
     def __init__(
         self, parameters: Mapping[str, nn.Parameter], group: Group, *, peak_rate: float
     ) -> None:
-        self._parameters = parameters
+        self.parameters = parameters
         self._group = group
-        self._peak_rate = peak_rate
+        self.peak_rate = peak_rate
         self._first = {n: torch.zeros_like(p) for n, p in parameters.items()}
         self._second = {n: torch.zeros_like(p) for n, p in parameters.items()}
         self._steps = {
@@ -52,7 +52,7 @@ class AdamW:
 
     def step(self, fraction: float) -> None:
         """`fraction` of the peak rate. Gradients are dropped."""
-        parameters: list[Tensor] = list(self._parameters.values())
+        parameters: list[Tensor] = list(self.parameters.values())
         gradients = [p.grad for p in parameters if p.grad is not None]
         assert len(gradients) == len(parameters)
         beta1, beta2 = self._group.betas
@@ -67,7 +67,7 @@ class AdamW:
             amsgrad=False,
             beta1=beta1,
             beta2=beta2,
-            lr=self._peak_rate * fraction,
+            lr=self.peak_rate * fraction,
             weight_decay=self._group.weight_decay,
             eps=EPSILON,
             maximize=False,

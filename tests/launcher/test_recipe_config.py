@@ -160,7 +160,7 @@ WRONG_LINES = [
     (
         "data:\n  source: files:a.txt\n  validation: files:a.txt",
         "7:15: data.validation is what is trained on: name other text\n"
-        "  validation: files:a.txt\n              ^^^^^^^^^^^",
+        "    validation: files:a.txt\n                ^^^^^^^^^^^",
     ),
     (
         "tokens_per_scaling_parameter: 12",

@@ -138,14 +138,9 @@ def test_every_parameter_has_one_rate(
         for prefix, rate in groups
         if name.startswith(prefix)
     }
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    rates = [
-        (names[id(parameter)], group["peak_lr"])
-        for group in optimizer._adamw.param_groups
-        for parameter in group["params"]
-    ]
+    rates = [(n, group.peak_rate) for group in optimizer._adamw for n in group.parameters]
     rates += [(name, optimizer._matrix_rate) for name in optimizer._matrices]
-    assert sorted(name for name, _ in rates) == sorted(names.values())
+    assert sorted(name for name, _ in rates) == sorted(n for n, _ in model.named_parameters())
     assert dict(rates) == pytest.approx(expected)
 
 

@@ -97,7 +97,7 @@ class Attention(nn.Module):
         return self.c_proj(y.transpose(1, 2).reshape(batch, tokens, dim))
 
 
-def table(config: ModelConfig, dtype: torch.dtype) -> nn.Embedding:
+def _table(config: ModelConfig, dtype: torch.dtype) -> nn.Embedding:
     """A vector for every id, without values. nn.Embedding's own way to build one would draw them,
     which on the meta device imports torch's compiler (1 to 5 s)."""
     empty = torch.empty(config.padded_vocab_size, config.dim, dtype=dtype)
@@ -138,7 +138,7 @@ class GPT(nn.Module):
         depth = config.depth
         self.transformer = nn.ModuleDict(
             {
-                "wte": table(config, dtype),
+                "wte": _table(config, dtype),
                 "h": nn.ModuleList([Block(config, layer) for layer in range(depth)]),
             }
         )
@@ -150,7 +150,7 @@ class GPT(nn.Module):
         self.backout_lambda = nn.Parameter(torch.empty(1))
         self.value_embeds = nn.ModuleDict(
             {
-                str(layer): table(config, dtype)
+                str(layer): _table(config, dtype)
                 for layer in range(depth)
                 if config.has_value_embedding(layer)
             }

@@ -64,10 +64,10 @@ class PartBuilder:
             while self._packer.rows >= ROWS_PER_BLOCK:
                 self._write(self._packer.take(ROWS_PER_BLOCK))
 
-    def pack_to_validate(self, pieces: Iterator[Ids]) -> None:
-        """The rows that upstream's loader validates with: where the pieces are fewer than its
-        buffer holds, they come round again and again, and most rows are of the short ones. No
-        more rows than the pieces fill in one round."""
+    def pack_coming_round(self, pieces: Iterator[Ids]) -> None:
+        """As upstream's loader validates: where the pieces are fewer than its buffer holds, they
+        come round again and again, and of those longer than a row the short ones fill most rows.
+        No more rows than the pieces fill in one round."""
         few = list(itertools.islice(pieces, BUFFER_DOCUMENTS))
         if len(few) == BUFFER_DOCUMENTS:
             self.pack(itertools.chain(few, pieces))
@@ -119,11 +119,12 @@ def build(
     folder: Path,
     tokenizer: Tokenizer,
     sequence_length: int,
+    validation_comes_round: bool,
 ) -> tuple[PartBuilder, PartBuilder]:
     """Write train-00000.rows, ... and validation-00000.rows, ...; the parts that they make.
 
-    validation_text None: documents of the training text are held out. Raises DataError where
-    there is too little of either.
+    validation_text None: documents of the training text are held out. `validation_comes_round`:
+    see `PartBuilder.pack_coming_round`. Raises DataError where there is too little of either.
     """
     train = PartBuilder("train", folder, tokenizer, sequence_length)
     validation = PartBuilder("validation", folder, tokenizer, sequence_length)
@@ -137,11 +138,12 @@ def build(
             validation.pack(validation.pieces(held, continuous=document.continuous))
     train.finish()
     if validation_text is not None:
-        validation.pack_to_validate(
+        pieces = (
             piece
             for document in validation_text
             for piece in validation.pieces(document.ids, continuous=document.continuous)
         )
+        (validation.pack_coming_round if validation_comes_round else validation.pack)(pieces)
     validation.finish()
 
     if validation_text is None:

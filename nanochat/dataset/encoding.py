@@ -17,8 +17,7 @@ from nanochat.dataset.permutation import permutation
 from nanochat.tokenizer import Tokenizer
 
 BATCH_CHARACTERS = 500_000
-# Of text: enough to mix files whose names stand together, little enough to be encoded in 3 s,
-# after which training can begin.
+# Of text: enough to mix files whose names stand together, and encoded in 3 s.
 PORTION_BYTES = 16_000_000
 
 

@@ -27,7 +27,8 @@ class Part:
     """The rows of one split and the text that they came from.
 
     `bytes` are of text. `tokens` are those in rows; `cropped_tokens` those of documents that got
-    into none. A document that is divided between the splits counts in both.
+    into none (where few validation documents come round: in one round). A document that is divided
+    between the splits counts in both.
     """
 
     source: str

@@ -4,7 +4,7 @@ Upstream's rule (karpathy/nanochat `dataloader.py`). Every row starts with BOS, 
 does. From a buffer of at least 1,000 documents the largest that fits the rest of the row goes in,
 again and again; where none fits, the shortest is cropped to fill the row exactly and the rest of
 it is thrown away. Upstream scans the buffer; here it is kept sorted, which gives the same rows.
-Short documents therefore come first, and a run of few steps learns from these.
+Of documents longer than a row the short ones therefore come first.
 """
 
 from __future__ import annotations

@@ -57,6 +57,13 @@ def prepare(
     with _disk_errors(cache):
         split = split_source(source, validation)
         train_files, held_out_files = _identities(split, cache, on_progress)
+        both = {file.sha256 for file in train_files} & {file.sha256 for file in held_out_files}
+        if both:
+            names = [file.name for file in held_out_files if file.sha256 in both]
+            raise DataError(
+                f"{names[0]}: in the text to train on and in the text to validate with",
+                fix="Leave it out of one of the two.",
+            )
         text = _TrainingText(split)
 
         key = content_hash(train_files, vocab_size, TRAINER_VERSION)
@@ -125,6 +132,7 @@ def _build(
         folder=folder,
         tokenizer=tokenizer,
         sequence_length=sequence_length,
+        validation_comes_round=split.held_out is not None and split.held_out[0] is split.source,
     )  # fmt: skip
     return Manifest(
         identity=identity,

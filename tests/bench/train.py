@@ -2,8 +2,8 @@
 
     python tests/bench/train.py d12 --text '~/text/*.parquet' --steps 100 [--device cuda]
 
-`--text`: as `--data files:` of the command (default: the embedded text). `--set` as there. The
-model is trained for real; its checkpoint goes into a folder that is removed.
+`--text`: as `--data files:` of the command (default: the embedded text). `--set` as there,
+but for the text. The model is trained for real; its checkpoint goes into a folder that is removed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nanochat.dataset.sources import parse_source
 from nanochat.sizes import flops_per_token
 from nanochat.train import train
 
-WARM_UP_STEPS = 3  # left out of the medians: first touches of memory, kernels being chosen
+UNTIMED_STEPS = 3  # left out of the medians: first touches of memory, kernels being chosen
 
 
 class Observer:
@@ -86,7 +86,7 @@ def report(
     name: str, model: Any, tokens_per_step: int, observer: Observer, device: torch.device,
     dtype: torch.dtype,
 ) -> None:  # fmt: skip
-    timed = observer.records[WARM_UP_STEPS:] or observer.records
+    timed = observer.records[UNTIMED_STEPS:] or observer.records
     rate = statistics.median(record["tokens_per_second"] for record in timed)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if device.type == "cuda":
@@ -96,7 +96,7 @@ def report(
     bpb = ", ".join(f"{value:.3f} at {step}" for step, value in observer.bpb.items())
     print(
         f"{name}, {str(dtype).removeprefix('torch.')}, {len(losses)} steps of "
-        f"{tokens_per_step:,} tokens: {rate:,.0f} tok/s, "
+        f"{tokens_per_step:,} tokens: {rate:,.0f} tok/s (median of {len(timed)}), "
         f"{rate * flops_per_token(model) / 1e12:.3g} TFLOP/s, peak memory {peak / 1e9:.2f} GB, "
         f"loss {losses[0]:.3f} -> {losses[-1]:.3f}, val_bpb {bpb}"
     )

@@ -51,7 +51,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(
 
 
 def test_a_checkpoint_travels_to_a_cpu(data: PreparedData, tmp_path: Path) -> None:
-    gpu, cpu = Recorder(stop_at=4), Recorder()
-    on_gpu(data, tmp_path, gpu, torch.float32)
-    run(plan(), data, tmp_path, cpu)
-    assert cpu.of("step") == [5, 6, 7, 8]
+    whole, gpu, cpu = Recorder(), Recorder(stop_at=4), Recorder()
+    run(plan(), data, tmp_path / "whole", whole)
+    on_gpu(data, tmp_path / "split", gpu, torch.float32)
+    run(plan(), data, tmp_path / "split", cpu)
+    assert gpu.of("loss") + cpu.of("loss") == pytest.approx(whole.of("loss"), rel=1e-3)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nanochat.model import GPT
 from nanochat.optimizer import MuonAdamW, Schedule
+from nanochat.optimizer.adamw import GROUPS
 from nanochat.optimizer.muon import POLAR_EXPRESS, muon_update, orthogonalise, variance_shape
 from nanochat.optimizer.schedule import muon_weight_decay
 from nanochat.sizes import ModelConfig
@@ -245,3 +246,48 @@ def test_a_state_with_a_tensor_missing_is_refused() -> None:
     del tensors["muon.variance.transformer.h.0.attn.c_q.weight"]
     with pytest.raises(KeyError, match="c_q"):
         optimizer.load_state_tensors(tensors)
+
+
+def test_every_group_is_updated_as_torch_s_adamw_would() -> None:
+    model = lively(shape(depth=3))
+    optimizer = optimizer_of(model)
+    others = {
+        name: parameter.detach().clone().requires_grad_()
+        for name, parameter in model.named_parameters()
+        if not name.startswith("transformer.h.")
+    }
+    reference = torch.optim.AdamW(
+        [
+            {
+                "params": [others[name] for name in group.parameters],
+                "peak": group.peak_rate,
+                "betas": settings.betas,
+                "weight_decay": settings.weight_decay,
+            }
+            for group, settings in zip(optimizer._adamw, GROUPS, strict=True)
+        ],
+        eps=1e-10,
+        fused=True,
+    )
+    for step in range(4):
+        take_gradient(model, step)
+        for name, parameter in others.items():
+            gradient = model.get_parameter(name).grad
+            assert gradient is not None
+            parameter.grad = gradient.clone()
+        for settings in reference.param_groups:
+            settings["lr"] = settings["peak"] * optimizer.schedule.learning_rate(step)
+        reference.step()
+        optimizer.step(step)
+        assert all(torch.equal(model.get_parameter(name), p) for name, p in others.items())
+
+
+def test_adamw_s_betas_and_decays_are_upstreams() -> None:
+    assert {group.prefixes[0]: (*group.betas, group.weight_decay) for group in GROUPS} == {
+        "lm_head.": (0.8, 0.96, 0.01),
+        "transformer.wte.": (0.8, 0.995, 0.001),
+        "value_embeds.": (0.8, 0.995, 0.01),
+        "resid_lambdas": (0.8, 0.95, 0.05),
+        "x0_lambdas": (0.96, 0.95, 0.0),
+        "smear_": (0.8, 0.95, 0.0),
+    }

@@ -196,23 +196,68 @@ def test_text_is_written_block_by_block(
     assert data.train_rows.block_rows == tuple(block.rows for block in blocks)
 
 
-def test_few_validation_documents_come_round_as_upstream_deals_them(
+def test_few_documents_of_a_last_parquet_file_come_round_as_upstream_deals_them(
     documents: list[str], tmp_path: Path
 ) -> None:
-    """Upstream refills its buffer of 1,000 from 60 documents: each is there 17 times."""
+    """Its buffer of 1,000 holds each of 60 documents 17 times; best fit takes the longest."""
     held_out = documents[300:360]
-    source = jsonl(tmp_path / "a.jsonl", documents[:300])
-    data = run(source, tmp_path / "cache", validation=jsonl(tmp_path / "b.jsonl", held_out))
+    parquet(tmp_path / "a.parquet", documents[:300])
+    parquet(tmp_path / "b.parquet", held_out)
+    data = run(parse_source("files:*.parquet", tmp_path), tmp_path / "cache")
     _, validation = all_ids(data)
     encoded = [data.tokenizer.encode(document) for document in held_out]
-    capacity = SEQUENCE_LENGTH + 1
-    assert len(validation) == count_rows([np.array(ids) for ids in encoded], capacity)
-    exact = [ids for ids in encoded if len(ids) == SEQUENCE_LENGTH]
-    longest_that_fits = max((ids for ids in encoded if len(ids) <= SEQUENCE_LENGTH), key=len)
-    assert validation[0][1 : 1 + len(longest_that_fits)].tolist() == longest_that_fits
-    assert (validation[0] == validation[1]).all() or len(exact) > 1
-    starts_seen = {tuple(row[1:9].tolist()) for row in validation}
-    assert len(starts_seen) < 0.5 * len(validation)
+    assert len(validation) == count_rows([np.array(ids) for ids in encoded], SEQUENCE_LENGTH + 1)
+    longest = max((ids for ids in encoded if len(ids) <= SEQUENCE_LENGTH), key=len)
+    assert validation[0][1 : 1 + len(longest)].tolist() == longest
+    assert len(starts(data, validation)) < 0.5 * len(held_out)
+
+
+def test_a_validation_source_of_its_own_is_read_once(documents: list[str], tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "a.jsonl", documents[:300])
+    held_out = documents[300:360]
+    data = run(source, tmp_path / "cache", validation=jsonl(tmp_path / "b.jsonl", held_out))
+    _, validation = all_ids(data)
+    assert len(np.unique(validation, axis=0)) == len(validation)
+    expected = {tuple(data.tokenizer.encode(text)[:8]) for text in held_out}
+    assert len(starts(data, validation) & expected) > 0.9 * len(expected)
+
+
+def test_many_validation_documents_are_all_packed(documents: list[str], tmp_path: Path) -> None:
+    parquet(tmp_path / "a.parquet", documents[:300])
+    parquet(tmp_path / "b.parquet", documents[300:1800])
+    data = run(parse_source("files:*.parquet", tmp_path), tmp_path / "cache")
+    ids = [np.array(data.tokenizer.encode(text)) for text in documents[300:1800]]
+    assert len(data.validation_rows) == count_rows(ids, SEQUENCE_LENGTH + 1)
+    assert data.manifest.validation.documents == 1500
+
+
+def test_a_file_in_both_texts_is_refused(documents: list[str], tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "a.jsonl", documents[:300])
+    again = jsonl(tmp_path / "copy.jsonl", documents[:300])
+    with pytest.raises(DataError, match=r"copy\.jsonl: in the text to train on and"):
+        run(source, tmp_path / "cache", validation=again)
+
+
+def test_stretches_are_shuffled_anew_in_every_portion_and_documents_stay() -> None:
+    def document(number: int, continuous: bool) -> encoding.Encoded:
+        return encoding.Encoded(np.array([number]), continuous, 1, number)
+
+    portion = [document(number, number % 3 > 0) for number in range(60)]
+    orders = [
+        [each.digest for each in encoding.shuffled_stretches(portion, number)] for number in (0, 1)
+    ]
+    assert orders[0] != orders[1]
+    for order in orders:
+        assert sorted(order) == list(range(60))
+        assert order != sorted(order)
+        assert order[::3] == list(range(0, 60, 3))
+
+
+def test_the_tokenizer_learns_from_the_start_of_long_documents(tmp_path: Path) -> None:
+    long = "abcd " * 2_000 + "zqzq " * 20_000
+    source = jsonl(tmp_path / "a.jsonl", [f"{number} {long}" for number in range(8)])
+    data = run(source, tmp_path / "cache", sequence_length=16)
+    assert len(data.tokenizer.encode("abcd abcd")) < len(data.tokenizer.encode("zqzq zqzq"))
 
 
 def test_what_is_prepared_is_reused_and_only_that(documents: list[str], tmp_path: Path) -> None:

@@ -79,6 +79,18 @@ def test_the_loss_falls_on_real_text(data: PreparedData, tmp_path: Path) -> None
     assert last < 0.9 * first
 
 
+def test_before_training_only_a_sample_is_run(
+    data: PreparedData, tmp_path: Path, whole: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nanochat.train.UNTRAINED_TOKENS", SEQUENCE_LENGTH)
+    sampled = Finished(data, tmp_path)
+    first, *rest = (e["val_bpb"] for e in sampled.observer.events if e["kind"] == "evaluate")
+    before, *after = (e["val_bpb"] for e in whole.observer.events if e["kind"] == "evaluate")
+    assert first == pytest.approx(before, rel=0.01)
+    assert first != before
+    assert rest == after
+
+
 @pytest.mark.parametrize("micro_batch", [1, 2, 3])
 def test_passes_of_any_size_give_the_same_losses(
     data: PreparedData, tmp_path: Path, whole: Finished, micro_batch: int

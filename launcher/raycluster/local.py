@@ -58,10 +58,14 @@ def set_environment() -> None:
 def start_local_ray(folder: str, *, slots: int) -> None:
     """Start Ray in `folder` (a short path) with room for `slots` workers, and connect to it.
 
-    The guardian of the process that calls this ends it.
+    The guardian of the process that calls this ends it. The caller's SIGTERM handler stays: Ray's
+    own raises SystemExit wherever the process is, and inside an import that is swallowed and
+    leaves the module's lock taken for good (seen once in some 20 runs of a test).
     """
     import ray
+    import ray._private.utils
 
+    ray._private.utils.set_sigterm_handler = lambda handler: None
     ray.init(
         address="local",
         num_cpus=slots + 1,  # as many workers are started ahead and preloaded

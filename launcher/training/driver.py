@@ -67,6 +67,7 @@ class Driver:
     def run(self) -> int:
         if stat.S_ISFIFO(os.fstat(0).st_mode):  # a client waits at the other end
             threading.Thread(target=self._watch_client, daemon=True).start()
+        signal.signal(signal.SIGTERM, self._end_now)
         set_environment()
         try:
             with ThreadPoolExecutor(2) as beside:
@@ -74,7 +75,6 @@ class Driver:
                 hardware = beside.submit(self._choose_hardware)
                 with self.stage("ray"):
                     start_local_ray(self.ray_folder, slots=self.recipe.workers)
-                signal.signal(signal.SIGTERM, self._end_now)  # Ray has set its own
                 self.folder.update_spec(
                     **hardware.result().as_json(),
                     data=self._checked(data.result()),

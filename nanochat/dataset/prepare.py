@@ -78,6 +78,7 @@ def prepare(
         key = content_hash(
             train_files,
             held_out_files,
+            split.validation_comes_round,
             sha256_of(tokenizer_file),
             PACKING_VERSION,
             sequence_length,
@@ -132,7 +133,7 @@ def _build(
         folder=folder,
         tokenizer=tokenizer,
         sequence_length=sequence_length,
-        validation_comes_round=split.held_out is not None and split.held_out[0] is split.source,
+        validation_comes_round=split.validation_comes_round,
     )  # fmt: skip
     return Manifest(
         identity=identity,

@@ -22,6 +22,11 @@ class Split:
     files: Sequence[SourceFile]
     held_out: tuple[Source, Sequence[SourceFile]] | None
 
+    @property
+    def validation_comes_round(self) -> bool:
+        """Files that were chosen by upstream's rule are dealt out by its rule too."""
+        return self.held_out is not None and self.held_out[0] is self.source
+
 
 def split_source(source: Source, validation: Source | None) -> Split:
     """`validation` where given; else the last of two or more parquet files; else documents."""

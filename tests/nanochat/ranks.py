@@ -33,7 +33,7 @@ def run_ranks(
     """
     context = multiprocessing.get_context(METHOD)
     if METHOD == "forkserver":
-        context.set_forkserver_preload(["torch.distributed", "torch._dynamo"])
+        context.set_forkserver_preload(["torch.distributed"])
     with tempfile.TemporaryDirectory() as folder:
         ours, processes = {}, []
         for rank in range(world_size):
@@ -103,7 +103,7 @@ def _failure(error: BaseException) -> bytes:
     trace = traceback.format_exc()
     try:
         answer = pickle.dumps((None, error, trace))
-        pickle.loads(answer)
-    except Exception:  # an exception class need not survive pickling
+        pickle.loads(answer)  # our own bytes: an exception class need not survive pickling
+    except Exception:
         answer = pickle.dumps((None, RuntimeError(repr(error)), trace))
     return answer

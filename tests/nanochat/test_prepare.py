@@ -222,6 +222,18 @@ def test_a_validation_source_of_its_own_is_read_once(documents: list[str], tmp_p
     assert len(starts(data, validation) & expected) > 0.9 * len(expected)
 
 
+def test_the_same_files_chosen_by_hand_are_other_rows(documents: list[str], tmp_path: Path) -> None:
+    parquet(tmp_path / "a.parquet", documents[:300])
+    parquet(tmp_path / "b.parquet", documents[300:360])
+    cache = tmp_path / "cache"
+    chosen = run(parse_source("files:*.parquet", tmp_path), cache)
+    by_hand = parse_source("files:b.parquet", tmp_path)
+    given = run(parse_source("files:a.parquet", tmp_path), cache, validation=by_hand)
+    assert given.identity() != chosen.identity()
+    assert all_ids(given)[0].tolist() == all_ids(chosen)[0].tolist()
+    assert all_ids(given)[1].tolist() != all_ids(chosen)[1].tolist()
+
+
 def test_many_validation_documents_are_all_packed(documents: list[str], tmp_path: Path) -> None:
     parquet(tmp_path / "a.parquet", documents[:300])
     parquet(tmp_path / "b.parquet", documents[300:1800])

@@ -2,6 +2,16 @@
 
 LaunchError                 exit 1   a run or a host failed
 ├── RunFailed               exit 1   training ended with an error; its folder is kept
+├── HostError               exit 1   something about one host: its name is in `host`
+│   ├── Unreachable         exit 1   no answer, refused, no route, no such name
+│   ├── Untrusted           exit 1   its host key is not known
+│   ├── KeyChanged          exit 1   its host key is another one than the one known
+│   ├── LoginRefused        exit 1   no key or user of ours is accepted
+│   ├── ConnectionLost      exit 1   it answered before and does not any more
+│   ├── HostTimeout         exit 1   a step took longer than it may
+│   ├── DiskFull            exit 1   no room for what has to be written there
+│   └── CommandFailed       exit 1   a command ended with an error
+├── HostsFailed             exit 1   several of these, one per host
 ├── Interrupted             exit 130 the user stopped us
 └── InputError              exit 2   what was asked for is wrong
     ├── ConfigError         exit 2   a line of YAML or a --set is wrong (file:line:column, caret)
@@ -14,6 +24,8 @@ never a traceback.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class LaunchError(Exception):
@@ -29,6 +41,55 @@ class LaunchError(Exception):
 
 class RunFailed(LaunchError):
     """A run ended with an error. Its folder, checkpoints and log are kept."""
+
+
+class HostError(LaunchError):
+    """Something about one host. `host` is the node's name in the cluster file."""
+
+    def __init__(self, host: str, message: str, *, fix: str | None = None) -> None:
+        super().__init__(f"{host}: {message}", fix=fix)
+        self.host = host
+
+
+class Unreachable(HostError):
+    """No answer, refused, no route, or no such name."""
+
+
+class Untrusted(HostError):
+    """Its host key is not known."""
+
+
+class KeyChanged(HostError):
+    """Its host key is another one than the one known."""
+
+
+class LoginRefused(HostError):
+    """No key or user of ours is accepted."""
+
+
+class ConnectionLost(HostError):
+    """It answered before and does not any more."""
+
+
+class HostTimeout(HostError):
+    """A step took longer than it may."""
+
+
+class DiskFull(HostError):
+    """No room for what has to be written there."""
+
+
+class CommandFailed(HostError):
+    """A command ended with an error."""
+
+
+class HostsFailed(LaunchError):
+    """Errors of several hosts, in the order of the cluster file."""
+
+    def __init__(self, errors: Sequence[HostError]) -> None:
+        fixes = list(dict.fromkeys(error.fix for error in errors if error.fix))
+        super().__init__("\n".join(e.message for e in errors), fix="\n".join(fixes) or None)
+        self.errors = tuple(errors)
 
 
 class Interrupted(LaunchError):

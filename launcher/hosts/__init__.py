@@ -1,0 +1,1 @@
+"""What hosts are like: facts, and the preflight that judges them."""

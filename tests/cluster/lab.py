@@ -1,0 +1,231 @@
+"""Real machines for tests, on this one: each with its own network, processes, home and sshd.
+
+A host is a process tree in namespaces of its own (network, mounts, host name, processes, IPC),
+pinned to one core and joined to the others by a bridge; none has a way out. Killing the tree is a
+power cut, taking its cable down a pulled one. Its user is an ordinary one. Needs root on Linux and
+Debian's openssh-server and iproute2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+USER, USER_ID = "ada", 2001
+BOOT_SECONDS = 20.0
+SSHD = "/usr/sbin/sshd"
+INIT = Path(__file__).with_name("init.sh")
+
+SSHD_CONFIG = """\
+ListenAddress {address}
+Port {port}
+HostKey {disk}/etc/ssh_host_ed25519_key
+AuthorizedKeysFile .ssh/authorized_keys
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+UsePAM no
+PrintMotd no
+Subsystem sftp internal-sftp
+PidFile none
+"""
+
+
+class Lab:
+    """A bridge with hosts on it. Addresses are 198.18.N.x, of the range set aside for benchmarks.
+
+    `folder` holds the hosts' disks and the client's key; give it a path that the hosts do not hide
+    (they have a /tmp, /root and /home of their own).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.hosts: list[Host] = []
+        folder.mkdir(parents=True, exist_ok=True)
+        self.key = folder / "id_ed25519"
+        if not self.key.exists():
+            _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key))
+        self.number = self._make_bridge()
+
+    @property
+    def bridge(self) -> str:
+        return f"lab{self.number}"
+
+    @property
+    def gateway(self) -> str:
+        """This machine's own address on the bridge: the client's."""
+        return f"198.18.{self.number}.1"
+
+    def add(self, name: str, *, core: int = 0, port: int = 22) -> Host:
+        host = Host(self, name, number=len(self.hosts) + 11, core=core, port=port)
+        self.hosts.append(host)
+        host.install()
+        host.boot()
+        return host
+
+    def known_hosts(self) -> str:
+        """Lines in OpenSSH's format for every host."""
+        return "".join(host.known_hosts_line() for host in self.hosts)
+
+    def close(self) -> None:
+        for host in self.hosts:
+            host.cut_power()
+            _run("ip", "netns", "del", host.namespace, check=False)
+        _run("ip", "link", "del", self.bridge, check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _make_bridge(self) -> int:
+        """The first free number: several test runs may share a machine."""
+        for number in range(1, 255):
+            made = _run("ip", "link", "add", f"lab{number}", "type", "bridge", check=False)
+            if made.returncode == 0:
+                _run("ip", "addr", "add", f"198.18.{number}.1/24", "dev", f"lab{number}")
+                _run("ip", "link", "set", f"lab{number}", "up")
+                return number
+        raise RuntimeError("no bridge can be made: are you root?")
+
+
+class Host:
+    """One machine of a lab."""
+
+    def __init__(self, lab: Lab, name: str, *, number: int, core: int, port: int) -> None:
+        self.lab = lab
+        self.name = name
+        self.core = core
+        self.port = port
+        self.address = f"198.18.{lab.number}.{number}"
+        self.namespace = f"{lab.bridge}-{name}"
+        self.cable = f"v{lab.number}-{number}"  # the bridge's end; the host's is eth0
+        self.disk = lab.folder / name
+        self.home = self.disk / "home" / USER
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def install(self) -> None:
+        """A disk with a user who may log in with the lab's key, and a network."""
+        for place in ("tmp", "root", "home", "etc", "crontabs"):
+            (self.disk / place).mkdir(parents=True)
+        (self.disk / "tmp").chmod(0o1777)
+        etc = self.disk / "etc"
+        (etc / "hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {self.name}\n")
+        for file, line in (
+            ("passwd", f"{USER}:x:{USER_ID}:{USER_ID}::/home/{USER}:/bin/bash\n"),
+            ("group", f"{USER}:x:{USER_ID}:\n"),
+            ("shadow", f"{USER}:*:19000:0:99999:7:::\n"),
+        ):
+            (etc / file).write_text(Path("/etc", file).read_text() + line)
+        (etc / "shadow").chmod(0o640)
+        self.new_host_key()
+        (etc / "sshd_config").write_text(
+            SSHD_CONFIG.format(address=self.address, port=self.port, disk=self.disk)
+        )
+        ssh = self.home / ".ssh"
+        ssh.mkdir(parents=True, mode=0o700)
+        shutil.copy(self.lab.key.with_suffix(".pub"), ssh / "authorized_keys")
+        for path in (self.home, ssh, ssh / "authorized_keys"):
+            os.chown(path, USER_ID, USER_ID)
+        _run("ip", "netns", "add", self.namespace)
+        _run(
+            "ip", "link", "add", self.cable, "type", "veth",
+            "peer", "name", "eth0", "netns", self.namespace,
+        )  # fmt: skip
+        _run("ip", "link", "set", self.cable, "master", self.lab.bridge, "up")
+        inside = ("ip", "-n", self.namespace)
+        _run(*inside, "addr", "add", f"{self.address}/24", "dev", "eth0")
+        _run(*inside, "link", "set", "eth0", "up")
+        _run(*inside, "link", "set", "lo", "up")
+
+    def new_host_key(self) -> None:
+        key = self.disk / "etc" / "ssh_host_ed25519_key"
+        key.unlink(missing_ok=True)
+        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.name, "-f", str(key))
+
+    def known_hosts_line(self) -> str:
+        kind, key, _ = (self.disk / "etc" / "ssh_host_ed25519_key.pub").read_text().split()
+        place = self.address if self.port == 22 else f"[{self.address}]:{self.port}"
+        return f"{place} {kind} {key}\n"
+
+    def boot(self) -> None:
+        """Returns when sshd answers."""
+        with (self.disk / "sshd.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                ["taskset", "-c", str(self.core), "ip", "netns", "exec", self.namespace,
+                 "unshare", "--mount", "--uts", "--pid", "--ipc", "--fork", "--kill-child=KILL",
+                 "sh", str(INIT), str(self.disk), self.name,
+                 SSHD, "-D", "-e", "-f", str(self.disk / "etc" / "sshd_config")],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        deadline = time.monotonic() + BOOT_SECONDS
+        while True:
+            if self._answers():
+                return
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{self.name} did not boot: {self.disk / 'sshd.log'}")
+            time.sleep(0.05)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection((self.address, self.port), timeout=1) as connection:
+                return connection.recv(4) == b"SSH-"
+        except OSError:
+            return False
+
+    def cut_power(self) -> None:
+        """Every process of the host is gone at once."""
+        if self._process is not None:
+            self._process.kill()  # unshare's --kill-child takes pid 1 inside with it, and that all
+            self._process.wait()
+            self._process = None
+
+    def unplug(self) -> None:
+        _run("ip", "link", "set", self.cable, "down")
+
+    def plug(self) -> None:
+        _run("ip", "link", "set", self.cable, "up")
+
+    def limit_link(self, megabits_per_second: int) -> None:
+        """Both ways."""
+        shape = (
+            "root", "tbf", "rate", f"{megabits_per_second}mbit",
+            "burst", "64kb", "latency", "50ms",
+        )  # fmt: skip
+        _run("tc", "qdisc", "replace", "dev", self.cable, *shape)
+        _run("tc", "-n", self.namespace, "qdisc", "replace", "dev", "eth0", *shape)
+
+    def unlimit_link(self) -> None:
+        _run("tc", "qdisc", "del", "dev", self.cable, "root")
+        _run("tc", "-n", self.namespace, "qdisc", "del", "dev", "eth0", "root")
+
+    def ssh(self, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """As a user with OpenSSH would, with the lab's key."""
+        known = self.lab.folder / "known_hosts"
+        known.write_text(self.lab.known_hosts())
+        return _run(
+            "ssh", "-F", "none", "-i", str(self.lab.key), "-p", str(self.port),
+            "-o", "BatchMode=yes", "-o", f"UserKnownHostsFile={known}",
+            f"{USER}@{self.address}", command, check=check,
+        )  # fmt: skip
+
+    def processes(self) -> list[str]:
+        """Command lines of all that runs on the host, its sshd left out."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if os.readlink(path / "ns" / "net") == self._net():
+                    command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+                    if command and not command.startswith(("sshd", SSHD, "unshare", "sh /")):
+                        found.append(command)
+        return sorted(found)
+
+    def _net(self) -> str:
+        return f"net:[{os.stat(f'/run/netns/{self.namespace}').st_ino}]"
+
+
+def _run(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(command, capture_output=True, text=True)
+    if check and result.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {result.stderr.strip() or result.returncode}")
+    return result

@@ -15,22 +15,25 @@ from launcher.cli.progress import RunProgress
 from launcher.errors import Interrupted, RunFailed
 from launcher.runs.folder import RunFolder
 from launcher.runs.follow import Follower
+from launcher.runs.remote import RemoteRun
+from launcher.runs.run import LocalRun, Run, shown_name
 from launcher.runs.state import RunState, status_of
-from launcher.runs.submit import DriverProcess, request_stop
+from launcher.runs.submit import DriverProcess
 
 
 def run_here(folder: RunFolder, *, detach: bool, as_json: bool) -> None:
-    """Start the run's driver; follow it to its end, or leave it alone with `detach`.
+    """Start the run's driver on this machine; follow it to its end, or leave it with `detach`.
 
     Ctrl-C (or SIGTERM) saves and stops; a second one stops at once.
     """
+    run = LocalRun(folder)
     state = RunState.of(folder)
-    follower = Follower(folder, from_now=True)
+    follower = Follower(run, from_now=True)
     if detach:
         DriverProcess(folder, detach=True)
-        _say_detached(folder, as_json)
+        say_detached(run, as_json=as_json)
         return
-    interrupts = _Interrupts(folder)
+    interrupts = _Interrupts(run)
     with interrupts, RunProgress(state.steps, step=state.step) as progress:
         driver = interrupts.driver = DriverProcess(folder, detach=False)
         for news in follower.until_end():
@@ -38,41 +41,56 @@ def run_here(folder: RunFolder, *, detach: bool, as_json: bool) -> None:
             interrupts.say(progress)
     driver.wait()
     if interrupts.count < 2 or status_of(folder) in ("finished", "stopped"):
-        report_end(folder, as_json=as_json)
+        report_end(run, as_json=as_json)
     if interrupts.count:
         raise Interrupted(
             f"run '{folder.name}' was stopped", fix=f"launch resume {folder.name}   goes on with it"
         )
 
 
-def report_end(folder: RunFolder, *, as_json: bool) -> None:
+def follow_there(run: RemoteRun, *, as_json: bool) -> None:
+    """Follow a cluster's run to its end. Ctrl-C leaves it alone: it goes on."""
+    state = RunState.of(run.folder, alive=True)
+    follower = Follower(run, from_now=True)
+    try:
+        with RunProgress(state.steps, step=state.step) as progress:
+            run.say = progress.say
+            for news in follower.until_end():
+                progress.show(news)
+    except KeyboardInterrupt:
+        raise Interrupted(f"detached: {detached_words(run)}") from None
+    report_end(run, as_json=as_json)
+
+
+def report_end(run: Run, *, as_json: bool) -> None:
     """Print the summary. Raises RunFailed where the run failed or died without a word."""
+    folder, name = run.folder, shown_name(run)
     summary = folder.summary()
     if summary is None:
         full = shutil.disk_usage(folder.path).free < 2**20
         raise RunFailed(
             f"the disk is full at {folder.path}"
             if full
-            else f"the driver of run '{folder.name}' died without a word",
-            fix=f"launch resume {folder.name}   (its log: {folder.log})",
+            else f"the driver of run '{name}' died without a word",
+            fix=f"launch resume {name}   (its log: {folder.log})",
         )
     if summary["status"] == "failed":
         failure = folder.failure() or {}
         raise RunFailed(
-            f"run '{folder.name}' failed: {failure.get('message', 'see its log')}",
-            fix=failure.get("fix") or f"see {folder.log}; then: launch resume {folder.name}",
+            f"run '{name}' failed: {failure.get('message', 'see its log')}",
+            fix=failure.get("fix") or f"see {folder.log}; then: launch resume {name}",
         )
     if as_json:
         click.echo(json.dumps(summary))
     else:
-        click.echo(summary_block(summary))
+        click.echo(summary_block(name, summary))
 
 
-def summary_block(summary: dict[str, Any]) -> str:
+def summary_block(name: str, summary: dict[str, Any]) -> str:
     """`key  value` lines: short for a person, and one awk away for a script."""
     s = summary
     lines = [
-        ("run", f"{s['run']} ({s['status']})"),
+        ("run", f"{name} ({s['status']})"),
         ("steps", f"{s['steps']:,}  ({count(s['tokens'])} tokens in {duration(s['seconds'])})"),
         ("speed", f"{s['tokens_per_second']:,.0f} tok/s" if s["tokens_per_second"] else "-"),
         ("train_loss", f"{s['train_loss']:.4f} nats per token" if s["train_loss"] else "-"),
@@ -82,17 +100,17 @@ def summary_block(summary: dict[str, Any]) -> str:
     ]
     text = "\n".join(f"{key:<12}{value}" for key, value in lines)
     if s["checkpoint"]:
-        text += f"\n\nlaunch sample {s['run']} --prompt 'import '   lets it speak"
+        text += f"\n\nlaunch sample {name} --prompt 'import '   lets it speak"
     return text
 
 
 class _Interrupts:
     """Ctrl-C and SIGTERM while a run is followed: first save and stop, then stop at once."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, run: Run) -> None:
         self.count = 0
         self.driver: DriverProcess | None = None
-        self._folder = folder
+        self._run = run
         self._said = 0
 
     def __enter__(self) -> None:
@@ -108,7 +126,7 @@ class _Interrupts:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
         if self.count == 1:
-            request_stop(self._folder)
+            self._run.request_stop()
         elif self.driver is not None:
             self.driver.end_now()
 
@@ -122,13 +140,20 @@ class _Interrupts:
             )
 
 
-def _say_detached(folder: RunFolder, as_json: bool) -> None:
+def say_detached(run: Run, *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"run": folder.name, "cluster": "local"}))
-        return
-    click.echo(f"run '{folder.name}' goes on in the background")
-    for command, words in (
-        (f"launch logs {folder.name} -f", "follow it"),
-        (f"launch stop {folder.name}", "save and stop it"),
-    ):
-        click.echo(f"  {command:<32} {words}")
+        click.echo(json.dumps({"run": run.folder.name, "cluster": run.cluster}))
+    else:
+        click.echo(detached_words(run))
+
+
+def detached_words(run: Run) -> str:
+    """That it goes on, and what can be done about it."""
+    name = shown_name(run)
+    where = "in the background" if run.cluster == "local" else f"on {run.cluster}"
+    commands = (
+        (f"launch logs {name} -f", "follow it"),
+        (f"launch stop {name}", "save and stop it"),
+    )
+    lines = [f"  {command:<36} {words}" for command, words in commands]
+    return "\n".join([f"run '{run.folder.name}' goes on {where}", *lines])

@@ -8,28 +8,37 @@ import click
 
 from launcher.cli.attach import report_end
 from launcher.cli.output import json_option
+from launcher.cli.place import cluster_option, open_run
 from launcher.cli.progress import event_line, step_line
 from launcher.errors import InputError
-from launcher.runs.folder import RunFolder, find_run
+from launcher.runs.folder import RunFolder
 from launcher.runs.follow import Follower
 from launcher.runs.records import Record, each_step_once, read_records
-from launcher.runs.state import status_of
+from launcher.runs.remote import RemoteRun
+from launcher.runs.run import Run
 
 
 @click.command()
 @click.argument("run")
 @click.option("-f", "--follow", "following", is_flag=True, help="Go on until the run ends.")
+@cluster_option
 @json_option
-def command(run: str, following: bool, as_json: bool) -> None:
+def command(run: str, following: bool, cluster: str | None, as_json: bool) -> None:
     """Show a run's steps and events; with -f until it ends."""
-    folder = find_run(run)
     if following and as_json:
         raise InputError("--json prints one document, -f never ends", fix="leave one of them out")
+    with open_run(run, cluster) as opened:
+        opened.refresh()
+        if following:
+            _follow(opened)
+        else:
+            _show(opened.folder, as_json=as_json)
+
+
+def _show(folder: RunFolder, *, as_json: bool) -> None:
     if as_json:
         metrics = each_step_once(read_records(folder.metrics))
         click.echo(json.dumps({"metrics": metrics, "events": read_records(folder.events)}))
-    elif following:
-        _follow(folder)
     else:
         steps = folder.spec()["steps"]
         for line in _lines(folder, steps):
@@ -51,18 +60,23 @@ def _lines(folder: RunFolder, steps: int) -> list[str]:
     return [text for _, _, text in sorted(lines, key=lambda line: line[:2])]
 
 
-def _follow(folder: RunFolder) -> None:
-    """What there is, then what comes. A step that is made again after a restart is not shown."""
-    steps = folder.spec()["steps"]
+def _follow(run: Run) -> None:
+    """What there is, then what comes. A step that is made again after a restart is not shown.
+
+    Ctrl-C ends the command and nothing else.
+    """
+    steps = run.folder.spec()["steps"]
     shown = 0
-    for news in Follower(folder).until_end():
+    if isinstance(run, RemoteRun):
+        run.say = lambda text: click.echo(text, err=True)
+    for news in Follower(run).until_end():
         for event in news.events:
             if event["kind"] != "evaluate" and (line := event_line(event)) is not None:
                 click.echo(line)
         for record in news.metrics:
             shown = _echo_new(record, steps, shown)
-    if status_of(folder) != "interrupted":
-        report_end(folder, as_json=False)
+    if run.folder.summary() is not None:
+        report_end(run, as_json=False)
 
 
 def _echo_new(record: Record, steps: int, shown: int) -> int:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import os
 import sys
 import time
-from typing import Any
 
 import click
 
 from launcher import __version__
+from launcher.cli.lazy import LazyGroup
 from launcher.errors import Interrupted, LaunchError
 from nanochat.errors import NanochatError
 
 ENTERED = time.time()  # as near to Enter as our own code gets
 
-# name -> one line of help. The module launcher.cli.<name> is imported only to run it, which
-# keeps `launch --help` free of pydantic, YAML and rich: 0.1 s of imports.
 COMMANDS = {
     "recipe": "Train the model of a recipe.",
     "runs": "List the runs.",
@@ -26,48 +22,15 @@ COMMANDS = {
     "stop": "Save and stop a run.",
     "resume": "Go on with a stopped run.",
     "sample": "Let a trained model write.",
+    "cluster": "Make machines ready, look after them, leave them clean.",
     "size": "Show the sizing table, the guide's figures beside ours.",
-    "edit": "Edit a recipe in $VISUAL or $EDITOR.",
+    "edit": "Edit a recipe or a cluster in $VISUAL or $EDITOR.",
 }
 
 
-class LazyGroup(click.Group):
-    """A group that imports a subcommand's module when it is asked for by name."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"launcher.cli.{cmd_name}")
-        command: click.Command = module.command
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in COMMANDS:
-            nearest = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f": did you mean {nearest[0]!r}?" if nearest else ""
-            raise click.UsageError(f"unknown command {args[0]!r}{hint}", ctx)
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except BrokenPipeError:  # `launch logs d4 | head`: the reader has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(0)
-        return result
-
-
-@click.group(cls=LazyGroup, invoke_without_command=True)
+@click.group(
+    cls=LazyGroup, package="launcher.cli", commands_help=COMMANDS, invoke_without_command=True
+)
 @click.version_option(__version__, message="launch %(version)s")
 @click.pass_context
 def cli(context: click.Context) -> None:

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 from launcher.cli.output import count, flops, size
 from launcher.guide.outlook import Outlook
 
+if TYPE_CHECKING:
+    from launcher.config.cluster import LoadedCluster
 
-def outlook_lines(name: str, outlook: Outlook) -> str:
+
+@dataclass(frozen=True)
+class Where:
+    """A run's place. `hosts`: None on this machine."""
+
+    cluster: str
+    workers: int
+    hosts: LoadedCluster | None
+
+
+def outlook_lines(name: str, outlook: Outlook, where: Where) -> str:
     recipe = outlook.recipe
     model = recipe.model
     ratio = outlook.tokens / outlook.scaling_parameters
@@ -36,5 +51,7 @@ def outlook_lines(name: str, outlook: Outlook) -> str:
             f"one {' and '.join([*saves, 'at the end'])}",
         ),
     ]
-    head = f"{name} on this machine, {recipe.workers} worker{'s' * (recipe.workers > 1)}"
+    place = "this machine" if where.hosts is None else f"cluster {where.cluster}"
+    unit = "worker" if where.hosts is None else "host"
+    head = f"{name} on {place}, {where.workers} {unit}{'s' * (where.workers > 1)}"
     return "\n".join([head, *(f"  {key:<10}{words}" for key, words in rows)])

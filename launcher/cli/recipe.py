@@ -9,17 +9,24 @@ import click
 from launcher.cli.attach import run_here
 from launcher.cli.main import ENTERED
 from launcher.cli.output import json_option, print_json
-from launcher.cli.plan_text import outlook_lines
-from launcher.config.recipe import load_recipe
+from launcher.cli.plan_text import Where, outlook_lines
+from launcher.config.recipe import LoadedRecipe, load_recipe
 from launcher.errors import InputError
 from launcher.guide.outlook import outlook
 from launcher.runs.folder import create_run
-from launcher.runs.submit import check_here, require_training_packages, run_spec
+from launcher.runs.submit import (
+    check_cores,
+    check_hosts_share,
+    check_text,
+    require_training_packages,
+    run_spec,
+)
 
 
 @click.command()
 @click.argument("name")
-@click.option("--cluster", default="local", show_default=True, help="Where: this machine so far.")
+@click.option("--cluster", default="local", show_default=True, metavar="C", help="Where.")
+@click.option("--pool", metavar="P", help="The hosts of one pool of the cluster only.")
 @click.option("--data", help="embedded, or files:PATTERN (txt, md, jsonl, parquet).")
 @click.option("--steps", help="Optimizer steps.")
 @click.option("--name", "run_name", help="Of the run; else NAME-1, NAME-2, ...")
@@ -30,6 +37,7 @@ from launcher.runs.submit import check_here, require_training_packages, run_spec
 def command(
     name: str,
     cluster: str,
+    pool: str | None,
     data: str | None,
     steps: str | None,
     run_name: str | None,
@@ -39,23 +47,44 @@ def command(
     as_json: bool,
 ) -> None:
     """Train the model of a recipe: d4, d8, d12, d20, d24, your own, or a file."""
-    if cluster != "local":
-        raise InputError(
-            f"--cluster {cluster}: not supported yet", fix="leave it out: this machine trains"
-        )
     overrides = [("--set", setting) for setting in settings]
     overrides += [("--data", data)] if data is not None else []
     overrides += [("--steps", steps)] if steps is not None else []
     loaded = load_recipe(name, overrides)
-    check_here(loaded)
+    check_text(loaded)
+    where = find_place(loaded, cluster, pool)
     plan = outlook(loaded.recipe)
     if dry_run:
-        print_json(plan.as_json(loaded.name)) if as_json else click.echo(
-            outlook_lines(loaded.name, plan)
+        document = plan.as_json(loaded.name) | {"cluster": where.cluster, "workers": where.workers}
+        print_json(document) if as_json else click.echo(outlook_lines(loaded.name, plan, where))
+        return
+    spec = run_spec(loaded, cluster=where.cluster, entered=ENTERED)
+    if where.hosts is not None:
+        from launcher.cli.cluster_run import run_there
+
+        click.echo(outlook_lines(loaded.name, plan, where), err=True)
+        run_there(
+            loaded, where.hosts, pool, spec, run_name=run_name, detach=detach, as_json=as_json
         )
         return
     require_training_packages("launch recipe")
-    folder = create_run(run_name, loaded.name, run_spec(loaded, cluster=cluster, entered=ENTERED))
-    click.echo(outlook_lines(loaded.name, plan), err=True)
+    folder = create_run(run_name, loaded.name, spec)
+    click.echo(outlook_lines(loaded.name, plan, where), err=True)
     click.echo(f"  {'folder':<10}{os.path.relpath(folder.path, os.getcwd())}", err=True)
     run_here(folder, detach=detach, as_json=as_json)
+
+
+def find_place(loaded: LoadedRecipe, cluster: str, pool: str | None) -> Where:
+    """Raises NotFound or ConfigError for the cluster's file, ConfigError where the recipe does not
+    fit its hosts."""
+    if cluster == "local":
+        if pool is not None:
+            raise InputError("--pool: local is one machine", fix="leave --pool out")
+        check_cores(loaded)
+        return Where("local", loaded.recipe.workers, None)
+    from launcher.config.cluster import load_cluster, require_pool
+
+    hosts = load_cluster(cluster)
+    nodes = require_pool(hosts, pool)
+    check_hosts_share(loaded, hosts.cluster.name, len(nodes))
+    return Where(hosts.cluster.name, len(nodes), hosts)

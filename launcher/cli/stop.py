@@ -6,27 +6,33 @@ import click
 
 from launcher.cli.attach import report_end
 from launcher.cli.output import json_option
+from launcher.cli.place import cluster_option, open_run
 from launcher.cli.progress import RunProgress
-from launcher.runs.folder import find_run
 from launcher.runs.follow import Follower
+from launcher.runs.run import Run, shown_name
 from launcher.runs.state import RunState, status_of
-from launcher.runs.submit import request_stop
 
 
 @click.command()
 @click.argument("run")
+@cluster_option
 @json_option
-def command(run: str, as_json: bool) -> None:
+def command(run: str, cluster: str | None, as_json: bool) -> None:
     """Save a checkpoint and stop a run."""
-    folder = find_run(run)
-    if folder.is_locked():
-        state = RunState.of(folder)
-        follower = Follower(folder, from_now=True)
-        request_stop(folder)
-        with RunProgress(state.steps, step=state.step) as progress:
-            progress.say(f"stopping '{folder.name}' after its current step, with a checkpoint")
-            for news in follower.until_end():
-                progress.show(news)
-    elif not as_json:
-        click.echo(f"run '{folder.name}' is not running: it is {status_of(folder)}", err=True)
-    report_end(folder, as_json=as_json)
+    with open_run(run, cluster) as opened:
+        if opened.refresh() and opened.is_alive():
+            _stop(opened)
+        elif not as_json:
+            status = status_of(opened.folder, alive=False)
+            click.echo(f"run '{shown_name(opened)}' is not running: it is {status}", err=True)
+        report_end(opened, as_json=as_json)
+
+
+def _stop(run: Run) -> None:
+    state = RunState.of(run.folder, alive=True)
+    follower = Follower(run, from_now=True)
+    run.request_stop()
+    with RunProgress(state.steps, step=state.step) as progress:
+        progress.say(f"stopping '{shown_name(run)}' after its current step, with a checkpoint")
+        for news in follower.until_end():
+            progress.show(news)

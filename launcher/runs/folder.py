@@ -12,20 +12,20 @@ failure.json   why going on is pointless (removed by `launch resume`)
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
-import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from launcher.config.paths import launch_home
 from launcher.errors import InputError, NotFound, RunBusy
+from launcher.runs.lock import Held, hold, is_held
 
-LOCK_SECONDS = 2.0
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -87,37 +87,18 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder. The kernel lets go when the process dies, however it dies.
-
-        Raises RunBusy where another process holds it for more than a moment: `is_locked` does.
-        """
-        deadline = time.monotonic() + LOCK_SECONDS
-        with (self.path / "lock").open("a") as lock:
-            while not _try_lock(lock, exclusive=True):
-                if time.monotonic() > deadline:
-                    raise RunBusy(
-                        f"run '{self.name}' is running", fix=f"launch logs {self.name} -f"
-                    )
-                time.sleep(0.01)
-            yield
+        """Hold the folder, as its driver. Raises RunBusy where another process holds it."""
+        try:
+            with hold(self.path / "lock"):
+                yield
+        except Held:
+            raise RunBusy(
+                f"run '{self.name}' is running", fix=f"launch logs {self.name} -f"
+            ) from None
 
     def is_locked(self) -> bool:
         """Whether a driver holds the folder. Any number of processes may ask at once."""
-        try:
-            with (self.path / "lock").open() as lock:
-                return not _try_lock(lock, exclusive=False)
-        except FileNotFoundError:
-            return False
-
-
-def _try_lock(file: IO[str], *, exclusive: bool) -> bool:
-    import fcntl  # not on Windows, where `launch` is a client only
-
-    try:
-        fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        return is_held(self.path / "lock")
 
 
 def runs_home() -> Path:
@@ -153,11 +134,7 @@ def create_run(name: str | None, recipe: str, spec: dict[str, Any]) -> RunFolder
     runs_home().mkdir(parents=True, exist_ok=True)
     if name is not None:
         if not RUN_NAME.fullmatch(name):
-            raise InputError(
-                f"--name {name}: a run's name has letters, digits, '.', '_' and '-' only, "
-                "begins with a letter or digit and has at most 64 characters",
-                fix=f"--name {_nearest_name(name)}",
-            )
+            raise invalid_name(name)
         folder = RunFolder(runs_home() / name)
         try:
             folder.path.mkdir()
@@ -167,20 +144,34 @@ def create_run(name: str | None, recipe: str, spec: dict[str, Any]) -> RunFolder
                 fix=f"choose another --name, or go on with it: launch resume {name}",
             ) from None
     else:
-        folder = _first_free(recipe)
+        folder = _make_first_free(recipe)
     write_json(folder.spec_file, spec | {"run": folder.name})
     return folder
 
 
-def _first_free(recipe: str) -> RunFolder:
-    number = 1
+def _make_first_free(recipe: str) -> RunFolder:
     while True:
-        folder = RunFolder(runs_home() / f"{_nearest_name(recipe)}-{number}")
+        taken = [path.name for path in runs_home().iterdir()]
+        folder = RunFolder(runs_home() / first_free(recipe, taken))
         try:
             folder.path.mkdir()
-            return folder
-        except FileExistsError:
-            number += 1
+        except FileExistsError:  # another command was quicker
+            continue
+        return folder
+
+
+def first_free(recipe: str, taken: Collection[str]) -> str:
+    """RECIPE-1, RECIPE-2, ...: the first that is not taken."""
+    stem = _nearest_name(recipe)
+    return next(name for n in itertools.count(1) if (name := f"{stem}-{n}") not in taken)
+
+
+def invalid_name(name: str) -> InputError:
+    return InputError(
+        f"--name {name}: a run's name has letters, digits, '.', '_' and '-' only, "
+        "begins with a letter or digit and has at most 64 characters",
+        fix=f"--name {_nearest_name(name)}",
+    )
 
 
 def _nearest_name(text: str) -> str:

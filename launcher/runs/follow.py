@@ -6,10 +6,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from launcher.runs.folder import RunFolder
 from launcher.runs.records import Record, RecordTail
-
-POLL_SECONDS = 0.1
+from launcher.runs.run import Run
 
 
 @dataclass(frozen=True)
@@ -23,24 +21,24 @@ class News:
 class Follower:
     """Reads a run's files from their beginnings, or from now on with `from_now`."""
 
-    def __init__(self, folder: RunFolder, *, from_now: bool = False) -> None:
-        self._folder = folder
-        self._metrics = RecordTail(folder.metrics)
-        self._events = RecordTail(folder.events)
+    def __init__(self, run: Run, *, from_now: bool = False) -> None:
+        self._run = run
+        self._metrics = RecordTail(run.folder.metrics)
+        self._events = RecordTail(run.folder.events)
         if from_now:
             self._look()
 
     def until_end(self) -> Iterator[News]:
-        """Yield news about ten times a second, until no driver holds the folder any more.
+        """Yield news, a few times a second, until no driver is at work any more.
 
-        The last look is taken after the lock is seen free, so nothing is missed.
+        The last look is taken after that is known, so nothing is missed.
         """
         while True:
-            alive = self._folder.is_locked()
+            alive = self._run.refresh()
             yield self._look()
             if not alive:
                 return
-            time.sleep(POLL_SECONDS)
+            time.sleep(self._run.poll_seconds)
 
     def _look(self) -> News:
         return News(self._metrics.read(), self._events.read())

@@ -16,6 +16,7 @@ class RunState:
     """One line of `launch runs`. `interrupted`: its driver died without a word."""
 
     run: str
+    cluster: str
     recipe: str
     status: Status
     step: int
@@ -27,18 +28,21 @@ class RunState:
     restarts: int
 
     @classmethod
-    def of(cls, folder: RunFolder) -> RunState:
-        return cls.from_metrics(folder, each_step_once(read_records(folder.metrics)))
+    def of(cls, folder: RunFolder, alive: bool | None = None) -> RunState:
+        """`alive`: whether its driver is, where it is not this machine's to know."""
+        metrics = each_step_once(read_records(folder.metrics))
+        return cls.from_metrics(folder, metrics, status_of(folder, alive))
 
     @classmethod
-    def from_metrics(cls, folder: RunFolder, metrics: list[Record]) -> RunState:
+    def from_metrics(cls, folder: RunFolder, metrics: list[Record], status: Status) -> RunState:
         """`metrics`: the folder's, each step once."""
         spec = folder.spec()
         last = metrics[-1] if metrics else None
         return cls(
             run=folder.name,
+            cluster=spec["cluster"],
             recipe=spec["recipe"],
-            status=status_of(folder),
+            status=status,
             step=last["step"] if last else 0,
             steps=spec["steps"],
             created=spec["created"],
@@ -49,8 +53,8 @@ class RunState:
         )
 
 
-def status_of(folder: RunFolder) -> Status:
-    if folder.is_locked():
+def status_of(folder: RunFolder, alive: bool | None = None) -> Status:
+    if folder.is_locked() if alive is None else alive:
         return "stopping" if folder.stop_request.exists() else "running"
     summary = folder.summary()
     if summary is None:
@@ -62,7 +66,7 @@ def status_of(folder: RunFolder) -> Status:
 def summarise(folder: RunFolder, status: Status) -> dict[str, Any]:
     """The content of summary.json. `seconds` is the time spent in steps that count."""
     metrics = each_step_once(read_records(folder.metrics))
-    state = RunState.from_metrics(folder, metrics)
+    state = RunState.from_metrics(folder, metrics, status)
     seconds = sum(record["step_seconds"] for record in metrics)
     tokens = metrics[-1]["tokens"] if metrics else 0
     saved = sorted(path.name for path in folder.checkpoints.glob("step-*"))

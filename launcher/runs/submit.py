@@ -33,11 +33,34 @@ def require_training_packages(command: str) -> None:
         )
 
 
-def check_here(loaded: LoadedRecipe) -> None:
-    """Raises ConfigError where this machine lacks the recipe's text or cores: nothing started."""
+def check_cores(loaded: LoadedRecipe) -> None:
+    """Raises ConfigError where this machine lacks the recipe's cores: nothing is started."""
     workers, cores = loaded.recipe.workers, len(os.sched_getaffinity(0))
     if workers > cores and not any(Path(path).exists() for path in GPU_DEVICES):
         raise loaded.error("workers", f"{workers} on a machine of {cores} cores")
+
+
+def check_hosts_share(loaded: LoadedRecipe, cluster: str, hosts: int) -> None:
+    """Raises ConfigError where a step's rows cannot be dealt out to that many hosts."""
+    recipe, rows = loaded.recipe, loaded.recipe.rows_per_step
+    if recipe.workers not in (1, hosts):
+        message = f"{recipe.workers}, but each of the {hosts} hosts of {cluster} is one worker"
+        raise loaded.error("workers", message, fix="leave workers out")
+    if rows % hosts:
+        length = recipe.sequence_length
+        raise loaded.error(
+            "tokens_per_step",
+            f"{rows} rows per step cannot be dealt out evenly to the {hosts} hosts of {cluster}",
+            fix=f"--set tokens_per_step={-(-rows // hosts) * hosts * length}",
+        )
+    if recipe.micro_batch is not None and rows // hosts % recipe.micro_batch:
+        share = rows // hosts
+        message = f"{recipe.micro_batch} does not divide the {share} rows per step of a host"
+        raise loaded.error("micro_batch", message)
+
+
+def check_text(loaded: LoadedRecipe) -> None:
+    """Raises ConfigError where the recipe's text is not there."""
     data = loaded.recipe.data
     for key, spec in (("data.source", data.source), ("data.validation", data.validation)):
         if spec is not None:
@@ -100,8 +123,3 @@ class DriverProcess:
 
     def wait(self) -> int:
         return self.process.wait()
-
-
-def request_stop(folder: RunFolder) -> None:
-    """Ask for a checkpoint and an end after the current step."""
-    folder.stop_request.touch()

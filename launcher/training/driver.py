@@ -1,8 +1,9 @@
-"""The driver of a run on this machine: prepares text while Ray starts, trains, writes the end.
+"""The driver of a run: prepares text while Ray starts, trains, writes the end.
 
-It has its own session, works in the run's folder and holds the folder's lock, so that anyone can
-see whether the run is alive. Where a client waits for it, the client's pipe is its standard
-input: when that closes, the client is gone, and the run saves and stops.
+On one machine it is started below a guardian, on a cluster it is a Ray job on the head. It works
+in the run's folder and holds the folder's lock, so that anyone can see whether the run is alive.
+Where a client of this machine waits for it, the client's pipe is its standard input: when that
+closes, the client is gone, and the run saves and stops.
 """
 
 from __future__ import annotations
@@ -22,69 +23,78 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from launcher import __version__
 from launcher.config.paths import launch_home
 from launcher.config.recipe import Recipe
 from launcher.errors import LaunchError
-from launcher.raycluster.local import set_environment, start_local_ray
+from launcher.raycluster.local import LocalSession
+from launcher.raycluster.processes import die_with_parent
+from launcher.raycluster.session import ClusterSession, Session
+from launcher.raycluster.spec import ClusterSpec
 from launcher.runs.folder import RunFolder, write_json
 from launcher.runs.records import Record, RecordWriter
 from launcher.runs.state import Status, summarise
-from launcher.training.guardian import die_with_parent
 from nanochat.dataset.prepare import prepare
 from nanochat.dataset.rows import PreparedData
 from nanochat.dataset.sources import parse_source
 from nanochat.errors import NanochatError
 
-if TYPE_CHECKING:
-    from launcher.training.hardware import Hardware
-
 ORPHAN_SECONDS = 600.0  # for the step at hand and its checkpoint: d8 needs 110 s a step here
 PROGRESS_SECONDS = 0.5  # between two lines of progress
 
 
-def main(run_folder: str, ray_folder: str) -> None:
-    """Do what the run's run.json asks for; exit with the run's code."""
-    die_with_parent()
+def main(run_folder: str, ray_folder: str | None = None) -> None:
+    """Do what the run's run.json asks for; exit with the run's code.
+
+    ray_folder: where a Ray of the run's own is to live; without it the run's cluster is joined.
+    """
     folder = RunFolder(Path(run_folder))
+    recipe = Recipe.model_validate(folder.spec()["settings"])
+    session: Session
+    if ray_folder is not None:
+        die_with_parent()
+        session = LocalSession(ray_folder, workers=recipe.workers)
+    else:
+        content = (folder.path.parents[1] / "cluster.json").read_bytes()
+        session = ClusterSession(ClusterSpec.from_json(content), pool=folder.spec()["pool"])
     with folder.locked():
-        code = Driver(folder, ray_folder).run()
+        code = Driver(folder, recipe, session).run()
         sys.stdout.flush()
-        os._exit(code)  # the guardian ends Ray faster than Ray does (ray.shutdown: 1.3 s)
+        os._exit(code)  # what Ray would do in 1.3 s more, a guardian or the cluster does
 
 
 class Driver:
-    def __init__(self, folder: RunFolder, ray_folder: str) -> None:
+    def __init__(self, folder: RunFolder, recipe: Recipe, session: Session) -> None:
         for stale in (folder.failure_file, folder.summary_file):
             stale.unlink(missing_ok=True)
         self.folder = folder
-        self.ray_folder = ray_folder
-        self.recipe = Recipe.model_validate(folder.spec()["settings"])
+        self.recipe = recipe
+        self.session = session
         self.events = RecordWriter(folder.events)
 
     def run(self) -> int:
         if stat.S_ISFIFO(os.fstat(0).st_mode):  # a client waits at the other end
             threading.Thread(target=self._watch_client, daemon=True).start()
         signal.signal(signal.SIGTERM, self._end_now)
-        set_environment()
+        self.session.set_environment()
         try:
             with ThreadPoolExecutor(2) as beside:
                 data = beside.submit(self._prepare_data)
-                hardware = beside.submit(self._choose_hardware)
+                imports = beside.submit(self._import_trainer)
                 with self.stage("ray"):
-                    start_local_ray(self.ray_folder, slots=self.recipe.workers)
+                    self.session.connect()
                 self.folder.update_spec(
-                    **hardware.result().as_json(),
                     data=self._checked(data.result()),
                     versions={name: version(name) for name in ("torch", "ray", "tiktoken")}
                     | {"launch": __version__, "python": platform.python_version()},
                 )
+                imports.result()
             if not self.folder.stop_request.exists():
-                from launcher.training.trainer import fit
-
-                fit(self.folder, self.recipe, ray_folder=self.ray_folder)
+                failure = self.session.train_run(str(self.folder.path))
+                if failure is not None:
+                    self._fail(*failure)
         except (LaunchError, NanochatError) as error:
             self._fail(error.message, error.fix)
         except Exception as error:
@@ -99,25 +109,25 @@ class Driver:
         yield
         self.events.event("start", stage=name, seconds=round(time.monotonic() - began, 3))
 
-    def _choose_hardware(self) -> Hardware:
-        """Beside the start of Ray, for it imports torch; and so does the trainer."""
-        with self.stage("imports"):
-            import launcher.training.trainer  # noqa: F401
-            from launcher.training.hardware import choose_hardware
-        hardware = choose_hardware(self.recipe)
-        self.events.event("start", stage="hardware", **hardware.as_json())
-        return hardware
+    def _import_trainer(self) -> None:
+        """Beside the start of Ray, where this is the process that needs it."""
+        if self.session.trains_here:
+            with self.stage("imports"):
+                import launcher.training.trainer  # noqa: F401
 
     def _prepare_data(self) -> PreparedData:
         began = time.monotonic()
         data = self.recipe.data
-        base = Path(self.folder.spec()["folder"])
+        spec = self.folder.spec()
+        base, sent = Path(spec["folder"]), spec.get("text", {})  # sent: what the client has sent
+        source = sent.get("source", data.source)
+        validation = sent.get("validation", data.validation)
         prepared = prepare(
-            parse_source(data.source, base),
+            parse_source(source, base),
             cache=launch_home() / "data",
             sequence_length=self.recipe.sequence_length,
             vocab_size=self.recipe.vocab_size,
-            validation=None if data.validation is None else parse_source(data.validation, base),
+            validation=None if validation is None else parse_source(validation, base),
             threads=len(os.sched_getaffinity(0)),
             on_progress=_Progress(self.events),
         )

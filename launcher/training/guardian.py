@@ -9,7 +9,6 @@ nothing while the driver lives.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
@@ -18,15 +17,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-# prctl(2)
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+from launcher.raycluster.processes import adopt_orphans, end_children
 
 PREFIX = "launch-ray-"
 
 
 def main(run_folder: str) -> None:
     """Run the driver to its end, clean up below it, and exit with its code."""
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    adopt_orphans()
     remove_orphaned_folders()
     # Short, for the names of sockets inside may have 107 characters.
     ray_folder = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir="/tmp")
@@ -42,24 +40,6 @@ def main(run_folder: str) -> None:
     sys.exit(code if code >= 0 else 128 - code)
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to end this process when the one that started it dies."""
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def end_children() -> None:
-    """Kill and reap every process below this one."""
-    import psutil
-
-    while children := psutil.Process().children(recursive=True):
-        for child in children:
-            try:
-                child.kill()
-            except psutil.NoSuchProcess:
-                continue
-        psutil.wait_procs(children, timeout=5)
-
-
 def remove_orphaned_folders() -> None:
     """Remove what guardians that were killed themselves have left in /tmp."""
     for folder in Path("/tmp").glob(f"{PREFIX}*-*"):
@@ -68,8 +48,3 @@ def remove_orphaned_folders() -> None:
         with contextlib.suppress(OSError):  # another guardian may be quicker
             if not alive and not folder.is_symlink() and folder.stat().st_uid == os.getuid():
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _prctl(option: int, value: int) -> None:
-    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

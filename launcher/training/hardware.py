@@ -10,43 +10,54 @@ import torch
 
 from launcher.config.recipe import Recipe
 from launcher.errors import InputError
+from launcher.raycluster.session import Session
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """`threads` per worker. `reasons`: why each is so, for people."""
+    """`threads`: of each worker, by its node. `reasons`: why each is so, for people."""
 
     device: str
     dtype: str
-    threads: int
+    threads: dict[str, int]
     reasons: dict[str, str]
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def choose_hardware(recipe: Recipe) -> Hardware:
-    """Raises InputError where the recipe asks for what this machine cannot do."""
+def choose_hardware(recipe: Recipe, session: Session) -> Hardware:
+    """Raises InputError where the recipe asks for what the machines cannot do."""
     if torch.cuda.is_available():
         return _gpu(recipe)
-    cores = len(os.sched_getaffinity(0))
-    if recipe.workers > cores:
+    if min(session.threads.values()) < 1:
         raise InputError(
-            f"workers: {recipe.workers} on a machine of {cores} cores",
-            fix=f"--set workers={cores} or fewer",
+            f"workers: {session.workers} on a machine of {usable_cores()} cores",
+            fix=f"--set workers={usable_cores()} or fewer",
         )
-    threads = cores // recipe.workers
     dtype, why = _cpu_dtype(recipe.dtype)
     return Hardware(
         device="cpu",
         dtype=dtype,
-        threads=threads,
+        threads=dict(session.threads),
         reasons={
             "device": "CPU: torch sees no GPU",
             "dtype": f"{dtype}: {why}",
-            "threads": f"{threads} per worker: {cores} cores for {recipe.workers}",
+            "threads": _threads(session),
         },
     )
+
+
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _threads(session: Session) -> str:
+    if "" in session.threads:
+        each = session.threads[""]
+        return f"{each} per worker: {usable_cores()} cores for {session.workers}"
+    each_host = ", ".join(f"{name} {count}" for name, count in session.threads.items())
+    return f"{each_host}: the cores of each host"
 
 
 def _gpu(recipe: Recipe) -> Hardware:
@@ -63,7 +74,7 @@ def _gpu(recipe: Recipe) -> Hardware:
     return Hardware(
         device="cuda",
         dtype=dtype,
-        threads=1,
+        threads={"": 1},
         reasons={"device": f"GPU: {name}", "dtype": f"{dtype}: {why}"},
     )
 

@@ -1,21 +1,25 @@
 """What an idle Ray worker does ahead of the actor it will become: it imports (3 s on two cores).
 
-It also watches the driver of its run: an actor that waits inside C++ would outlive it.
+A job's own process on the head needs none of it and is told so. In a run's private Ray the worker
+also watches the driver: an actor that waits inside C++ would outlive it.
 """
 
 import gc
+import os
+import threading
+import time
 
-gc.disable()  # collections while importing cost a tenth of the time and free nothing
+from launcher.raycluster.environment import JOB_MARK
+from launcher.raycluster.local import DRIVER_PID
 
-import os  # noqa: E402
-import threading  # noqa: E402
-import time  # noqa: E402
 
-import ray.train.torch  # noqa: E402
-import ray.train.v2._internal.execution.controller  # noqa: E402, F401
+def import_ahead() -> None:
+    gc.disable()  # collections while importing cost a tenth of the time and free nothing
 
-import launcher.training.worker  # noqa: E402, F401
-from launcher.raycluster.local import DRIVER_PID  # noqa: E402
+    import launcher.training.worker  # noqa: F401
+
+    gc.freeze()
+    gc.enable()
 
 
 def end_with_driver(pid: int) -> None:
@@ -24,6 +28,7 @@ def end_with_driver(pid: int) -> None:
     os._exit(1)
 
 
-threading.Thread(target=end_with_driver, args=(int(os.environ[DRIVER_PID]),), daemon=True).start()
-gc.freeze()
-gc.enable()
+if JOB_MARK not in os.environ:
+    import_ahead()
+if driver := os.environ.get(DRIVER_PID):
+    threading.Thread(target=end_with_driver, args=(int(driver),), daemon=True).start()

@@ -1,23 +1,30 @@
-"""Ray Train's TorchTrainer on a run of this machine."""
+"""Ray Train's TorchTrainer on a run."""
 
 from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray.train import FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
 
+from launcher.config.paths import launch_home
 from launcher.config.recipe import Recipe
-from launcher.errors import RunFailed
+from launcher.errors import LaunchError, RunFailed
+from launcher.raycluster.session import NODE_ID, Session
 from launcher.runs.folder import RunFolder
+from launcher.runs.records import RecordWriter
+from launcher.training.failures import FinalFailurePolicy, final_failure
+from launcher.training.hardware import choose_hardware
+from launcher.training.ranks import RankedTorchConfig
 from launcher.training.worker import count_attempts, train_loop
 
 # A rank that waits this long for another one is waiting for a dead or hanging one.
@@ -26,44 +33,67 @@ GROUP_TIMEOUT_SECONDS = 300
 MAX_FAILURES = 100
 
 
-def fit(folder: RunFolder, recipe: Recipe, *, ray_folder: str) -> None:
-    """Train to the end. Workers that die are started again by Ray, up to MAX_FAILURES times.
+def train_run(path: str, session: Session) -> tuple[str, str | None] | None:
+    """Choose the hardware and train to the end. What went wrong and how to mend it, or None.
 
-    Raises RunFailed where Ray itself gives up.
+    Workers that die are started again by Ray, up to MAX_FAILURES times.
     """
-    backend = "nccl" if folder.spec()["device"] == "cuda" else "gloo"
-    trainer = LocalTrainer(
+    folder = RunFolder(Path(path))
+    try:
+        hardware = choose_hardware(Recipe.model_validate(folder.spec()["settings"]), session)
+        folder.update_spec(**hardware.as_json())
+        RecordWriter(folder.events).event("start", stage="hardware", **hardware.as_json())
+        _fit(folder, session)
+    except LaunchError as error:
+        return error.message, error.fix
+    return None
+
+
+def _fit(folder: RunFolder, session: Session) -> None:
+    """Raises RunFailed where a worker says that going on is pointless, or Ray itself gives up."""
+    spec = folder.spec()
+    trainer = RunTrainer(
         train_loop,
         train_loop_config={
-            "folder": str(folder.path),
+            "run": str(folder.path.relative_to(launch_home())),
+            "spec": spec,
             "submitted": time.time(),
             "attempts_before": count_attempts(folder),
+            "exports_metrics": session.exports_metrics,
         },
         scaling_config=ScalingConfig(
-            num_workers=recipe.workers, resources_per_worker={"rank_slot": 1}
+            num_workers=session.workers,
+            resources_per_worker=session.resources,
+            placement_strategy="SPREAD",
         ),
         run_config=RunConfig(
-            name="ray",
-            storage_path=ray_folder,  # for Ray's own notes: no checkpoint goes through it
+            name=folder.name,
+            storage_path=session.notes,  # for Ray's own notes: no checkpoint goes through it
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
-        torch_config=TorchConfig(backend=backend, timeout_s=GROUP_TIMEOUT_SECONDS),
+        torch_config=RankedTorchConfig(
+            backend="nccl" if spec["device"] == "cuda" else "gloo",
+            timeout_s=GROUP_TIMEOUT_SECONDS,
+            nodes=tuple(session.threads),
+        ),
     )
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
+        if final := final_failure(error):
+            raise RunFailed(final.message, fix=final.fix) from error
         raise RunFailed(f"Ray Train gave up: {error}", fix=f"see {folder.log}") from error
 
 
-class LocalTrainer(TorchTrainer):
-    """TorchTrainer without what a private cluster of fixed size has no use for.
+class RunTrainer(TorchTrainer):
+    """TorchTrainer without what a cluster of fixed size that trains one run has no use for.
 
     It overrides two private methods of Ray 2.60.0, the version that is pinned, because they hold
     6 of the 9 s that this start-up saves: an actor with environment variables of its own cannot
     begin in a preloaded worker, and every extra actor imports for seconds on two cores. Left out
-    are the actor that frees placement groups of a dead controller and the one that shares out a
-    cluster between trainers: this cluster ends with its only trainer.
+    are the actor that frees placement groups of a dead controller, for they end with the driver,
+    and the one that shares out a cluster between trainers, for workers ask for slots.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
@@ -72,7 +102,9 @@ class LocalTrainer(TorchTrainer):
 
     def _initialize_and_run_controller(self, **arguments: Any) -> Result:
         arguments["scaling_policy"] = _FixedPolicy(self.scaling_config)
-        controller = ray.remote(num_cpus=0)(_Controller).remote(**arguments)
+        arguments["failure_policy"] = FinalFailurePolicy(self.run_config.failure_config)
+        here = {NODE_ID: ray.get_runtime_context().get_node_id()}
+        controller = ray.remote(num_cpus=0, label_selector=here)(_Controller).remote(**arguments)
         ray.get(controller.run.remote())
         result: Result = ray.get(controller.get_result.remote())
         return result

@@ -9,15 +9,19 @@ from typing import Any
 
 import ray.train
 import torch
+import torch.distributed as dist
 
+from launcher.config.paths import launch_home
 from launcher.config.recipe import Recipe
-from launcher.runs.folder import RunFolder, write_json
+from launcher.runs.folder import RunFolder
 from launcher.runs.records import RecordWriter, read_records
+from launcher.training.failures import FinalFailure
+from launcher.training.gauges import Gauges
+from launcher.training.ranks import NODE
 from launcher.training.train_config import train_config
 from nanochat.checkpoint import CheckpointFolder
-from nanochat.dataset import PreparedData
+from nanochat.dataset.share import share
 from nanochat.errors import NanochatError
-from nanochat.exchange import agree
 from nanochat.train import train
 
 # Attempts in a row without a new step: one more would end where they did.
@@ -27,64 +31,75 @@ FUTILE_ATTEMPTS = 3
 def train_loop(arguments: dict[str, Any]) -> None:
     """Called by Ray on every worker, and again on all of them after any one has died.
 
-    arguments: `folder` of the run, `submitted` (time), `attempts_before` (of earlier drivers).
+    arguments: `run` (its folder below LAUNCH_HOME), `spec` (of run.json), `submitted` (time),
+    `attempts_before` (of earlier drivers), `exports_metrics`.
     """
     waited = time.time() - arguments["submitted"]
-    folder = RunFolder(Path(arguments["folder"]))
-    if folder.failure() is not None:
-        return
-    spec = folder.spec()
+    home, spec = launch_home(), arguments["spec"]
+    folder = RunFolder(home / arguments["run"])
+    folder.path.mkdir(parents=True, exist_ok=True)  # on all hosts but the head it is new
+    rank, world_size = dist.get_rank(), dist.get_world_size()
     context = ray.train.get_context()
-    rank, world_size = context.get_world_rank(), context.get_world_size()
+    local_rank = context.get_local_rank()
     device = torch.device(spec["device"])
     if device.type == "cuda":
-        device = torch.device("cuda", context.get_local_rank())
+        device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-    torch.set_num_threads(spec["threads"])
+    torch.set_num_threads(spec["threads"][os.environ.get(NODE, "")])
     try:
-        observer = RunObserver(folder, leads=rank == 0)
-        futile = observer.began(waited, arguments["attempts_before"])
-        if any(agree(int(futile), world_size, device)):
-            return
+        gauges = Gauges(folder.name) if arguments["exports_metrics"] and rank == 0 else None
+        observer = RunObserver(folder, spec, leads=rank == 0, gauges=gauges)
+        observer.began(waited, arguments["attempts_before"])
+        data = share(
+            home / "data" / "prepared" / Path(spec["data"]["folder"]).name,
+            rank=rank,
+            world_size=world_size,
+            writes=local_rank == 0,
+            device=device,
+        )
         train(
             train_config(Recipe.model_validate(spec["settings"])),
-            PreparedData.load(Path(spec["data"]["folder"])),
+            data,
             CheckpointFolder(folder.checkpoints),
             observer,
             device=device,
             dtype=getattr(torch, spec["dtype"]),
             rank=rank,
             world_size=world_size,
-            saves=context.get_local_rank() == 0,
+            saves=local_rank == 0,
         )
-    except (NanochatError, OSError) as error:
-        # Another attempt would end the same way, and Ray would make it: say why and return.
-        message, fix = str(error), None
-        if isinstance(error, NanochatError):
-            message, fix = error.message, error.fix
-        try:
-            write_json(folder.failure_file, {"message": message, "fix": fix})
-        except OSError:
-            print(message, flush=True)  # a full disk: nothing of the run can be written
-            os._exit(1)
+    except NanochatError as error:
+        raise FinalFailure(_here(error.message), error.fix) from error
+    except OSError as error:
+        raise FinalFailure(_here(str(error)), None) from error
+
+
+def _here(message: str) -> str:
+    """With the name of the host, where there are several."""
+    node = os.environ.get(NODE)
+    return f"{node}: {message}" if node else message
 
 
 class RunObserver:
     """Writes a run's metrics and events, on rank 0 only, and watches for the request to stop."""
 
-    def __init__(self, folder: RunFolder, *, leads: bool) -> None:
+    def __init__(
+        self, folder: RunFolder, spec: dict[str, Any], *, leads: bool, gauges: Gauges | None
+    ) -> None:
         self._folder = folder
+        self._entered = spec["entered"]
         self._leads = leads
+        self._gauges = gauges
         self._attempt = 0
         self._first_step_since: float | None = None
         if leads:
             self._metrics = RecordWriter(folder.metrics)
             self._events = RecordWriter(folder.events)
 
-    def began(self, waited: float, attempts_before: int) -> bool:
-        """Count the attempt. True where attempts keep ending without a new step."""
+    def began(self, waited: float, attempts_before: int) -> None:
+        """Count the attempt. Raises FinalFailure where attempts keep ending without a new step."""
         if not self._leads:
-            return False
+            return
         self._attempt = count_attempts(self._folder)
         kind = "restart" if self._attempt else "start"
         if self._attempt > attempts_before:  # Ray's doing, some time after the start
@@ -94,24 +109,22 @@ class RunObserver:
         for record in read_records(self._folder.metrics):
             if record["step"] > reached:
                 useful, reached = max(useful, record["attempt"]), record["step"]
-        futile = self._attempt - useful > FUTILE_ATTEMPTS
-        if futile:
+        if self._attempt - useful > FUTILE_ATTEMPTS:
             message = f"training died {FUTILE_ATTEMPTS} times in a row without a new step"
-            write_json(
-                self._folder.failure_file, {"message": message, "fix": f"see {self._folder.log}"}
-            )
+            raise FinalFailure(message, f"see {self._folder.log}")
         if self._attempt == attempts_before:
             self._first_step_since = time.time()
-        return futile
 
     def step(self, record: dict[str, Any]) -> None:
         if not self._leads:
             return
         self._metrics.write({**record, "attempt": self._attempt})
+        if self._gauges is not None:
+            self._gauges.show(record)
         if self._first_step_since is not None:
             seconds = round(time.time() - self._first_step_since, 3)
             self._first_step_since = None
-            since_enter = round(time.time() - self._folder.spec()["entered"], 3)
+            since_enter = round(time.time() - self._entered, 3)
             self._events.event(
                 "start", stage="first_step", seconds=seconds, seconds_since_enter=since_enter
             )

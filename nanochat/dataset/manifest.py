@@ -10,6 +10,7 @@ from nanochat.dataset.document import FileIdentity
 
 FORMAT = "nanochat-rows"
 FORMAT_VERSION = 1
+TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,15 @@ class Manifest:
     train: Part
     validation: Part
     bytes_per_token: float
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        return self.train.blocks + self.validation.blocks
+
+    def hashes(self) -> dict[str, str]:
+        """Name -> sha256 of every file beside the manifest."""
+        blocks = {block.name: block.sha256 for block in self.blocks}
+        return {TOKENIZER: self.tokenizer_sha256} | blocks
 
     def to_json(self) -> bytes:
         content = {"format": FORMAT, "version": FORMAT_VERSION, **asdict(self)}

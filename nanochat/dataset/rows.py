@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nanochat.dataset.document import content_hash
-from nanochat.dataset.manifest import Block, Manifest
+from nanochat.dataset.manifest import TOKENIZER, Block, Manifest
 from nanochat.dataset.packing import row_dtype
 from nanochat.dataset.permutation import permutation
 from nanochat.errors import DataError
@@ -19,7 +19,6 @@ from nanochat.storage import sha256_of
 from nanochat.tokenizer import Tokenizer
 
 MANIFEST = "manifest.json"
-TOKENIZER = "tokenizer.json"
 
 
 class Rows:
@@ -94,7 +93,7 @@ class PreparedData:
         except (ValueError, KeyError, TypeError) as error:
             raise _damaged(path / MANIFEST, str(error)) from error
         data = cls(path, manifest)
-        for block in data._blocks():
+        for block in manifest.blocks:
             file = path / block.name
             size = file.stat().st_size if file.exists() else 0
             if size != block.bytes:
@@ -103,9 +102,7 @@ class PreparedData:
 
     def verify(self) -> None:
         """Read every file and compare its hash. Raises DataError for the first that differs."""
-        expected = {block.name: block.sha256 for block in self._blocks()}
-        expected[TOKENIZER] = self.manifest.tokenizer_sha256
-        for name, digest in expected.items():
+        for name, digest in self.manifest.hashes().items():
             if sha256_of(self.path / name) != digest:
                 raise _damaged(self.path / name, "its content is not what was written")
 
@@ -141,9 +138,6 @@ class PreparedData:
                 for block in blocks
             ]
         )
-
-    def _blocks(self) -> tuple[Block, ...]:
-        return self.manifest.train.blocks + self.manifest.validation.blocks
 
 
 def _damaged(file: Path, what: str) -> DataError:

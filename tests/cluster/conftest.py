@@ -7,9 +7,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from lab import SSHD, Lab
+from lab import SSHD, Host, Lab
+from reach import Connect, target
+
+from launcher.transport.ssh import SshConnection, connect
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +29,38 @@ def lab() -> Iterator[Lab]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture(scope="session")
+def box(lab: Lab) -> Iterator[Host]:
+    """A host for tests that break it, on a network and a port of its own."""
+    own = Lab(Path(tempfile.mkdtemp(prefix="launch-lab-", dir="/var/tmp")))
+    try:
+        yield own.add("box", port=2222)
+    finally:
+        own.close()
+
+
+@pytest.fixture
+def ssh_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the user's ssh_config and known_hosts, and no key or agent of the user's."""
+    (tmp_path / "ssh_config").write_text(
+        f"IdentityAgent none\nIdentityFile none\nUserKnownHostsFile {tmp_path}/known_hosts\n"
+        "GlobalKnownHostsFile none\n"
+    )
+    monkeypatch.setenv("LAUNCH_SSH_CONFIG", str(tmp_path / "ssh_config"))
+    return tmp_path
+
+
+@pytest.fixture
+def connected(ssh_home: Path) -> Iterator[Connect]:
+    """Connections that are closed after the test."""
+    opened = []
+
+    def open_one(machine: Host, **changes: Any) -> SshConnection:
+        opened.append(connect(target(machine, ssh_home, **changes)))
+        return opened[-1]
+
+    yield open_one
+    for connection in opened:
+        connection.close()

@@ -199,6 +199,19 @@ class Host:
         _run("tc", "qdisc", "del", "dev", self.cable, "root")
         _run("tc", "-n", self.namespace, "qdisc", "del", "dev", "eth0", "root")
 
+    def small_disk(self, path: str, megabytes: int) -> None:
+        """A disk of its own at a folder of the host, the user's, until the power is cut."""
+        options = f"size={megabytes}m,uid={USER_ID},gid={USER_ID}"
+        self.inside(f"mkdir -p {path} && mount -t tmpfs -o {options} tmpfs {path}")
+
+    def inside(self, command: str) -> str:
+        """As root on the host's console."""
+        assert self._process is not None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        first = children.read_text().split()[0]  # pid 1 in there
+        inside = ("nsenter", "--target", first, "--mount", "--uts", "--ipc", "--net", "--pid")
+        return _run(*inside, "sh", "-c", command).stdout
+
     def ssh(self, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
         """As a user with OpenSSH would, with the lab's key."""
         known = self.lab.folder / "known_hosts"

@@ -1,0 +1,83 @@
+"""launch cluster check: what would go wrong on these hosts, each finding with what mends it."""
+
+from __future__ import annotations
+
+import click
+
+from launcher.cli.output import json_option, print_json
+from launcher.config.cluster import (
+    LoadedCluster,
+    Node,
+    load_cluster,
+    require_addresses,
+    require_pool,
+)
+from launcher.errors import HostError
+from launcher.hosts.check import check_hosts
+from launcher.hosts.facts import gather_facts
+from launcher.hosts.network import Place, choose_places
+from launcher.hosts.preflight import Finding
+from launcher.raycluster.bring_up import port_needs
+from launcher.raycluster.control import host_states
+from launcher.transport.together import close_all, connect_each, in_parallel
+
+MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red")}
+
+
+@click.command()
+@click.argument("cluster")
+@click.option("--pool", metavar="P", help="The hosts of one pool only.")
+@json_option
+def command(cluster: str, pool: str | None, as_json: bool) -> None:
+    """Look at every host and try TCP between every pair; nothing is changed."""
+    loaded = load_cluster(cluster)
+    nodes = require_pool(loaded, pool)
+    require_addresses(loaded, nodes)
+    findings = find_all(loaded, nodes)
+    wrong = any(finding.severity == "error" for finding in findings)
+    if as_json:
+        print_json({"ok": not wrong, "findings": [finding.as_json() for finding in findings]})
+    else:
+        _print(findings)
+    if wrong:
+        raise click.exceptions.Exit(1)
+
+
+def find_all(loaded: LoadedCluster, nodes: tuple[Node, ...]) -> list[Finding]:
+    """Hosts that cannot be reached are findings too."""
+    connections, errors = connect_each(loaded, nodes)
+    try:
+        facts, lost = in_parallel(connections, gather_facts)
+        findings = [_failed(error) for error in [*errors, *lost]]
+        known = {name: connections[name] for name in facts}
+        places: dict[str, Place] = {}
+        try:
+            places = choose_places(loaded.cluster.network.interface, facts)
+        except HostError as error:
+            findings.append(_failed(error, "address"))
+        states = host_states(known, loaded.cluster.name)
+        findings += [Finding("ok", name, "ssh", f"{known[name].address} answers") for name in facts]
+        findings += check_hosts(known, facts, places, port_needs(loaded.cluster, states))
+    except HostError as error:
+        findings.append(_failed(error))
+    finally:
+        close_all(connections)
+    order = [node.name for node in nodes]
+    return sorted(findings, key=lambda finding: order.index(finding.host))
+
+
+def _failed(error: HostError, code: str = "ssh") -> Finding:
+    message = error.message.removeprefix(f"{error.host}: ")
+    return Finding("error", error.host, code, message, error.fix)
+
+
+def _print(findings: list[Finding]) -> None:
+    host = ""
+    for finding in findings:
+        if finding.host != host:
+            host = finding.host
+            click.secho(host, bold=True)
+        mark, colour = MARKS[finding.severity]
+        click.echo(f"  {click.style(mark, fg=colour)} {finding.code:<18}{finding.message}")
+        if finding.fix and finding.severity != "ok":
+            click.echo(f"      fix: {finding.fix}")

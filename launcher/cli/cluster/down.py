@@ -1,0 +1,81 @@
+"""launch cluster down: Ray stopped; with --purge the hosts are left as they were found."""
+
+from __future__ import annotations
+
+import click
+
+from launcher.cli.bring_up_view import BringUpView
+from launcher.cli.output import json_option, print_json, size
+from launcher.config.cluster import load_cluster, require_addresses
+from launcher.errors import InputError, RunBusy
+from launcher.provision.purge import purge
+from launcher.raycluster.control import host_states, read_spec, stop
+from launcher.runs.homecoming import bring_home
+from launcher.runs.remote import ClusterRuns
+from launcher.transport.together import close_all, connect_all, on_all
+
+
+@click.command()
+@click.argument("cluster")
+@click.option("--purge", "purges", is_flag=True, help="Also remove all that was put there.")
+@click.option("--discard-runs", is_flag=True, help="With --purge: bring no checkpoints home.")
+@click.option("--force", is_flag=True, help="Even while a run is at work: it is not saved first.")
+@json_option
+def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json: bool) -> None:
+    """Stop what was started on the hosts, and nothing else.
+
+    --purge brings the newest verified checkpoint of every run home first (where it cannot,
+    nothing is removed), then removes what was put there and lists it.
+    """
+    if discard_runs and not purges:
+        raise InputError("--discard-runs goes with --purge", fix="add --purge, or leave it out")
+    loaded = load_cluster(cluster)
+    nodes = tuple(loaded.cluster.nodes)
+    require_addresses(loaded, nodes)
+    name, head = loaded.cluster.name, loaded.cluster.head_node.name
+    connections = connect_all(loaded, nodes)
+    document: dict[str, object] = {"cluster": name}
+    try:
+        spec = read_spec(connections[head], name)
+        runs = None
+        if spec is not None:
+            runs = ClusterRuns(spec, connections[head], lambda: connections[head])
+            if not force and (running := runs.running()):
+                raise RunBusy(
+                    f"run '{running[0]}' is at work on {name}",
+                    fix=f"save and stop it first: launch stop {name}/{running[0]}   (or --force)",
+                )
+        if purges and not discard_runs and runs is not None:
+            with BringUpView() as view:
+                document["brought_home"] = bring_home(runs, connections, view.sent)
+        running_before = host_states(connections, name)
+        stop(connections, name)
+        document["stopped"] = [node for node, state in running_before.items() if state.is_running]
+        if purges:
+            removed = on_all(connections, lambda connection: purge(connection, name))
+            document["removed"] = {
+                node: [{"path": f"~/.launch/{item.path}", "bytes": item.bytes} for item in items]
+                for node, items in removed.items()
+            }
+    finally:
+        close_all(connections)
+    if as_json:
+        print_json(document)
+    else:
+        _print(document)
+
+
+def _print(document: dict[str, object]) -> None:
+    for run, path in dict(document.get("brought_home") or {}).items():  # type: ignore[call-overload]
+        click.echo(f"run '{run}': its newest checkpoint is at {path}")
+    stopped = document["stopped"]
+    assert isinstance(stopped, list)
+    click.echo(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
+    removed = document.get("removed")
+    if isinstance(removed, dict):
+        for node, items in removed.items():
+            click.secho(node, bold=True)
+            for item in items:
+                click.echo(f"  removed {item['path']}  {size(item['bytes'])}")
+            if not items:
+                click.echo("  there was nothing to remove")

@@ -1,0 +1,107 @@
+"""launch cluster trust: pins the host keys of a cluster, once a person has agreed to them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from launcher.cli.output import Column, Row, json_option, print_table
+from launcher.config.cluster import load_cluster, require_addresses
+from launcher.config.paths import shown_path
+from launcher.errors import HostError, InputError
+from launcher.transport.host_keys import verify
+from launcher.transport.together import all_of
+from launcher.transport.trust import ShownKey, ask_for_keys, pin_keys
+
+COLUMNS = [
+    Column("host", lambda row: row["host"]),
+    Column("address", lambda row: row["address"]),
+    Column("key", lambda row: row["key_type"]),
+    Column("fingerprint", lambda row: row["fingerprint"]),
+    Column("status", lambda row: row["status"]),
+    Column(
+        "trusted",
+        lambda row: "yes" if row["trusted"] else "no",
+        style=lambda row: "green" if row["trusted"] else "red",
+    ),
+]
+COMPARE = "Each machine says its own with: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub"
+
+
+@click.command("trust")
+@click.argument("cluster")
+@click.option("--yes", is_flag=True, help="Trust new and changed keys without asking.")
+@json_option
+def command(cluster: str, yes: bool, as_json: bool) -> None:
+    """Show the host keys of a cluster and pin them.
+
+    The hosts are asked without logging in. Keys that you agree to go into CLUSTER.known_hosts,
+    beside the cluster file. A key that this file or your own known_hosts has stays as it is.
+    """
+    loaded = load_cluster(cluster)
+    require_addresses(loaded, loaded.cluster.nodes)
+    shown, errors = ask_for_keys(loaded, loaded.cluster.nodes)
+    open_questions = [key for key in shown if key.verdict.status in ("new", "changed")]
+    can_ask = sys.stdin is not None and sys.stdin.isatty()
+    agreed = _agreed(open_questions, ask=not yes) if yes or can_ask else []
+    if agreed:
+        pin_keys(loaded, agreed)
+        click.echo(f"written to {shown_path(loaded.known_hosts)}", err=True)
+    print_table(COLUMNS, [_row(key, agreed) for key in shown], as_json=as_json)
+    if open_questions and not (yes or can_ask):
+        raise InputError(
+            "there is no terminal to ask whether these keys are the right ones",
+            fix=f"compare the fingerprints, then: launch cluster trust {cluster} --yes",
+        )
+    for key in shown:
+        try:
+            verify(key.target, key.key)
+        except HostError as error:
+            errors.append(error)
+    if errors:
+        raise all_of(errors)
+
+
+def _agreed(keys: Sequence[ShownKey], *, ask: bool) -> list[ShownKey]:
+    """Those that the user trusts. One question for all new keys, one for each changed key."""
+    new = [key for key in keys if key.verdict.status == "new"]
+    agreed = []
+    if new:
+        click.echo("New host keys:", err=True)
+        for key in new:
+            click.echo(f"  {key.target.name}  {key.target.place}  {key.key.shown}", err=True)
+        click.echo(COMPARE, err=True)
+        if not ask or click.confirm(f"Trust {_these(len(new))}?", err=True):
+            agreed += new
+    for key in keys:
+        if key.verdict.status == "changed" and key.verdict.entry:
+            name, entry = key.target.name, key.verdict.entry
+            click.secho(f"WARNING: THE HOST KEY OF {name} HAS CHANGED", fg="red", err=True)
+            click.echo(f"  was  {entry.key.shown}  ({entry.where})", err=True)
+            click.echo(f"  is   {key.key.shown}", err=True)
+            click.echo(
+                "It was reinstalled or replaced, or somebody answers in its place.", err=True
+            )
+            if not ask or click.confirm(f"Trust the new key of {name}?", err=True):
+                agreed.append(key)
+    return agreed
+
+
+def _these(count: int) -> str:
+    return "this key" if count == 1 else f"these {count} keys"
+
+
+def _row(shown: ShownKey, agreed: Sequence[ShownKey]) -> Row:
+    entry = shown.verdict.entry
+    return {
+        "host": shown.target.name,
+        "address": shown.target.place,
+        "key_type": shown.key.kind,
+        "fingerprint": shown.key.fingerprint,
+        "status": shown.verdict.status,
+        "trusted": shown.verdict.status == "known" or shown in agreed,
+        "known_fingerprint": entry.key.fingerprint if entry else None,
+        "known_from": entry.where if entry else None,
+    }

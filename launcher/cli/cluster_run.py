@@ -1,0 +1,101 @@
+"""Runs on a cluster from Enter to the end: connect, check, install, Ray, text, submit, follow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from launcher.cli.attach import follow_there, say_detached
+from launcher.cli.bring_up_view import BringUpView
+from launcher.config.cluster import LoadedCluster, load_cluster, require_addresses
+from launcher.config.recipe import LoadedRecipe
+from launcher.raycluster.bring_up import Stages, bring_up, prepare
+from launcher.raycluster.spec import ClusterSpec
+from launcher.runs.heads import connect_head
+from launcher.runs.remote import ClusterRuns, RemoteRun
+from launcher.runs.text import send_text
+from launcher.transport.together import close_all, connect_all
+
+
+@dataclass(frozen=True)
+class UpCluster:
+    """A cluster that is up, for as long as the block lasts in which it was opened."""
+
+    spec: ClusterSpec
+    runs: ClusterRuns
+    stages: Stages
+    view: BringUpView
+
+
+def run_there(
+    loaded: LoadedRecipe,
+    cluster: LoadedCluster,
+    pool: str | None,
+    spec: dict[str, Any],
+    *,
+    run_name: str | None,
+    detach: bool,
+    as_json: bool,
+) -> None:
+    """`spec`: what goes into run.json."""
+    with open_up(cluster) as up:
+        with up.stages.stage("text"):
+            text = send_text(up.runs.head, loaded.recipe.data, Path.cwd(), up.view.sent)
+        with up.stages.stage("submit"):
+            workers = sum(node.slots for node in up.spec.in_pool(pool))
+            settings = {**spec["settings"], "workers": workers}
+            run = up.runs.create(
+                run_name,
+                loaded.name,
+                {**spec, "cluster": up.spec.cluster, "pool": pool, "text": text,
+                 "settings": settings},
+            )  # fmt: skip
+            run.submit()
+        _watch(run, up, detach=detach, as_json=as_json)
+
+
+def resume_there(cluster: str, name: str, *, detach: bool, as_json: bool) -> None:
+    from launcher.cli.resume import is_to_resume
+
+    loaded = load_cluster(cluster)
+    with open_up(loaded) as up:
+        run = up.runs.find(name)
+        if not is_to_resume(run, as_json=as_json):
+            return
+        with up.stages.stage("submit"):
+            run.update_spec(entered=time.time())
+            run.submit()
+        _watch(run, up, detach=detach, as_json=as_json)
+
+
+@contextmanager
+def open_up(cluster: LoadedCluster) -> Iterator[UpCluster]:
+    """Bring the cluster up, where it is not, and stay connected to it."""
+    nodes = tuple(cluster.cluster.nodes)
+    require_addresses(cluster, nodes)
+    stages, view = Stages(), BringUpView()
+    with stages.stage("connect"):
+        connections = connect_all(cluster, nodes)
+    try:
+        with view:
+            prepared = prepare(cluster, nodes, connections, stages, view)
+            spec = bring_up(prepared, connections, stages, view)
+        head = connections[spec.head.name]
+        runs = ClusterRuns(spec, head, lambda: connect_head(cluster))
+        yield UpCluster(spec, runs, stages, view)
+    finally:
+        close_all(connections)
+
+
+def _watch(run: RemoteRun, up: UpCluster, *, detach: bool, as_json: bool) -> None:
+    click.echo(up.view.table(up.stages), err=True)
+    if detach:
+        say_detached(run, as_json=as_json)
+    else:
+        follow_there(run, as_json=as_json)

@@ -1,0 +1,55 @@
+"""Where a run is: the option `--cluster`, names like C/RUN, and the way to the cluster's head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+from launcher.config.paths import launch_home
+from launcher.errors import InputError
+from launcher.runs.folder import find_run, runs_home
+from launcher.runs.run import LocalRun, Run
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def cluster_option(command: Command) -> Command:
+    """Adds --cluster to a command that names a run."""
+    option = click.option("--cluster", metavar="C", help="Where the run is; or name it C/RUN.")
+    return option(command)
+
+
+@contextmanager
+def open_run(name: str, cluster: str | None) -> Iterator[Run]:
+    """The run of that name, connected to its cluster's head while the block lasts.
+
+    Raises NotFound; InputError where the name fits runs of several clusters.
+    """
+    where, bare = locate(name, cluster)
+    if where == "local":
+        yield LocalRun(find_run(bare))
+        return
+    from launcher.runs.heads import open_cluster_runs  # paramiko and YAML: 0.2 s
+
+    with open_cluster_runs(where) as runs:
+        yield runs.find(bare)
+
+
+def locate(name: str, cluster: str | None) -> tuple[str, str]:
+    """(cluster, bare name). A name without a cluster is looked for among all runs known here."""
+    if cluster is not None:
+        return cluster, name.removeprefix(f"{cluster}/")
+    if "/" in name:
+        where, _, bare = name.partition("/")
+        return where, bare
+    mirrors = (launch_home() / "clusters").glob(f"*/runs/{name}/run.json")
+    places = [path.parents[2].name for path in mirrors]
+    if (runs_home() / name / "run.json").exists():
+        places.insert(0, "local")
+    if len(places) > 1:
+        both = " or ".join(f"{place}/{name}" for place in places)
+        raise InputError(f"several runs are named '{name}'", fix=f"say which: {both}")
+    return (places[0] if places else "local"), name

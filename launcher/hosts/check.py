@@ -1,0 +1,55 @@
+"""All findings about the hosts of a cluster, from what they said to what was tried between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from launcher.hosts.facts import HostFacts
+from launcher.hosts.network import Place
+from launcher.hosts.pairs import try_pairs
+from launcher.hosts.preflight import Finding, judge_host, judge_pairs
+from launcher.transport.connection import Connection
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Ports of one host: `taken` by Ray there, `reached` by others. `ours`: our cluster is up and
+    holds them."""
+
+    taken: tuple[int, ...]
+    reached: tuple[int, ...]
+    ours: bool
+
+
+def check_hosts(
+    connections: Mapping[str, Connection],
+    facts: Mapping[str, HostFacts],
+    places: Mapping[str, Place],
+    needs: Mapping[str, Needs],
+) -> list[Finding]:
+    """By host, in the order of `facts`. Raises HostError where one cannot be asked any more."""
+    findings = [
+        finding
+        for name, host in facts.items()
+        for finding in judge_host(
+            name, host, places.get(name), needs[name].taken, ours=needs[name].ours
+        )
+    ]
+    if len(places) > 1:
+        # What our own cluster listens on, Ray answers; what it does not, nothing has to.
+        reached = {
+            name: () if needs[name].ours else _free(facts[name], needs[name].reached)
+            for name in places
+        }
+        addresses = {name: place.address for name, place in places.items()}
+        several = {name: connections[name] for name in places}
+        known = {name: facts[name] for name in places}
+        findings += judge_pairs(try_pairs(several, known, addresses, reached))
+    order = list(facts)
+    return sorted(findings, key=lambda finding: order.index(finding.host))
+
+
+def _free(host: HostFacts, ports: tuple[int, ...]) -> tuple[int, ...]:
+    """Those that nothing holds: a taken one is a finding already."""
+    return tuple(port for port in ports if port not in host.listening_ports)

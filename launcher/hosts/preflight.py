@@ -1,0 +1,188 @@
+"""The judgement of facts before anything is changed: what would go wrong, and how to mend it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from launcher.hosts.facts import HostFacts
+from launcher.hosts.network import Place
+from launcher.hosts.pairs import Link, PairResults
+
+Severity = Literal["error", "warning", "ok"]
+
+# An environment with torch for CPUs and Ray is 1.6 GB, its wheels 0.5 GB more while it is made;
+# d4 keeps two checkpoints of 0.43 GB.
+DISK_NEEDED_BYTES = 3 * 10**9
+DISK_GOOD_BYTES = 6 * 10**9
+SHM_NEEDED_BYTES = 128 * 2**20  # Ray's object store has 100 MiB
+# Events and logs of several hosts are read side by side; checkpoints go by steps, not by clocks.
+CLOCK_WARNING_SECONDS = 2.0
+CLOCK_ERROR_SECONDS = 300.0
+GLIBC_NEEDED = (2, 28)  # the oldest that torch's wheels run on (manylinux_2_28)
+SYSTEMS = {("Linux", "x86_64"), ("Linux", "aarch64")}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`code`: a stable word. `peer`: the other host, where it is about two."""
+
+    severity: Severity
+    host: str
+    code: str
+    message: str
+    fix: str | None = None
+    peer: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def judge_host(
+    name: str, host: HostFacts, place: Place | None, ports: tuple[int, ...], *, ours: bool
+) -> Iterator[Finding]:
+    """`ports`: those that Ray needs there. `ours`: our own cluster is up and holds them."""
+    yield _system(name, host)
+    yield _python(name, host)
+    yield _disk(name, host)
+    if (finding := _shm(name, host)) is not None:
+        yield finding
+    yield _clock(name, host)
+    if place is not None:
+        note = f" ({place.note})" if place.note else ""
+        message = f"{place.address} on {place.interface}{note}: {place.reason}"
+        yield Finding("ok", name, "address", message)
+    loopback = [each for each in host.hostname_addresses if each.startswith("127.")]
+    if loopback:
+        yield Finding(
+            "ok",
+            name,
+            "hostname-loopback",
+            f"its name {host.hostname} means {loopback[0]}, which no other host can reach; "
+            "we name the interface instead",
+        )
+    if not ours:
+        for port in sorted(set(ports) & host.listening_ports):
+            yield taken_port(name, port)
+    if host.rays and not ours:
+        count = len(host.rays)
+        message = f"{count} process{'es' * (count > 1)} of another Ray or torchrun: left alone"
+        yield Finding("ok", name, "ray-foreign", message)
+
+
+def judge_pairs(results: PairResults) -> Iterator[Finding]:
+    for name in results.skipped:
+        yield Finding(
+            "warning", name, "pair-skipped", "without a Python there, its ports are not tried"
+        )
+    for name, ports in results.taken.items():
+        for port in ports:
+            yield taken_port(name, port)
+    taken = {(name, port) for name, ports in results.taken.items() for port in ports}
+    broken: dict[tuple[str, str], list[Link]] = defaultdict(list)
+    best: dict[tuple[str, str], float] = {}
+    for link in results.links:
+        pair = link.host, link.peer
+        if link.what == "ok":
+            best[pair] = min(best.get(pair, link.milliseconds), link.milliseconds)
+        elif (link.peer, link.port) not in taken:
+            broken[pair].append(link)
+    for (host, peer), links in broken.items():
+        yield _broken(host, peer, links)
+    for (host, peer), milliseconds in best.items():
+        if (host, peer) not in broken:
+            message = f"reaches {peer} on every port, first answer after {milliseconds:.1f} ms"
+            yield Finding("ok", host, "pair", message, peer=peer)
+
+
+def taken_port(name: str, port: int) -> Finding:
+    return Finding(
+        "error",
+        name,
+        "port-taken",
+        f"port {port} is taken by another program",
+        fix=f"end it (`ss -ltnp | grep :{port}` on {name} shows it), or give the cluster another "
+        "name: its ports follow from that",
+    )
+
+
+def _broken(host: str, peer: str, links: list[Link]) -> Finding:
+    fixed = sorted(link.port for link in links if link.fixed)
+    what = {link.what for link in links}
+    dropped = what == {"timeout"}
+    how = "no answer: a firewall drops it" if dropped else ", ".join(sorted(what))
+    where = f"ports {', '.join(map(str, fixed))}" if fixed else "an ephemeral port"
+    if fixed and len(fixed) < len(links):
+        where += " and an ephemeral one"
+    return Finding(
+        "error",
+        host,
+        "pair-port" if fixed else "pair-ephemeral",
+        f"cannot reach {peer} on {where} ({how})",
+        fix=f"on {peer}, allow all TCP from {host}: Ray needs the ports of the cluster, gloo "
+        "ephemeral ones (32768 to 60999)",
+        peer=peer,
+    )
+
+
+def _system(name: str, host: HostFacts) -> Finding:
+    message = f"{host.system} {host.architecture}, {host.cores} cores, glibc {host.glibc or '-'}"
+    if (host.system, host.architecture) not in SYSTEMS:
+        fix = "use a Linux machine of x86_64 or aarch64"
+        return Finding("error", name, "system", f"{message}: Ray and torch do not run there", fix)
+    if host.glibc is None or _numbers(host.glibc) < GLIBC_NEEDED:
+        fix = "use a distribution with glibc 2.28 or newer (Debian 10, Ubuntu 20.04, RHEL 8)"
+        return Finding("error", name, "system", f"{message}: too old for torch", fix)
+    return Finding("ok", name, "system", message)
+
+
+def _python(name: str, host: HostFacts) -> Finding:
+    if host.pythons:
+        versions = ", ".join(python.version for python in host.pythons)
+        return Finding("ok", name, "python", f"Python {versions}")
+    return Finding(
+        "warning",
+        name,
+        "python",
+        "no Python 3.11 or newer that can make environments: one is sent, where it can be had",
+    )
+
+
+def _disk(name: str, host: HostFacts) -> Finding:
+    free = f"{host.disk_free_bytes / 1e9:.1f} GB free in {host.home}"
+    installed = any(key.startswith("env/") for key in host.ready)
+    if host.disk_free_bytes < DISK_NEEDED_BYTES and not installed:
+        needed = f"{DISK_NEEDED_BYTES / 1e9:.0f} GB"
+        return Finding("error", name, "disk", f"{free}: it takes {needed}", "make room there")
+    if host.disk_free_bytes < (DISK_NEEDED_BYTES if installed else DISK_GOOD_BYTES):
+        return Finding("warning", name, "disk", f"{free}: room for small models only")
+    return Finding("ok", name, "disk", free)
+
+
+def _shm(name: str, host: HostFacts) -> Finding | None:
+    if host.shm_free_bytes is None or host.shm_free_bytes >= SHM_NEEDED_BYTES:
+        return None
+    return Finding(
+        "error",
+        name,
+        "shm",
+        f"{host.shm_free_bytes / 2**20:.0f} MiB free in /dev/shm, Ray needs 128",
+        fix="remove what lies in /dev/shm, or enlarge it: mount -o remount,size=1G /dev/shm",
+    )
+
+
+def _clock(name: str, host: HostFacts) -> Finding:
+    offset = host.clock_offset_seconds
+    words = f"its clock is {abs(offset):.1f} s {'ahead of' if offset > 0 else 'behind'} ours"
+    fix = "set it: timedatectl set-ntp true"
+    if abs(offset) > CLOCK_ERROR_SECONDS:
+        return Finding("error", name, "clock", f"{words}: downloads and logs go wrong", fix)
+    if abs(offset) > CLOCK_WARNING_SECONDS:
+        return Finding("warning", name, "clock", words, fix)
+    return Finding("ok", name, "clock", "its clock is right")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))

@@ -1,0 +1,213 @@
+"""Runs the operations of all hosts, each at its own pace."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from launcher.errors import CommandFailed, DiskFull, HostError
+from launcher.provision.host_lock import host_lock, unlock
+from launcher.provision.lock import Wheel
+from launcher.provision.plan import ROOT, HostPlan, Operation, Run, Send, Write
+from launcher.provision.platform import Target
+from launcher.provision.wheels import Gathered, gather, unpacked_bytes
+from launcher.transport.connection import Connection
+from launcher.transport.together import all_of, in_parallel
+
+FILES_AT_ONCE = 3  # per host: small wheels would else wait for each other's round trips
+PYTHON_UNPACKED = 4.0  # times its archive's bytes: 4.0 for the 30 MB of CPython 3.12's
+SPARE_BYTES = 100_000_000  # logs, the code, Ray's start
+FULL = re.compile("No space left on device|Disk quota exceeded")
+
+Progress = Callable[[str, str, int, int], None]  # host, what, bytes sent, bytes to send
+
+
+@dataclass
+class Applied:
+    """What was done on one host: seconds by stage (python, push, install, code), bytes sent."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    sent_bytes: int = 0
+
+
+def apply(
+    connections: Mapping[str, Connection],
+    plans: Mapping[str, HostPlan],
+    *,
+    progress: Progress = lambda host, what, done, total: None,
+) -> dict[str, Applied]:
+    """Run every plan, hosts beside each other; one that fails does not keep others from finishing.
+
+    Wheels must have been gathered. Raises HostError, or HostsFailed for several.
+    """
+    busy = {name: plan for name, plan in plans.items() if plan.operations}
+    try:
+        answers, errors = in_parallel(
+            busy, lambda plan: _apply_one(connections[plan.host], plan, progress)
+        )
+    except BaseException:  # Ctrl-C: the threads are left behind, their locks must not be
+        for name in busy:
+            unlock(connections[name])
+        raise
+    if errors:
+        raise all_of(errors)
+    return {name: answers.get(name, Applied()) for name in plans}
+
+
+def gather_all(
+    plans: Mapping[str, HostPlan],
+    *,
+    progress: Gathered = lambda name, done, of: None,
+) -> int:
+    """Fetch the wheels that the plans send. Returns the bytes fetched. Raises LaunchError."""
+    fetched = 0
+    targets: dict[Target, dict[Wheel, None]] = {}
+    for plan in plans.values():
+        if any(operation.stage == "push" for operation in plan.operations):
+            wheels = targets.setdefault(plan.need.lock.target, {})
+            wheels.update(dict.fromkeys(plan.need.pushed))
+    for target, wheels in targets.items():
+        fetched += gather(wheels, target, progress=progress)
+    return fetched
+
+
+def needed_bytes(operations: Sequence[Operation]) -> int:
+    """Room that they take on the host's disk, at most: files sent and what they unpack to."""
+    total = 0
+    for send in operations:
+        if isinstance(send, Send):
+            size = send.local.stat().st_size
+            total += size
+            if send.stage == "push":
+                total += unpacked_bytes(send.local)
+            elif send.stage == "python":
+                total += int(size * PYTHON_UNPACKED)
+    return total
+
+
+def _apply_one(connection: Connection, plan: HostPlan, progress: Progress) -> Applied:
+    applied = Applied()
+
+    def waiting() -> None:
+        progress(plan.host, "another client is installing: waiting for it", 0, 0)
+
+    with host_lock(connection, waiting=waiting):
+        operations = _still_needed(connection, plan.operations)
+        try:
+            _require_room(plan, operations)
+            for stage, some in groupby(operations, key=lambda operation: operation.stage):
+                begun = time.monotonic()
+                _apply_stage(connection, list(some), progress, applied)
+                applied.seconds[stage] = time.monotonic() - begun
+        except DiskFull:
+            _clean(connection, operations)
+            raise
+    return applied
+
+
+def _still_needed(connection: Connection, operations: Sequence[Operation]) -> list[Operation]:
+    """Another client may have done it since the facts were gathered."""
+    targets = dict.fromkeys(operation.target for operation in operations)
+    tests = "".join(f"[ ! -e {ROOT}/{target}/ready ] || echo {target}\n" for target in targets)
+    ready = connection.check(tests, step="what is ready").split()
+    return [operation for operation in operations if operation.target not in ready]
+
+
+def _require_room(plan: HostPlan, operations: Sequence[Operation]) -> None:
+    needed = needed_bytes(operations) + SPARE_BYTES
+    if needed > plan.free_bytes:
+        raise _disk_full(plan.host, f"{_mb(needed)} needed, {_mb(plan.free_bytes)} free")
+
+
+def _apply_stage(
+    connection: Connection, operations: list[Operation], progress: Progress, applied: Applied
+) -> None:
+    """In order, except that files which follow each other go beside each other."""
+    total = sum(op.local.stat().st_size for op in operations if isinstance(op, Send))
+    sent = _Sent(connection.name, total, progress)
+    for is_send, some in groupby(operations, key=lambda op: isinstance(op, Send)):
+        if is_send:
+            largest_first = sorted(
+                (op for op in some if isinstance(op, Send)), key=lambda op: -op.local.stat().st_size
+            )
+            _send_all(connection, largest_first, sent)
+            continue
+        for operation in some:
+            progress(connection.name, operation.what, sent.bytes, total)
+            if isinstance(operation, Write):
+                connection.write(operation.path, operation.text.encode())
+            elif isinstance(operation, Run):
+                _run(connection, operation)
+    applied.sent_bytes += sent.bytes
+
+
+class _Sent:
+    """Bytes of one host, of several files at once."""
+
+    def __init__(self, host: str, total: int, progress: Progress) -> None:
+        self.host, self.total, self.progress = host, total, progress
+        self.files: dict[str, int] = {}
+        self.lock = threading.Lock()
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.files.values())
+
+    def add(self, send: Send, done: int) -> None:
+        with self.lock:
+            self.files[send.path] = done
+            self.progress(self.host, f"sending {send.what}", self.bytes, self.total)
+
+
+def _send_all(connection: Connection, sends: list[Send], sent: _Sent) -> None:
+    def one(send: Send) -> None:
+        connection.send(
+            send.local, send.path, sha256=send.sha256, on_bytes=lambda done: sent.add(send, done)
+        )
+
+    pool = ThreadPoolExecutor(FILES_AT_ONCE)
+    try:
+        for future in [pool.submit(one, send) for send in sends]:
+            future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _run(connection: Connection, operation: Run) -> None:
+    done = connection.run(operation.command, step=operation.what, timeout=operation.seconds)
+    if done.status == 0:
+        return
+    said = done.stderr.strip() or done.stdout.strip()
+    if FULL.search(said):
+        raise _disk_full(connection.name, f"while trying to {operation.what}")
+    raise CommandFailed(
+        connection.name,
+        f"could not {operation.what} (exit status {done.status}): {said[-1000:]}",
+        fix=f"ssh to it and look; what was begun is in ~/{ROOT}/{operation.target}",
+    )
+
+
+def _clean(connection: Connection, operations: Sequence[Operation]) -> None:
+    """Leave no full disk behind: what was sent for targets that did not get ready."""
+    paths = [f"{ROOT}/{target}" for target in dict.fromkeys(op.target for op in operations)]
+    tests = "".join(f"[ -e {path}/ready ] || rm -rf {path} {path}.*\n" for path in paths)
+    with contextlib.suppress(HostError):
+        connection.run(f"{tests}rm -rf {ROOT}/wheels", step="clean up")
+
+
+def _disk_full(host: str, message: str) -> DiskFull:
+    return DiskFull(
+        host,
+        f"no room in its home folder: {message}",
+        fix=f"free space on {host}, or put its ~/{ROOT} on a larger disk (a symbolic link will do)",
+    )
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"

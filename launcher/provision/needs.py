@@ -1,0 +1,211 @@
+"""What every host of a cluster needs, decided on the client: Python, lock, code, the way there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from launcher.config.paths import launch_home
+from launcher.errors import LaunchError
+from launcher.provision.code import pack_code
+from launcher.provision.lock import Lock, key_of, request_key, resolve
+from launcher.provision.plan import ROOT, Need, has_environment
+from launcher.provision.platform import Target, require_platform
+from launcher.provision.python import choose_pythons
+from launcher.provision.requirements import (
+    TORCH_INDEX,
+    host_requirements,
+    index_options,
+    named_indexes,
+    pip_fingerprint,
+)
+from launcher.transport.connection import Connection
+from launcher.transport.together import all_of, in_parallel
+
+if TYPE_CHECKING:
+    from launcher.config.cluster import Environment, Node
+    from launcher.hosts.facts import HostFacts
+
+BUILDS = {"cpu": "", "cuda": "cu", "rocm": "rocm"}  # how a fitting torch's local version begins
+REACH_SECONDS = 3
+# With no Python on the host nothing is known: it is sent what it needs.
+REACH = """\
+import socket, sys
+for place in sys.argv[1:]:
+    host, port = place.rsplit(":", 1)
+    socket.create_connection((host, int(port)), SECONDS).close()
+print("reached")
+"""
+
+
+def find_needs(
+    nodes: Sequence[Node],
+    environment: Environment,
+    facts: Mapping[str, HostFacts],
+    connections: Mapping[str, Connection],
+    *,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Need]:
+    """Node's name -> what it needs, in the order of `nodes`.
+
+    Locks are kept under LAUNCH_HOME/locks: the second time nothing is asked of an index. Hosts
+    that lack their environment are asked whether they reach the index themselves.
+    Raises LaunchError, HostError, HostsFailed.
+    """
+    for node in nodes:
+        require_platform(node.name, facts[node.name])
+    pythons = choose_pythons(environment.python, {node.name: facts[node.name] for node in nodes})
+    targets = {
+        node.name: Target(facts[node.name].architecture, pythons[node.name].minor, node.accelerator)
+        for node in nodes
+    }
+    locks: dict[Target, Lock] = {}
+    for target in sorted(set(targets.values()), key=str):
+        hosts = [name for name in targets if targets[name] == target]
+        first = next(iter(locks.values()), None)
+        locks[target] = find_lock(target, environment, hosts, facts, connections, first, say)
+    code = pack_code()
+    needs = {n.name: Need(pythons[n.name], locks[targets[n.name]], code) for n in nodes}
+    return choose_push(environment.push, needs, facts, connections)
+
+
+def find_lock(
+    target: Target,
+    environment: Environment,
+    hosts: Sequence[str],
+    facts: Mapping[str, HostFacts],
+    connections: Mapping[str, Connection],
+    agree_with: Lock | None,
+    say: Callable[[str], None],
+) -> Lock:
+    """From LAUNCH_HOME; else the one that all these hosts have installed already; else resolved.
+
+    The second is for a client that never made one: its index may have newer versions by now, and
+    that is no reason to install everything again.
+    """
+    requirements = host_requirements(target)
+    request = request_key(target, requirements, named_indexes(environment))
+    agreed = agree_with.key if agree_with else ""
+    folder = launch_home() / "locks"
+    path = folder / f"{request}-{key_of([pip_fingerprint(), agreed])}.json"
+    if path.exists():
+        return Lock.from_json(path.read_text(encoding="utf-8"))
+    lock = None
+    if not list(folder.glob(f"{request}-*.json")):
+        lock = _installed(request, hosts, facts, connections)
+    if lock is None:
+        say(f"choosing packages for {target}")
+        options = index_options(environment, target)
+        lock = resolve(
+            target, requirements, options, request=request, hosts=hosts, agree_with=agree_with
+        )
+        require_accelerator(lock, hosts)
+    _keep(lock, path)
+    return lock
+
+
+def require_accelerator(lock: Lock, hosts: Sequence[str]) -> None:
+    """Raises LaunchError where this client's index has another build of torch than they need.
+
+    A build says so in its local version; PyPI's own, without one, is for CUDA (on x86_64).
+    """
+    version, accelerator = lock.wheel("torch").version, lock.target.accelerator
+    build = version.partition("+")[2] or ("cpu" if lock.target.architecture == "aarch64" else "cu")
+    if not build.startswith(BUILDS[accelerator]):
+        raise LaunchError(
+            f"{', '.join(hosts)}: accelerator is {accelerator}, but the torch {version} that pip "
+            "finds here is another build",
+            fix=f"set environment.extra_index_url to {TORCH_INDEX[accelerator]} (or to where such "
+            "a build is)",
+        )
+
+
+def _installed(
+    request: str,
+    hosts: Sequence[str],
+    facts: Mapping[str, HostFacts],
+    connections: Mapping[str, Connection],
+) -> Lock | None:
+    ready = [{key for key in facts[host].ready if key.startswith("env/")} for host in hosts]
+    for key in sorted(set.intersection(*ready)):
+        try:
+            lock = Lock.from_json(connections[hosts[0]].read(f"{ROOT}/{key}/lock.json").decode())
+        except FileNotFoundError:
+            continue
+        if lock.request == request:
+            return lock
+    return None
+
+
+def _keep(lock: Lock, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(lock.to_json(), encoding="utf-8")
+    partial.replace(path)
+
+
+def choose_push(
+    push: str,
+    needs: dict[str, Need],
+    facts: Mapping[str, HostFacts],
+    connections: Mapping[str, Connection],
+) -> dict[str, Need]:
+    if push == "never":
+        _refuse_local(needs)
+    if push == "always":
+        return needs
+    lacking = {
+        name: connections[name]
+        for name, need in needs.items()
+        if not has_environment(facts[name], need)
+    }
+    reached = {name: True for name in lacking}
+    if push == "auto":
+        reached, errors = in_parallel(
+            lacking,
+            lambda connection: reaches(
+                connection, facts[connection.name], places(needs[connection.name].lock)
+            ),
+        )
+        if errors:
+            raise all_of(errors)
+    return {
+        name: Need(need.python, need.lock, need.code, push=not reached.get(name, False))
+        for name, need in needs.items()
+    }
+
+
+def _refuse_local(needs: Mapping[str, Need]) -> None:
+    for name, need in needs.items():
+        local = [wheel.filename for wheel in need.lock.wheels if wheel.local_path]
+        if local:
+            raise LaunchError(
+                f"environment.push is never, but {name} cannot download {local[0]}: it is in a "
+                "folder of this machine",
+                fix="set environment.push to auto",
+            )
+
+
+def places(lock: Lock) -> list[str]:
+    """host:port of every server that its wheels come from."""
+    found = set()
+    for wheel in lock.wheels:
+        url = urlsplit(wheel.url)
+        if url.scheme in ("http", "https"):
+            found.add(f"{url.hostname}:{url.port or (443 if url.scheme == 'https' else 80)}")
+    return sorted(found)
+
+
+def reaches(connection: Connection, facts: HostFacts, servers: Sequence[str]) -> bool:
+    """Whether the host can connect to all of them, each within 3 s."""
+    if not facts.pythons or not servers:
+        return False
+    script = REACH.replace("SECONDS", str(REACH_SECONDS))
+    done = connection.run(
+        f"{facts.pythons[0].path} -I - {' '.join(servers)} 2>/dev/null",
+        step="does it reach the package index",
+        stdin=script.encode(),
+    )
+    return done.stdout.strip() == "reached"

@@ -1,0 +1,108 @@
+"""What this launcher put on a host for a cluster, and taking exactly that away again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass, field
+
+from launcher.provision.host_lock import FILE, host_lock
+from launcher.provision.plan import ROOT
+from launcher.transport.connection import Connection
+
+SHARED = ("env", "python", "code")  # folders of folders: cluster.json says which of them it uses
+WHOLE = ("data", "text", "wheels")  # of all clusters of the host together
+OWN = ("clusters", "ray")  # a folder for each cluster
+LIST_SECONDS = 120.0
+REMOVE_SECONDS = 600.0
+MARK = "--launch-cluster--"
+
+# du counts in KiB what the disk gives up; glob patterns that match nothing fall out by -e.
+LIST = f"""\
+cd {ROOT} 2>/dev/null || exit 0
+for path in {" ".join(f"{name}/*" for name in (*SHARED, *OWN))} {" ".join(WHOLE)}; do
+  [ ! -e "$path" ] || du -sk "$path"
+done
+for file in clusters/*/cluster.json; do
+  [ ! -e "$file" ] || {{ echo "{MARK} $file"; cat "$file"; echo; }}
+done"""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What lies under ~/.launch: path there -> bytes on disk; cluster -> its cluster.json."""
+
+    paths: dict[str, int] = field(default_factory=dict)
+    clusters: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Removed:
+    """path: under ~/.launch."""
+
+    path: str
+    bytes: int
+
+
+def list_installed(connection: Connection) -> Installed:
+    return parse_installed(connection.check(LIST, step="list ~/.launch", timeout=LIST_SECONDS))
+
+
+def parse_installed(output: str) -> Installed:
+    listing, *files = output.split(f"{MARK} ")
+    paths = {}
+    for line in listing.splitlines():
+        kilobytes, _, path = line.partition("\t")
+        paths[path] = int(kilobytes) * 1024
+    clusters = {}
+    for file in files:
+        path, _, text = file.partition("\n")
+        clusters[path.split("/")[1]] = json.loads(text)
+    return Installed(paths, clusters)
+
+
+def plan_purge(cluster: str, installed: Installed) -> list[Removed]:
+    """The cluster's own folders, and of what is shared all that no other cluster uses.
+
+    data and text are known by content, not by cluster: they go with the last cluster.
+    """
+    others = {name: record for name, record in installed.clusters.items() if name != cluster}
+    used = {f"{kind}/{record.get(kind)}" for record in others.values() for kind in SHARED}
+    removed = []
+    for path, size in installed.paths.items():
+        kind, _, name = path.partition("/")
+        if kind in OWN:
+            goes = name == cluster
+        elif kind in WHOLE:
+            goes = not others
+        else:  # beside env/KEY there may be KEY.txt, KEY.flock of an install that was cut off
+            goes = not any(path == key or path.startswith(f"{key}.") for key in used)
+        if goes:
+            removed.append(Removed(path, size))
+    return removed
+
+
+def purge_command(removed: list[Removed]) -> str:
+    """Removes these, then the folders that are empty by then, ~/.launch itself too."""
+    paths = " ".join(shlex.quote(item.path) for item in removed)
+    folders = " ".join((*SHARED, *OWN))
+    return (
+        f"cd {ROOT} 2>/dev/null || exit 0\n"
+        f"rm -rf {paths} || exit 1\n"
+        f"rmdir {folders} 2>/dev/null\n"
+        '[ -z "$(ls -A | grep -vx provision.lock)" ] || exit 0\n'
+        f"rm -f ~/{FILE}; cd; rmdir {ROOT} 2>/dev/null || true"  # a symbolic link stays
+    )
+
+
+def purge(connection: Connection, cluster: str) -> list[Removed]:
+    """Remove what `plan_purge` says and return it; the cluster's processes must have ended.
+
+    Raises HostError.
+    """
+    if not list_installed(connection).paths:
+        return []
+    with host_lock(connection):
+        removed = plan_purge(cluster, list_installed(connection))
+        connection.check(purge_command(removed), step="remove", timeout=REMOVE_SECONDS)
+    return removed

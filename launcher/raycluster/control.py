@@ -1,0 +1,204 @@
+"""Starting, watching and stopping the supervisors of a cluster's hosts, from the client."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shlex
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from launcher.errors import CommandFailed, HostError, HostTimeout
+from launcher.raycluster.spec import ClusterSpec
+from launcher.transport.connection import Connection
+from launcher.transport.together import on_all
+
+UP_SECONDS = 120.0  # a slow disk reads a gigabyte of torch and Ray for the first time
+DOWN_SECONDS = 30.0
+GRACE_SECONDS = 5.0  # until a supervisor that is to be seen must be there
+MAX_STARTS = 3
+POLL_SECONDS = 0.2
+
+# Prints state.json, or {}; and whether the supervisor that wrote it is alive. Plain sh: it has to
+# work where nothing is installed yet.
+STATE = """\
+cd .launch/clusters/{cluster} 2>/dev/null || {{ echo '{{}}'; echo dead; exit 0; }}
+cat state.json 2>/dev/null || echo '{{}}'
+pid=$(sed -n 's/.*"pid": \\([0-9]*\\).*/\\1/p' state.json 2>/dev/null)
+if [ -n "$pid" ] && tr '\\0' ' ' < /proc/$pid/cmdline 2>/dev/null | grep -q raycluster.supervisor
+then echo alive; else echo dead; fi
+"""
+
+
+@dataclass(frozen=True)
+class HostState:
+    """`status`: up, starting, restarting, or down. `code` and `env`: what it runs from."""
+
+    status: str
+    pid: int | None = None
+    starts: int = 0
+    code: str | None = None
+    env: str | None = None
+
+    @property
+    def is_running(self) -> bool:
+        return self.status != "down"
+
+
+def host_states(connections: Mapping[str, Connection], cluster: str) -> dict[str, HostState]:
+    """By node. One command per host, all at once."""
+    return on_all(connections, lambda connection: host_state(connection, cluster))
+
+
+def start(
+    connections: Mapping[str, Connection],
+    specs: Mapping[str, ClusterSpec],
+    on_status: Callable[[str, str], None] = lambda node, status: None,
+) -> None:
+    """Start the supervisors that are not running, and wait until Ray is up on every host.
+
+    specs: what each node is to know, the head's first. on_status(node, status) follows it.
+    Raises HostError or HostsFailed; what was started is then stopped, so that no half of a cluster
+    stays behind.
+    """
+    first = next(iter(specs.values()))
+    cluster, head = first.cluster, connections[first.head.name]
+    token = _running_token(head, cluster) or secrets.token_hex(32).encode()
+    started: dict[str, Connection] = {}
+
+    def one(connection: Connection) -> None:
+        if not host_state(connection, cluster).is_running:
+            spec, folder = specs[connection.name], f".launch/clusters/{cluster}"
+            connection.write(f"{folder}/token", token, mode=0o600)
+            connection.write(f"{folder}/cluster.json", spec.to_json())
+            connection.run(f"rm -f {folder}/state.json", step="start Ray's supervisor")
+            started[connection.name] = connection
+            connection.check(start_command(spec), step="start Ray's supervisor")
+
+    try:
+        on_all(connections, one)
+        on_all(connections, lambda connection: _wait_until_up(connection, cluster, on_status))
+    except BaseException:
+        stop(started, cluster)
+        raise
+
+
+def start_command(spec: ClusterSpec) -> str:
+    """In a session of its own: nothing of it hangs on this login."""
+    folder = f"~/.launch/clusters/{spec.cluster}"
+    run = python_command(spec, "launcher.raycluster.supervisor", folder)
+    run = f"exec {run} >> {folder}/supervisor.log 2>&1 < /dev/null"
+    return f"mkdir -p {folder}/runs; setsid sh -c {shlex.quote(run)} > /dev/null 2>&1 &"
+
+
+def stop(connections: Mapping[str, Connection], cluster: str) -> dict[str, bool]:
+    """End the supervisors and with them every process of the cluster. By node: was one running?"""
+
+    def one(connection: Connection) -> bool:
+        state = host_state(connection, cluster)
+        if not state.is_running:
+            return False
+        connection.check(
+            f"kill {state.pid}; for i in $(seq {int(DOWN_SECONDS * 10)}); do "
+            f"kill -0 {state.pid} 2>/dev/null || exit 0; sleep 0.1; done; "
+            f"echo 'the supervisor does not end' >&2; exit 1",
+            step="stop Ray",
+            timeout=DOWN_SECONDS + 10,
+        )
+        return True
+
+    return on_all(connections, one)
+
+
+def python_command(spec: ClusterSpec, module: str, *arguments: str) -> str:
+    """A shell command that runs one of our modules in the cluster's environment on a host.
+
+    Arguments reach it as they are, but for a leading ~/, which is the home folder there.
+    """
+    words = " ".join(
+        f'"$HOME"/{shlex.quote(word[2:])}' if word.startswith("~/") else shlex.quote(word)
+        for word in arguments
+    )
+    return (
+        f'env LAUNCH_HOME="$HOME/.launch" PYTHONPATH="$HOME/.launch/code/{spec.code}" '
+        f'"$HOME/.launch/env/{spec.env}/bin/python" -P -m {module} {words}'
+    )
+
+
+def read_spec(head: Connection, cluster: str) -> ClusterSpec | None:
+    """What the head was brought up with last; None where it never was."""
+    try:
+        content = head.read(f".launch/clusters/{cluster}/cluster.json")
+        return ClusterSpec.from_json(content)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def ask_head(head: Connection, spec: ClusterSpec, module: str, *arguments: str) -> Any:
+    """The JSON that a module of ours prints on the head. Raises CommandFailed with what it says."""
+    command = python_command(spec, module, *arguments)
+    output = head.check(command, step=f"{module.rpartition('.')[2]} {arguments[0]}", timeout=60)
+    return json.loads(output)
+
+
+def _running_token(head: Connection, cluster: str) -> bytes | None:
+    """What a head that is up runs with, for hosts that join it later."""
+    if not host_state(head, cluster).is_running:
+        return None
+    return head.read(f".launch/clusters/{cluster}/token")
+
+
+def host_state(connection: Connection, cluster: str) -> HostState:
+    output = connection.check(STATE.format(cluster=cluster), step="ask Ray's supervisor")
+    text, _, alive = output.strip().rpartition("\n")
+    try:
+        state = json.loads(text or "{}")
+    except ValueError:
+        state = {}
+    if alive != "alive":
+        return HostState("down")
+    known = {key: state.get(key) for key in ("pid", "code", "env")}
+    return HostState(status=state["status"], starts=state["starts"], **known)
+
+
+def _wait_until_up(
+    connection: Connection, cluster: str, on_status: Callable[[str, str], None]
+) -> None:
+    """By reading its state.json: a process per look would slow a one-core host down."""
+    began, shown = time.monotonic(), ""
+    while shown != "up":
+        status, starts = _written_state(connection, cluster)
+        seconds = time.monotonic() - began
+        gone = seconds > GRACE_SECONDS and not host_state(connection, cluster).is_running
+        if gone or starts > MAX_STARTS or seconds > UP_SECONDS:
+            raise _why_down(connection, cluster)
+        if status != shown:
+            on_status(connection.name, status)
+            shown = status
+        time.sleep(POLL_SECONDS)
+
+
+def _written_state(connection: Connection, cluster: str) -> tuple[str, int]:
+    """Status and number of starts, as the supervisor wrote them last."""
+    try:
+        state = json.loads(connection.read(f".launch/clusters/{cluster}/state.json"))
+    except (FileNotFoundError, ValueError):
+        return "starting", 0
+    return state["status"], state["starts"]
+
+
+def _why_down(connection: Connection, cluster: str) -> HostError:
+    log = f".launch/clusters/{cluster}/supervisor.log"
+    try:
+        last = connection.read(log).decode(errors="replace").strip().splitlines()[-6:]
+    except FileNotFoundError:
+        last = []
+    said = "\n".join(f"  {line}" for line in last)
+    kind = CommandFailed if said else HostTimeout
+    return kind(
+        connection.name,
+        f"Ray did not come up\n{said}".rstrip(),
+        fix=f"read ~/{log} on {connection.name}",
+    )

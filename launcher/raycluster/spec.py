@@ -1,0 +1,88 @@
+"""What a host has to know about its cluster: cluster.json, written by `launch cluster up`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.raycluster.ports import Ports, cluster_ports
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One host. `address` is its own in the cluster's network, `slots` how many ranks it takes."""
+
+    name: str
+    address: str
+    interface: str
+    cpus: int
+    slots: int
+    pool: str
+
+
+@dataclass(frozen=True)
+class ClusterSpec:
+    """The whole cluster as `node` sees it. `nodes`: the head first, then the file's order.
+
+    `env`, `code` and `python` are the keys of the folders under ~/.launch that it runs from.
+    """
+
+    cluster: str
+    node: str
+    nodes: tuple[NodeSpec, ...]
+    env: str
+    code: str
+    python: str | None
+    profile: str
+    idle_minutes: float
+
+    @property
+    def ports(self) -> Ports:
+        return cluster_ports(self.cluster)
+
+    @property
+    def head(self) -> NodeSpec:
+        return self.nodes[0]
+
+    @property
+    def here(self) -> NodeSpec:
+        return next(node for node in self.nodes if node.name == self.node)
+
+    @property
+    def is_head(self) -> bool:
+        return self.node == self.head.name
+
+    def in_pool(self, pool: str | None) -> tuple[NodeSpec, ...]:
+        """All nodes without a pool."""
+        return tuple(node for node in self.nodes if pool in (None, node.pool))
+
+    def to_json(self) -> bytes:
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, content: bytes) -> ClusterSpec:
+        """Raises ValueError, KeyError or TypeError where it is not of this format."""
+        fields: dict[str, Any] = json.loads(content)
+        if fields.pop("format") != FORMAT:
+            raise ValueError("another format")
+        nodes = tuple(NodeSpec(**node) for node in fields.pop("nodes"))
+        return cls(**fields, nodes=nodes)
+
+
+def cluster_folder(home: Path, cluster: str) -> Path:
+    """The folder of a cluster under a LAUNCH_HOME, the client's or a host's."""
+    return home / "clusters" / cluster
+
+
+def read_state(folder: Path) -> Mapping[str, Any]:
+    """What the supervisor last wrote about its host; empty where there is nothing."""
+    try:
+        state: dict[str, Any] = json.loads((folder / "state.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return state

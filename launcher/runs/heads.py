@@ -1,0 +1,46 @@
+"""The way from a cluster's name to its runs: its file, its head, what the head says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from launcher.config.cluster import LoadedCluster, load_cluster, require_addresses
+from launcher.errors import InputError
+from launcher.raycluster.control import read_spec
+from launcher.runs.remote import ClusterRuns
+from launcher.transport.connection import Connection
+from launcher.transport.together import connect_all
+
+
+@contextmanager
+def open_cluster_runs(cluster: str) -> Iterator[ClusterRuns]:
+    """Connected to the head while the block lasts.
+
+    Raises NotFound or ConfigError for the cluster's file, HostError for its head, InputError where
+    the cluster was never up.
+    """
+    loaded = load_cluster(cluster)
+    head = connect_head(loaded)
+    name = loaded.cluster.name
+    try:
+        spec = read_spec(head, name)
+        if spec is None:
+            raise InputError(
+                f"cluster {name} has no runs: it was never brought up",
+                fix=f"launch recipe d4 --cluster {name}",
+            )
+        runs = ClusterRuns(spec, head, lambda: connect_head(loaded))
+    except BaseException:
+        head.close()
+        raise
+    try:
+        yield runs
+    finally:
+        runs.head.close()
+
+
+def connect_head(loaded: LoadedCluster) -> Connection:
+    node = loaded.cluster.head_node
+    require_addresses(loaded, [node])
+    return connect_all(loaded, [node])[node.name]

@@ -1,0 +1,58 @@
+"""The files of a cluster's run, brought to this machine as they grow.
+
+The head's folder is the record; the mirror has the same files but for checkpoints. What is
+appended there is appended here, from the byte on that this machine has: after any break, from any
+number of clients, nothing is missed and nothing comes twice.
+"""
+
+from __future__ import annotations
+
+from launcher.runs.folder import RunFolder
+from launcher.runs.lock import hold
+from launcher.transport.connection import Connection
+
+APPENDED = ("events.jsonl", "metrics.jsonl", "log.txt")
+REPLACED = ("run.json", "stop", "failure.json", "summary.json")
+
+
+class Mirror:
+    """`folder` here, `path` on the head."""
+
+    def __init__(self, folder: RunFolder, path: str) -> None:
+        self.folder = folder
+        self._path = path
+
+    def update(self, head: Connection) -> bool:
+        """Bring what is new; True where anything was. The summary comes last: what it sums up is
+        here then."""
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        with hold(self.folder.path / "mirror.lock"):  # two clients of one user
+            grown = [self._append(head, name) for name in APPENDED]
+            changed = [self._replace(head, name) for name in REPLACED]
+        return any(grown + changed)
+
+    def _append(self, head: Connection, name: str) -> bool:
+        local = self.folder.path / name
+        offset = local.stat().st_size if local.exists() else 0
+        try:
+            data = head.read(f"{self._path}/{name}", offset)
+        except FileNotFoundError:
+            return False
+        if data:
+            with local.open("ab") as file:
+                file.write(data)
+        return bool(data)
+
+    def _replace(self, head: Connection, name: str) -> bool:
+        local = self.folder.path / name
+        before = local.read_bytes() if local.exists() else None
+        try:
+            data = head.read(f"{self._path}/{name}")
+        except FileNotFoundError:
+            local.unlink(missing_ok=True)
+            return before is not None
+        if data != before:
+            partial = local.with_name(f".{name}.partial")
+            partial.write_bytes(data)
+            partial.replace(local)
+        return data != before

@@ -1,0 +1,184 @@
+"""The runs of a cluster, through a connection to its head."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from launcher.config.paths import launch_home
+from launcher.errors import (
+    ConnectionLost,
+    HostTimeout,
+    InputError,
+    NotFound,
+    RunBusy,
+    RunFailed,
+    Unreachable,
+)
+from launcher.raycluster.control import ask_head
+from launcher.raycluster.spec import ClusterSpec
+from launcher.runs.folder import RUN_NAME, RunFolder, first_free, invalid_name
+from launcher.runs.mirror import Mirror
+from launcher.transport.connection import Connection
+
+JOBS = "launcher.raycluster.jobs"
+QUIET_SECONDS = 5.0  # without a new line: is the driver alive?
+PAUSES = (0.5, 1.0, 2.0, 4.0)  # between attempts to reach the head again, then the last one
+
+
+class ClusterRuns:
+    """Of one cluster. `connect` makes a connection to its head, now and after a break."""
+
+    def __init__(
+        self, spec: ClusterSpec, head: Connection, connect: Callable[[], Connection]
+    ) -> None:
+        self.spec = spec
+        self.head = head
+        self._connect = connect
+        self._root = f".launch/clusters/{spec.cluster}/runs"
+
+    def reconnect(self) -> None:
+        """Raises Unreachable and the like."""
+        self.head.close()
+        self.head = self._connect()
+
+    def names(self) -> list[str]:
+        """Every run on the head."""
+        listed = self.head.run(f"ls -tr {self._root}/*/run.json", step="list the runs").stdout
+        return [line.split("/")[-2] for line in listed.splitlines()]
+
+    def running(self) -> list[str]:
+        """Names of the runs whose drivers are at work."""
+        cluster = f"~/.launch/clusters/{self.spec.cluster}"
+        names: list[str] = ask_head(self.head, self.spec, JOBS, "running", cluster)
+        return names
+
+    def find(self, name: str) -> RemoteRun:
+        """Raises NotFound with the names there are."""
+        run = RemoteRun(self, name)
+        if RUN_NAME.fullmatch(name) and run.is_there():
+            return run
+        names = ", ".join(self.names()[-8:])
+        raise NotFound(
+            f"no run '{name}' on {self.spec.head.name}, the head of cluster {self.spec.cluster}",
+            fix=f"name one of: {names}" if names else "launch recipe d4 starts one",
+        )
+
+    def create(self, name: str | None, recipe: str, spec: Mapping[str, Any]) -> RemoteRun:
+        """A new run's folder on the head and its mirror here. Without a name: RECIPE-1, ...
+
+        Raises InputError for a name that is taken or cannot be a folder's.
+        """
+        if name is not None and not RUN_NAME.fullmatch(name):
+            raise invalid_name(name)
+        while True:
+            chosen = name or first_free(recipe, self.names())
+            made = self.head.run(
+                f"mkdir -p {self._root} && mkdir {self._root}/{chosen}",
+                step="make the run's folder",
+            )
+            if made.status == 0:
+                break
+            if name is not None:
+                raise InputError(
+                    f"run '{name}' exists already on cluster {self.spec.cluster}",
+                    fix=f"choose another --name, or go on with it: "
+                    f"launch resume {name} --cluster {self.spec.cluster}",
+                )
+        run = RemoteRun(self, chosen)
+        content = json.dumps({**spec, "run": chosen}, indent=1).encode()
+        self.head.write(f"{run.path}/run.json", content)
+        run.mirror.update(self.head)
+        return run
+
+
+class RemoteRun:
+    """One run of a cluster. `folder`: its mirror on this machine."""
+
+    poll_seconds = 0.3
+
+    def __init__(self, runs: ClusterRuns, name: str) -> None:
+        self.runs = runs
+        self.name = name
+        self.cluster = runs.spec.cluster
+        self.path = f".launch/clusters/{runs.spec.cluster}/runs/{name}"
+        self.folder = RunFolder(launch_home() / "clusters" / runs.spec.cluster / "runs" / name)
+        self.mirror = Mirror(self.folder, self.path)
+        self.say: Callable[[str], None] = lambda text: None
+        self._news_at = 0.0
+        self._alive = True
+        self._failures = 0
+
+    def is_there(self) -> bool:
+        try:
+            self.runs.head.read(f"{self.path}/run.json")
+        except FileNotFoundError:
+            return False
+        return True
+
+    def submit(self) -> None:
+        """Start its driver on the head. Raises RunBusy where it is running."""
+        for name in ("stop", "summary.json", "failure.json"):
+            self.runs.head.run(f"rm -f {self.path}/{name}", step="submit the run")
+        answer = self._ask("submit")
+        if not answer["submitted"]:
+            raise RunBusy(
+                f"run '{self.name}' is running",
+                fix=f"launch logs {self.name} -f --cluster {self.runs.spec.cluster}",
+            )
+        if answer["job"] not in ("PENDING", "RUNNING", "SUCCEEDED"):
+            raise RunFailed(f"Ray did not take the job: {answer['message']}")
+        self._alive, self._news_at = True, time.monotonic()
+
+    def update_spec(self, **changes: Any) -> None:
+        """Of run.json on the head."""
+        spec = json.loads(self.runs.head.read(f"{self.path}/run.json")) | changes
+        self.runs.head.write(f"{self.path}/run.json", json.dumps(spec, indent=1).encode())
+
+    def request_stop(self) -> None:
+        """Ask for a checkpoint and an end after the current step."""
+        self.runs.head.write(f"{self.path}/stop", b"")
+
+    def end_now(self) -> None:
+        """Without a checkpoint."""
+        self._ask("stop")
+
+    def is_alive(self) -> bool:
+        """Whether its driver is at work or about to be."""
+        return bool(self._ask("status")["alive"])
+
+    def refresh(self) -> bool:
+        """Outlives breaks of the connection, for as long as they last; `say` tells of them."""
+        try:
+            if self._failures:
+                self.runs.reconnect()
+                self.say(f"connected to {self.runs.head.name} again")
+                self._failures = 0
+            return self.update()
+        except (ConnectionLost, HostTimeout, Unreachable) as error:
+            if not self._failures:
+                self.say(f"{error.message}; the run goes on, trying to reach it again")
+            time.sleep(PAUSES[min(self._failures, len(PAUSES) - 1)])
+            self._failures += 1
+            return True
+
+    def update(self) -> bool:
+        """Bring the mirror up to date once. Raises ConnectionLost and the like."""
+        now = time.monotonic()
+        if now - self._news_at > QUIET_SECONDS:
+            self._alive = self.is_alive()
+            self._news_at = now
+        if self.mirror.update(self.runs.head):
+            self._news_at = now
+        if self.folder.summary() is not None:
+            self._alive = False
+        return self._alive
+
+    def _ask(self, verb: str) -> dict[str, Any]:
+        cluster = f"~/.launch/clusters/{self.runs.spec.cluster}"
+        answer: dict[str, Any] = ask_head(
+            self.runs.head, self.runs.spec, JOBS, verb, cluster, self.name
+        )
+        return answer

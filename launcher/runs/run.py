@@ -1,0 +1,49 @@
+"""A run, wherever its driver is."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from launcher.runs.folder import RunFolder
+
+
+class Run(Protocol):
+    """`folder` is on this machine: the run's own, or its mirror."""
+
+    folder: RunFolder
+    cluster: str
+    poll_seconds: float
+
+    def is_alive(self) -> bool:
+        """Whether its driver is at work."""
+
+    def refresh(self) -> bool:
+        """Bring `folder` up to date. False when the run has ended and all of it is here."""
+
+    def request_stop(self) -> None:
+        """Ask for a checkpoint and an end after the current step."""
+
+
+class LocalRun:
+    """One of this machine."""
+
+    cluster = "local"
+    poll_seconds = 0.1
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def is_alive(self) -> bool:
+        return self.folder.is_locked()
+
+    def refresh(self) -> bool:
+        return self.folder.is_locked()
+
+    def request_stop(self) -> None:
+        self.folder.stop_request.touch()
+
+
+def shown_name(run: Run) -> str:
+    """As commands take it: RUN, or C/RUN."""
+    name = run.folder.name
+    return name if run.cluster == "local" else f"{run.cluster}/{name}"

@@ -1,0 +1,47 @@
+"""The host keys of a cluster: what its hosts show, and what is known of that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from launcher.errors import HostError
+from launcher.transport.dial import hang_up, open_transport
+from launcher.transport.host_keys import HostKey, Verdict, judge, pin
+from launcher.transport.target import Target, target_of
+from launcher.transport.together import in_parallel
+
+if TYPE_CHECKING:
+    from launcher.config.cluster import LoadedCluster, Node
+
+TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class ShownKey:
+    """The key that a host shows to whoever asks."""
+
+    target: Target
+    key: HostKey
+    verdict: Verdict
+
+
+def ask_for_keys(
+    loaded: LoadedCluster, nodes: Sequence[Node]
+) -> tuple[list[ShownKey], list[HostError]]:
+    """Of all that answer, and why the others do not. Nobody is logged in to."""
+
+    def ask(node: Node) -> ShownKey:
+        target = target_of(loaded, node)
+        transport, key = open_transport(target, TIMEOUT_SECONDS)
+        hang_up(transport)
+        return ShownKey(target, key, judge(target, key))
+
+    shown, errors = in_parallel({node.name: node for node in nodes}, ask)
+    return list(shown.values()), errors
+
+
+def pin_keys(loaded: LoadedCluster, keys: Sequence[ShownKey]) -> None:
+    """Into the cluster's known_hosts file."""
+    pin(loaded.known_hosts, [(shown.target.place, shown.key) for shown in keys])

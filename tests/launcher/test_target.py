@@ -1,0 +1,134 @@
+"""What `host:` of a node means: as OpenSSH finds it, Include, Match and aliases among it."""
+
+from __future__ import annotations
+
+import getpass
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.config.cluster import Node
+from launcher.errors import HostError
+from launcher.transport.target import NO_SSH, Target, resolve
+
+CONFIG = """\
+Include {folder}/more/*.conf
+Host gamer
+  HostName 198.18.0.11
+  User steam
+  Port 2201
+  IdentityFile ~/.ssh/id_gamer
+  IdentityFile {folder}/%r-%h
+  HostKeyAlias the-gamer
+  IdentitiesOnly yes
+  IdentityAgent {folder}/agent
+Match host *.lab user root
+  Port 2202
+Host jumping
+  ProxyJump me@gate
+Host tunnelled
+  ProxyCommand nc %h %p
+Host direct
+  ProxyJump none
+Host *
+  IdentityAgent $OTHER_AGENT
+  UserKnownHostsFile {folder}/known {folder}/known2
+  GlobalKnownHostsFile none
+"""
+INCLUDED = "Host pc pc?\n  HostName %h.lab\n  User root\n"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    if shutil.which("ssh") is None:
+        pytest.skip("needs OpenSSH's client")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "pcs.conf").write_text(INCLUDED)
+    (tmp_path / "config").write_text(CONFIG.replace("{folder}", str(tmp_path)))
+    (tmp_path / "key").write_text("a key")
+    monkeypatch.setenv("LAUNCH_SSH_CONFIG", str(tmp_path / "config"))
+    monkeypatch.setenv("OTHER_AGENT", "/run/other")
+    return tmp_path
+
+
+def found(host: str, folder: Path, **keys: Any) -> Target:
+    return resolve(Node(name="one", host=host, **keys), folder / "home.known_hosts")
+
+
+def test_an_alias(folder: Path) -> None:
+    target = found("gamer", folder)
+    assert (target.name, target.address, target.port) == ("one", "198.18.0.11", 2201)
+    assert (target.user, target.place, target.cluster) == ("steam", "the-gamer", "home")
+    keys = (Path.home() / ".ssh" / "id_gamer", folder / "steam-198.18.0.11")
+    assert (target.keys, target.first_key, target.identities_only) == (keys, None, True)
+    assert target.agent == str(folder / "agent")
+    assert target.known_hosts == (folder / "known", folder / "known2")
+    assert (target.pins, target.note) == (folder / "home.known_hosts", None)
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "place", "user"),
+    [
+        ("pc1", {}, "[pc1.lab]:2202", "root"),  # from an included file, then matched
+        ("pc1", {"user": "ada"}, "pc1.lab", "ada"),
+        ("pc1", {"port": 22}, "pc1.lab", "root"),
+        ("198.18.0.99", {}, "198.18.0.99", getpass.getuser()),
+        ("2001:2::7", {"port": 2222}, "[2001:2::7]:2222", getpass.getuser()),
+        ("PC.Example", {}, "pc.example", getpass.getuser()),
+        ("gamer", {"user": "ada", "port": 22}, "the-gamer", "ada"),
+    ],
+)
+def test_the_nodes_own_keys_win(
+    folder: Path, host: str, keys: dict[str, Any], place: str, user: str
+) -> None:
+    target = found(host, folder, **keys)
+    assert (target.place, target.user, target.agent is not None) == (place, user, True)
+
+
+def test_the_nodes_key_comes_first(folder: Path) -> None:
+    target = found("gamer", folder, key=str(folder / "key"))
+    assert target.first_key == folder / "key"
+    assert target.keys[0] == folder / "key"
+    assert len(target.keys) == 3
+
+
+@pytest.mark.parametrize(
+    ("variable", "agent"), [("/run/other", "/run/other"), ("", None)]
+)  # IdentityAgent $OTHER_AGENT
+def test_an_agent_in_a_variable(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, variable: str, agent: str | None
+) -> None:
+    monkeypatch.setenv("OTHER_AGENT", variable)
+    assert found("anything", folder).agent == agent
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "said"),
+    [
+        ("jumping", {}, "one: its ssh configuration has proxyjump me@gate: not supported yet"),
+        ("tunnelled", {}, "one: its ssh configuration has proxycommand nc %h %p: not supported"),
+        ("gamer", {"key": "/none/key"}, "one: its key /none/key is not a file"),
+    ],
+)
+def test_what_is_refused(folder: Path, host: str, keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(HostError) as raised:
+        found(host, folder, **keys)
+    assert raised.value.message.startswith(said)
+    assert found("direct", folder).address == "direct"
+
+
+def test_a_configuration_that_ssh_refuses(folder: Path) -> None:
+    (folder / "config").write_text("Host x\n  Prot 22\n")
+    with pytest.raises(HostError, match=r"refuses its configuration: .*line 2: Bad conf") as raised:
+        found("pc1", folder)
+    assert raised.value.fix == "correct it until this works: ssh pc1"
+
+
+def test_without_an_ssh_program(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    target = found("gamer", folder)
+    assert (target.address, target.port, target.note) == ("gamer", 22, NO_SSH)
+    assert Path.home() / ".ssh" / "id_ed25519" in target.keys
+    assert found("gamer", folder, user="ada", port=23).place == "[gamer]:23"

@@ -68,9 +68,11 @@ class BringUpView:
 
     def _show(self, key: str, description: str, done: int, total: int) -> None:
         with self._lock:
-            if self._said.get(key) != description and not self._console.is_terminal:
-                self.say(description)
-            self._said[key] = description
+            # Without a terminal a line for each kind of work, not for each of 84 packages.
+            kind = " ".join(description.split()[:2])
+            if self._said.get(key) != kind and not self._console.is_terminal:
+                self.say(f"{kind} ..." if done < total else description)
+            self._said[key] = kind
             if key not in self._tasks:
                 self._tasks[key] = self._bar.add_task(description, total=total)
             self._bar.update(self._tasks[key], description=description, completed=done, total=total)

@@ -1,4 +1,4 @@
-"""Where recipe files and this machine's state live."""
+"""Where recipe and cluster files and this machine's state live."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import launcher
 from launcher.errors import NotFound
+
+Kind = Literal["recipe", "cluster"]
 
 SUFFIXES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
-class RecipeFile:
-    """A recipe that its name finds. `origin`: here (./recipes), home (LAUNCH_HOME) or shipped."""
+class ConfigFile:
+    """A file that its name finds. `origin`: here (./recipes), home (LAUNCH_HOME) or shipped."""
 
     name: str
     path: Path
@@ -30,48 +33,57 @@ def launch_home() -> Path:
     return _user_data() / "launch"
 
 
-def shipped_recipes() -> Path:
+def shipped_folder(kind: Kind) -> Path:
     """Inside an installed wheel, else (a checkout, an editable install) at the repository root."""
     package = Path(launcher.__file__).parent
-    installed = package / "shipped" / "recipes"
-    return installed if installed.is_dir() else package.parent / "recipes"
+    installed = package / "shipped" / f"{kind}s"
+    return installed if installed.is_dir() else package.parent / f"{kind}s"
 
 
-def recipe_folders() -> dict[str, Path]:
+def folders(kind: Kind) -> dict[str, Path]:
     """Origin -> folder, in the order in which a name is looked up. They need not exist."""
     return {
-        "here": Path("recipes"),
-        "home": launch_home() / "recipes",
-        "shipped": shipped_recipes(),
+        "here": Path(f"{kind}s"),
+        "home": launch_home() / f"{kind}s",
+        "shipped": shipped_folder(kind),
     }
 
 
-def list_recipes() -> list[RecipeFile]:
-    """Every recipe that a name can reach; the first folder that has a name wins."""
-    found: dict[str, RecipeFile] = {}
-    for origin, folder in recipe_folders().items():
+def own_folder(kind: Kind) -> Path:
+    """Where new files go: ./recipes where that folder exists, else LAUNCH_HOME. It may not exist."""
+    choices = folders(kind)
+    return choices["here"] if choices["here"].is_dir() else choices["home"]
+
+
+def list_files(kind: Kind) -> list[ConfigFile]:
+    """Every file that a name can reach; the first folder that has a name wins."""
+    found: dict[str, ConfigFile] = {}
+    for origin, folder in folders(kind).items():
         for path in sorted(folder.glob("*")):
             if path.suffix in SUFFIXES and path.is_file():
-                found.setdefault(path.stem, RecipeFile(path.stem, path, origin))
+                found.setdefault(path.stem, ConfigFile(path.stem, path, origin))
     return list(found.values())
 
 
-def find_recipe(name_or_path: str) -> Path:
-    """The file of a recipe, by name or (with a separator or a YAML suffix) by path.
+def find_file(kind: Kind, name_or_path: str) -> Path:
+    """A file by name or (with a separator or a YAML suffix) by path.
 
     Raises NotFound with the nearest names.
     """
+    files = list_files(kind)
+    names = ", ".join(f"{file.name} ({file.origin})" for file in files)
+    fix = f"use one of {names}, or the path of a file" if names else "give the path of a file"
     if is_path(name_or_path):
         path = Path(name_or_path).expanduser()
         if path.is_file():
             return path
-        raise NotFound(f"no recipe file {name_or_path}", fix=_known_recipes())
-    for recipe in list_recipes():
-        if recipe.name == name_or_path:
-            return recipe.path
-    nearest = difflib.get_close_matches(name_or_path, [recipe.name for recipe in list_recipes()])
+        raise NotFound(f"no {kind} file {name_or_path}", fix=fix)
+    for file in files:
+        if file.name == name_or_path:
+            return file.path
+    nearest = difflib.get_close_matches(name_or_path, [file.name for file in files])
     hint = f": did you mean {' or '.join(nearest)}?" if nearest else ""
-    raise NotFound(f"no recipe named {name_or_path!r}{hint}", fix=_known_recipes())
+    raise NotFound(f"no {kind} named {name_or_path!r}{hint}", fix=fix)
 
 
 def is_path(name_or_path: str) -> bool:
@@ -84,11 +96,6 @@ def shown_path(path: Path) -> str:
     here = Path.cwd()
     absolute = here / path
     return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
-
-
-def _known_recipes() -> str:
-    names = ", ".join(f"{recipe.name} ({recipe.origin})" for recipe in list_recipes())
-    return f"use one of {names}, or the path of a file" if names else "give the path of a file"
 
 
 def _user_data() -> Path:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from launcher.config.paths import find_recipe, shown_path
+from launcher.config.block import Block, Positive, Text, Whole
+from launcher.config.paths import find_file, shown_path
 from launcher.config.validation import Rule, raise_broken, validate
-from launcher.config.yaml_source import Problem, Source, read_source
+from launcher.config.yaml_source import Source, read_source
 from launcher.errors import ConfigError
 from nanochat.sizes import VOCAB_SIZE, ModelConfig, parameter_counts
 
@@ -23,11 +24,6 @@ WARMUP_STEPS = 40  # upstream's; a tenth of the run where that is shorter
 HORIZON = ("steps", "tokens_per_scaling_parameter")  # exactly one of them
 
 
-def _whole(value: Any) -> Any:
-    """1e3 is a float to YAML and a whole number to people."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 def _windows(value: str) -> str:
     if not value or set(value.upper()) - set("SL"):
         message = "expected S (a quarter of the sequence) and L (all of it) as in SSSL, got {got}"
@@ -35,28 +31,19 @@ def _windows(value: str) -> str:
     return value.upper()
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
 Count = Annotated[Whole, Field(ge=1, le=1_000_000_000)]
 
 
-class _Block(BaseModel):
-    """Docstrings below the fields become the descriptions of the JSON schema."""
-
-    model_config = ConfigDict(
-        allow_inf_nan=False, extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
-    )
-
-
-class Data(_Block):
+class Data(Block):
     """Where the text comes from."""
 
-    source: Annotated[str, Field(min_length=1)] = "embedded"
+    source: Text = "embedded"
     """embedded (the source of Python's standard library), climbmix, or files:PATTERN."""
-    validation: Annotated[str, Field(min_length=1)] | None = None
+    validation: Text | None = None
     """Files held out for validation; null: chosen from the source."""
 
 
-class Evaluation(_Block):
+class Evaluation(Block):
     """Bits per byte on the validation text, before the first step, on the way and at the end."""
 
     every_steps: Count = 250
@@ -65,18 +52,18 @@ class Evaluation(_Block):
     """Tokens per evaluation; the validation text may have fewer."""
 
 
-class Checkpoint(_Block):
+class Checkpoint(Block):
     """What a crash or a reboot can cost. One is always written at the end."""
 
     every_steps: Count | None = None
     """Steps between checkpoints; null: only every_minutes counts."""
-    every_minutes: Annotated[float, Field(gt=0)] | None = 10.0
+    every_minutes: Positive | None = 10.0
     """Minutes between checkpoints; null: only every_steps counts."""
     keep: Annotated[Whole, Field(ge=1, le=1_000_000)] = 2
     """Newest checkpoints that stay on the disk."""
 
 
-class Guide(_Block):
+class Guide(Block):
     """What the published sizing guide says of this size: quoted, right or wrong."""
 
     reference: str | None = None
@@ -111,7 +98,7 @@ class Guide(_Block):
         return self.model_dump(exclude_none=True)
 
 
-class Recipe(_Block):
+class Recipe(Block):
     """The size of a model and the training it gets."""
 
     depth: Annotated[Whole, Field(ge=1, le=100)]
@@ -195,9 +182,7 @@ class LoadedRecipe:
 
     def error(self, key: str, message: str, *, fix: str | None = None) -> ConfigError:
         """For what turns out wrong later (a file is not there): points at the dotted key."""
-        error = self.source.error(Problem(self.source.place(key), f"{key}: {message}"))
-        error.fix = fix or error.fix
-        return error
+        return self.source.error_at(key, message, fix=fix)
 
 
 def load_recipe(name_or_path: str, overrides: Iterable[tuple[str, str]] = ()) -> LoadedRecipe:
@@ -206,7 +191,7 @@ def load_recipe(name_or_path: str, overrides: Iterable[tuple[str, str]] = ()) ->
     overrides: (option, its argument) as typed: ("--set", "seed=7"), ("--steps", "100"),
     ("--data", "climbmix"). Raises NotFound, or ConfigError with all problems.
     """
-    path = find_recipe(name_or_path)
+    path = find_file("recipe", name_or_path)
     source = read_source(path, fix=f"launch edit recipe {shown_path(path)}")
     for option, argument in overrides:
         if option == "--set":
@@ -218,11 +203,6 @@ def load_recipe(name_or_path: str, overrides: Iterable[tuple[str, str]] = ()) ->
     _give_way_to_options(source)
     recipe = validate(Recipe, source)
     return LoadedRecipe(path.stem, path, recipe, source)
-
-
-def recipe_schema() -> dict[str, Any]:
-    """The JSON schema of a recipe file, for editors."""
-    return Recipe.model_json_schema()
 
 
 def _give_way_to_options(source: Source) -> None:

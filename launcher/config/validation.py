@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from launcher.config.yaml_source import Place, Problem, Source
+from launcher.config.yaml_source import KeyPath, Place, Problem, Source, shown_key
 
 Model = TypeVar("Model", bound=BaseModel)
-Rule = tuple[str, tuple[str, ...]]  # message; the dotted keys that do not go together
+Rule = tuple[str, tuple[str, ...]]  # message; the keys that do not go together
 
 _EXPECTED = {
     "bool_type": "true or false",
@@ -21,6 +21,7 @@ _EXPECTED = {
     "int_type": "a whole number",
     "model_type": "keys and values",
     "string_type": "text",
+    "tuple_type": "a list",
 }
 _LIMITS = {
     "greater_than": ("gt", "must be more than"),
@@ -56,7 +57,7 @@ def _problems(model: type[BaseModel], source: Source, error: ErrorDetails) -> It
             yield Problem(source.place(*keys), message)
         return
     path, kind = error["loc"], error["type"]
-    key = ".".join(map(str, path))
+    key = shown_key(path)
     if kind == "extra_forbidden":
         yield Problem(source.keys[path], _unknown(model, path))
     elif kind == "missing":
@@ -71,7 +72,10 @@ def _problems(model: type[BaseModel], source: Source, error: ErrorDetails) -> It
 def _wrong(error: ErrorDetails, place: Place) -> str:
     kind, value = error["type"], error["input"]
     if kind in _EXPECTED:
-        return f"expected {_EXPECTED[kind]}, got {_got(value, place)}"
+        # YAML reads 3.10 as a number, no as false: an author who means text has to say so.
+        quote = kind == "string_type" and isinstance(value, bool | int | float)
+        hint = f": write quotes, '{place.written}'" if quote else ""
+        return f"expected {_EXPECTED[kind]}, got {_got(value, place)}{hint}"
     if kind == "literal_error":
         expected = error["ctx"]["expected"].replace("'", "")
         return f"expected {expected}, got {_got(value, place)}"
@@ -97,11 +101,12 @@ def _got(value: Any, place: Place) -> str:
     return place.written
 
 
-def _unknown(model: type[BaseModel], path: tuple[str | int, ...]) -> str:
+def _unknown(model: type[BaseModel], path: KeyPath) -> str:
     block: Any = model
-    for name in path[:-1]:
-        block = block.model_fields[name].annotation
-    inside = f" in {'.'.join(map(str, path[:-1]))}" if path[1:] else ""
+    for part in path[:-1]:  # a number counts in a tuple[Block, ...]
+        in_list = isinstance(part, int)
+        block = get_args(block)[0] if in_list else block.model_fields[part].annotation
+    inside = f" in {shown_key(path[:-1])}" if path[1:] else ""
     known = list(block.model_fields)
     nearest = difflib.get_close_matches(str(path[-1]), known, n=1)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known)}"

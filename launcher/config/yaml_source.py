@@ -12,7 +12,8 @@ import yaml
 from launcher.config.paths import shown_path
 from launcher.errors import ConfigError, InputError
 
-KeyPath = tuple[str | int, ...]  # ("data", "source"): the way from the top to a key; () is the top
+# ("nodes", 0, "host"): the way from the top to a key; () is the top
+KeyPath = tuple[str | int, ...]
 MAX_PROBLEMS = 10  # more would scroll the first, most useful one away
 
 _LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # the ones that YAML knows
@@ -81,6 +82,18 @@ class Source:
             shown.append(f"and {len(problems) - MAX_PROBLEMS} more")
         return ConfigError("\n".join(shown), fix=None if problems[0].place.is_option else self.fix)
 
+    def error_at(self, key: str, message: str, *, fix: str | None = None) -> ConfigError:
+        """For what turns out wrong later (a file is not there): points at the key."""
+        error = self.error(Problem(self.place(key), f"{key}: {message}"))
+        error.fix = fix or error.fix
+        return error
+
+    def default(self, key: str, value: Any) -> None:
+        """A top-level key that is worked out where it is not written: problems point at the top."""
+        if key not in self.data:
+            self.data[key] = value
+            self.keys[key,] = self.values[key,] = self.values[()]
+
     def override(self, option: str, key: str, text: str) -> None:
         """Lays over a dotted key what was given to its option: `--steps 1000`."""
         place = Place(option, 1, 1, len(text), text)
@@ -108,11 +121,11 @@ class Source:
         self.data.pop(key, None)
 
     def place(self, *keys: str) -> Place:
-        """Where to point when these dotted keys do not go together.
+        """Where to point when these keys (data.source, nodes[0].host) do not go together.
 
         The first that an option set, else the first that is written, else the top.
         """
-        written = [path for path in map(_split, keys) if path in self.values]
+        written = [path for path in map(_key_path, keys) if path in self.values]
         chosen = [path for path in written if path in self.overridden] or written or [()]
         return self.values[chosen[0]]
 
@@ -162,7 +175,7 @@ class _NotSupported(yaml.MarkedYAMLError):
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader without dates, aliases and tags: recipes need none of them."""
+    """SafeLoader without dates, aliases and tags: our files need none of them."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -265,5 +278,18 @@ def _place_at(label: str, text: str, offset: int) -> Place:
     return Place(label, len(before), len(before[-1]) + 1, 1, line)
 
 
+def shown_key(path: KeyPath) -> str:
+    """("nodes", 0, "host") -> nodes[0].host."""
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in path]
+    return "".join(parts).removeprefix(".")
+
+
+def _key_path(key: str) -> KeyPath:
+    """The way back."""
+    parts = key.replace("[", ".").replace("]", "").split(".")
+    return tuple(int(part) if part.isdigit() else part for part in parts)
+
+
 def _split(key: str) -> KeyPath:
+    """Of an option, which reaches no lists."""
     return tuple(key.split("."))

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from launcher.config.paths import list_recipes
+from launcher.config.paths import list_files
 from launcher.config.recipe import Guide, load_recipe
 from launcher.errors import InputError
 from nanochat.sizes import ModelConfig, flops_per_token, parameter_counts, state_bytes
@@ -50,7 +50,7 @@ class Size:
 def find_size(name: str) -> Size:
     """The size of a recipe (by name or path), or of dN with the defaults of a recipe."""
     depth = re.fullmatch(r"d([0-9]+)", name)
-    if depth is None or any(recipe.name == name for recipe in list_recipes()):
+    if depth is None or any(recipe.name == name for recipe in list_files("recipe")):
         loaded = load_recipe(name)
         return Size(loaded.name, loaded.recipe.model, loaded.recipe.guide)
     if not 1 <= int(depth[1]) <= DEEPEST:
@@ -60,5 +60,5 @@ def find_size(name: str) -> Size:
 
 def all_sizes() -> list[Size]:
     """Those of all recipes that a name can reach, shallow ones first."""
-    sizes = [find_size(recipe.name) for recipe in list_recipes()]
+    sizes = [find_size(recipe.name) for recipe in list_files("recipe")]
     return sorted(sizes, key=lambda size: (size.model.depth, size.name))

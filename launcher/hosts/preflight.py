@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -63,9 +63,8 @@ def judge_host(
             f"its name {host.hostname} means {loopback[0]}, which no other host can reach; "
             "we name the interface instead",
         )
-    if not ours:
-        for port in sorted(set(ports) & host.listening_ports):
-            yield taken_port(name, port)
+    if not ours and (taken := sorted(set(ports) & host.listening_ports)):
+        yield taken_ports(name, taken)
     if host.rays and not ours:
         count = len(host.rays)
         message = f"{count} process{'es' * (count > 1)} of another Ray or torchrun: left alone"
@@ -78,8 +77,7 @@ def judge_pairs(results: PairResults) -> Iterator[Finding]:
             "warning", name, "pair-skipped", "without a Python there, its ports are not tried"
         )
     for name, ports in results.taken.items():
-        for port in ports:
-            yield taken_port(name, port)
+        yield taken_ports(name, ports)
     taken = {(name, port) for name, ports in results.taken.items() for port in ports}
     broken: dict[tuple[str, str], list[Link]] = defaultdict(list)
     best: dict[tuple[str, str], float] = {}
@@ -97,14 +95,16 @@ def judge_pairs(results: PairResults) -> Iterator[Finding]:
             yield Finding("ok", host, "pair", message, peer=peer)
 
 
-def taken_port(name: str, port: int) -> Finding:
+def taken_ports(name: str, ports: Sequence[int]) -> Finding:
+    several = len(ports) > 1
+    words = f"ports {', '.join(map(str, ports))} are" if several else f"port {ports[0]} is"
     return Finding(
         "error",
         name,
         "port-taken",
-        f"port {port} is taken by another program",
-        fix=f"end it (`ss -ltnp | grep :{port}` on {name} shows it), or give the cluster another "
-        "name: its ports follow from that",
+        f"{words} taken by another program",
+        fix=f"end it (`ss -ltnp | grep :{ports[0]}` on {name} shows it), or give the cluster "
+        "another name: its ports follow from that",
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from launcher.errors import CommandFailed, HostError, HostTimeout
+from launcher.raycluster.environment import CLUSTER_MARK
 from launcher.raycluster.spec import ClusterSpec
 from launcher.transport.connection import Connection
 from launcher.transport.together import on_all
@@ -29,6 +30,22 @@ cat state.json 2>/dev/null || echo '{{}}'
 pid=$(sed -n 's/.*"pid": \\([0-9]*\\).*/\\1/p' state.json 2>/dev/null)
 if [ -n "$pid" ] && tr '\\0' ' ' < /proc/$pid/cmdline 2>/dev/null | grep -q raycluster.supervisor
 then echo alive; else echo dead; fi
+"""
+
+
+# Ends the supervisor, which ends Ray; then whatever a supervisor that was killed has left.
+END = """\
+if [ -n "{pid}" ]; then
+  kill {pid}
+  for i in $(seq {tenths}); do kill -0 {pid} 2>/dev/null || break; sleep 0.1; done
+  if kill -0 {pid} 2>/dev/null; then echo "supervisor {pid} does not end" >&2; exit 1; fi
+fi
+for folder in /proc/[0-9]*; do
+  [ -r "$folder/environ" ] &&
+    tr '\\0' '\\n' < "$folder/environ" 2>/dev/null |
+    grep -qx "{mark}=$HOME/.launch/clusters/{cluster}" && kill -9 "${{folder#/proc/}}"
+done 2>/dev/null
+exit 0
 """
 
 
@@ -98,16 +115,11 @@ def stop(connections: Mapping[str, Connection], cluster: str) -> dict[str, bool]
 
     def one(connection: Connection) -> bool:
         state = host_state(connection, cluster)
-        if not state.is_running:
-            return False
-        connection.check(
-            f"kill {state.pid}; for i in $(seq {int(DOWN_SECONDS * 10)}); do "
-            f"kill -0 {state.pid} 2>/dev/null || exit 0; sleep 0.1; done; "
-            f"echo 'the supervisor does not end' >&2; exit 1",
-            step="stop Ray",
-            timeout=DOWN_SECONDS + 10,
+        script = END.format(
+            pid=state.pid or "", tenths=int(DOWN_SECONDS * 10), mark=CLUSTER_MARK, cluster=cluster
         )
-        return True
+        connection.check(script, step="stop Ray", timeout=DOWN_SECONDS + 10)
+        return state.is_running
 
     return on_all(connections, one)
 
@@ -158,7 +170,7 @@ def host_state(connection: Connection, cluster: str) -> HostState:
     except ValueError:
         state = {}
     if alive != "alive":
-        return HostState("down")
+        return HostState("down")  # and no pid: another process may have it by now
     known = {key: state.get(key) for key in ("pid", "code", "env")}
     return HostState(status=state["status"], starts=state["starts"], **known)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from launcher.raycluster.spec import ClusterSpec
 
 PRELOADED = "launcher.training.preload"
+# In the environment of every process that a supervisor has started: its cluster's folder.
+CLUSTER_MARK = "LAUNCH_CLUSTER_FOLDER"
 JOB_MARK = "LAUNCH_JOB"  # in the environment of the process in which Ray runs a job's command
 
 # Variables by which a shell or another Ray could point ours at another cluster.
@@ -60,6 +62,7 @@ def node_environment(spec: ClusterSpec, home: Path, ray_folder: Path) -> dict[st
         "GLOO_SOCKET_IFNAME": here.interface,
         "NCCL_SOCKET_IFNAME": here.interface,
         "OMP_NUM_THREADS": str(max(1, here.cpus // here.slots)),
+        CLUSTER_MARK: str(home / "clusters" / spec.cluster),
         "LAUNCH_HOME": str(home),
         "LAUNCH_NODE": here.name,
         "PYTHONPATH": str(home / "code" / spec.code),

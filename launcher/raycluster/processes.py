@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from pathlib import Path
 
 # prctl(2)
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -15,9 +16,9 @@ def adopt_orphans() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to end this process when the one that started it dies."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
+    """Ask the kernel to send this process a signal when the thread that started it dies."""
+    _prctl(_PR_SET_PDEATHSIG, number)
 
 
 def end_children() -> None:
@@ -31,6 +32,16 @@ def end_children() -> None:
             except psutil.NoSuchProcess:
                 continue
         psutil.wait_procs(children, timeout=5)
+
+
+def end_marked(mark: str) -> None:
+    """Kill this user's processes that have `mark` (NAME=value) in their environment, but for us."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                os.kill(int(folder.name), signal.SIGKILL)
+        except (PermissionError, ProcessLookupError, FileNotFoundError):
+            continue  # another user's, or gone
 
 
 def _prctl(option: int, value: int) -> None:

@@ -14,11 +14,17 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from launcher.raycluster.environment import FOREIGN, node_environment
-from launcher.raycluster.processes import adopt_orphans, end_children
+from launcher.raycluster.environment import CLUSTER_MARK, FOREIGN, node_environment
+from launcher.raycluster.processes import (
+    adopt_orphans,
+    die_with_parent,
+    end_children,
+    end_marked,
+)
 from launcher.raycluster.spec import ClusterSpec
 from launcher.raycluster.warm import WarmPool
 from launcher.runs.folder import RunFolder, write_json
@@ -56,6 +62,15 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._end)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        end_marked(f"{CLUSTER_MARK}={self.folder}")  # left by a supervisor that was killed
+        try:
+            self._keep_ray_up()
+        finally:
+            end_children()
+        self._say("down")
+        shutil.rmtree(self.ray_folder, ignore_errors=True)
+
+    def _keep_ray_up(self) -> None:
         pause = 0.5
         while not self.ended:
             shutil.rmtree(self.ray_folder, ignore_errors=True)  # sessions of earlier starts
@@ -68,8 +83,6 @@ class Supervisor:
                 lived = time.monotonic() - began
                 pause = 1.0 if lived > HEALTHY_SECONDS else min(2 * pause, LONGEST_PAUSE_SECONDS)
                 self._sleep(pause)
-        self._say("down")
-        shutil.rmtree(self.ray_folder, ignore_errors=True)
 
     def _start_ray(self) -> subprocess.Popen[bytes]:
         self.starts += 1
@@ -78,6 +91,7 @@ class Supervisor:
             [sys.executable, "-P", "-m", "ray.scripts.scripts", *start_arguments(self.spec),
              f"--temp-dir={self.ray_folder}"],
             env=self._environment(), cwd=self.folder, stdin=subprocess.DEVNULL,
+            preexec_fn=partial(die_with_parent, signal.SIGTERM),
         )  # fmt: skip
 
     def _environment(self) -> dict[str, str]:

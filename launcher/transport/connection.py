@@ -18,7 +18,7 @@ COMMAND_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Completed:
-    """How a command ended."""
+    """How a command ended. `status` is -1 where it was killed."""
 
     status: int
     stdout: str
@@ -46,15 +46,23 @@ class Connection(Protocol):
     def run(
         self, command: str, *, step: str, timeout: float = COMMAND_SECONDS, stdin: bytes = b""
     ) -> Completed:
-        """Run a POSIX sh script and wait for it. `step`: what it is for, in messages."""
+        """Run a POSIX sh script and wait for it, whatever the login shell is.
+
+        `step`: what it is for, in messages. `timeout`: seconds for all of it; then it is killed.
+        A process that it leaves running must not hold its standard output or error.
+        """
 
     def check(
         self, command: str, *, step: str, timeout: float = COMMAND_SECONDS, stdin: bytes = b""
     ) -> str:
-        """The same; its standard output. Raises CommandFailed with what it said."""
+        """The same; its standard output. Raises CommandFailed with the last that it said, DiskFull
+        where that is why."""
 
     def read(self, path: str, offset: int = 0) -> bytes:
-        """A file's bytes from an offset on. Raises FileNotFoundError."""
+        """A file's bytes from an offset on. Raises FileNotFoundError.
+
+        Cheap enough to be called several times a second: no process is started there.
+        """
 
     def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
         """Replace a small file at once; its folder is made where it is missing.
@@ -68,7 +76,8 @@ class Connection(Protocol):
         """Send a large file, going on where an earlier attempt was cut off (`path`.partial).
 
         It appears at `path` whole and with this hash, or not at all. A file that is there already
-        with the right hash is left alone. Raises DiskFull.
+        with the right hash is left alone; one that arrives with another is sent once more, then
+        CommandFailed is raised. Raises DiskFull, and leaves nothing where there is no room.
         """
 
     def fetch(
@@ -78,6 +87,6 @@ class Connection(Protocol):
 
     def forward(self, port: int, *, local_port: int = 0) -> Tunnel:
         """Open a tunnel to a port of the host's loopback. Raises OSError where local_port is
-        taken; 0 picks a free one."""
+        taken; 0 picks a free one. It ends with the connection."""
 
     def close(self) -> None: ...

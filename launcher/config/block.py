@@ -1,0 +1,25 @@
+"""What the models of our files have in common: one block of keys, and its numbers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+class Block(BaseModel):
+    """Docstrings below the fields become the descriptions of the JSON schema."""
+
+    model_config = ConfigDict(
+        allow_inf_nan=False, extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
+
+
+def _whole(value: Any) -> Any:
+    """1e3 is a float to YAML and a whole number to people."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Positive = Annotated[float, Field(gt=0)]
+Text = Annotated[str, Field(min_length=1)]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,10 +100,14 @@ class CheckpointFolder:
             ) from error
         return Checkpoint(final, state)
 
-    def newest(self) -> Checkpoint | None:
-        """The newest whole checkpoint; None where there is none."""
+    def newest(self, *, weights_only: bool = False) -> Checkpoint | None:
+        """The newest whole checkpoint; None where there is none.
+
+        weights_only: what generates text; the optimizer's file may be missing.
+        """
+        names = (MODEL, STATE) if weights_only else (MODEL, OPTIMIZER, STATE)
         for path in self._newest_first():
-            checkpoint = verify(path)
+            checkpoint = verify(path, names)
             if checkpoint is not None:
                 return checkpoint
         return None
@@ -130,13 +134,13 @@ class CheckpointFolder:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def verify(path: Path) -> Checkpoint | None:
-    """The checkpoint in a folder if every byte is as its manifest says, else None."""
+def verify(path: Path, names: Iterable[str] = (MODEL, OPTIMIZER, STATE)) -> Checkpoint | None:
+    """The checkpoint in a folder if every byte of these is as its manifest says, else None."""
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         if manifest["format"] != FORMAT:
             return None
-        for name in (MODEL, OPTIMIZER, STATE):
+        for name in names:
             if _describe(path / name) != manifest["files"][name]:
                 return None
         return Checkpoint(path, json.loads((path / STATE).read_text()))

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import click
 
-from launcher.config.paths import find_recipe, launch_home, shipped_recipes, shown_path
+from launcher.config.cluster import find_cluster, lacks_address, load_cluster
+from launcher.config.paths import Kind, find_file, folders, own_folder, shipped_folder, shown_path
 from launcher.config.recipe import load_recipe
+from launcher.config.schema import schema_line
 from launcher.errors import InputError, LaunchError
 
 EDITORS = ("nano", "vi", "notepad")
@@ -20,7 +22,7 @@ EDITORS = ("nano", "vi", "notepad")
 @click.group("edit", invoke_without_command=True)
 @click.pass_context
 def command(context: click.Context) -> None:
-    """Edit a recipe in $VISUAL or $EDITOR."""
+    """Edit a recipe or a cluster in $VISUAL or $EDITOR."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
@@ -32,24 +34,43 @@ def edit_recipe(name: str) -> None:
 
     A shipped recipe is copied first: to ./recipes where that folder exists, else to LAUNCH_HOME.
     """
-    path = _own(find_recipe(name))
-    click.echo(f"editing {shown_path(path)}")
-    _open_editor(path)
+    path = _edited("recipe", find_file("recipe", name))
     load_recipe(str(path.absolute()))
     click.echo(f"{shown_path(path)} is a valid recipe")
 
 
-def _own(path: Path) -> Path:
+@command.command("cluster")
+@click.argument("name")
+def edit_cluster(name: str) -> None:
+    """Edit a cluster file and check it.
+
+    A shipped one is copied first: to ./clusters where that folder exists, else to LAUNCH_HOME.
+    """
+    path = _edited("cluster", find_cluster(name))
+    cluster = load_cluster(str(path.absolute())).cluster
+    click.echo(f"{shown_path(path)} is a valid cluster")
+    if unchanged := [node.name for node in cluster.nodes if lacks_address(node)]:
+        click.echo(f"still without an address: {', '.join(unchanged)}")
+
+
+def _edited(kind: Kind, path: Path) -> Path:
+    """The user's own file, when the editor is done with it."""
+    path = _own(kind, path)
+    click.echo(f"editing {shown_path(path)}")
+    _open_editor(path)
+    return path
+
+
+def _own(kind: Kind, path: Path) -> Path:
     """The file itself, or the user's copy of a shipped one."""
-    here = Path("recipes")
-    shipped = path.resolve().parent == shipped_recipes().resolve()
-    if not shipped or here.resolve() == shipped_recipes().resolve():
+    shipped = shipped_folder(kind).resolve()
+    if path.resolve().parent != shipped or folders(kind)["here"].resolve() == shipped:
         return path
-    folder = here if here.is_dir() else launch_home() / "recipes"
+    folder = own_folder(kind)
     folder.mkdir(parents=True, exist_ok=True)
     copy = folder / path.name
     if not copy.exists():
-        shutil.copyfile(path, copy)  # not its mode: shipped files may be read-only
+        copy.write_text(schema_line(kind) + path.read_text("utf-8"), encoding="utf-8")
     return copy
 
 

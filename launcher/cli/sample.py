@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import click
 
 from launcher.cli.output import json_option
-from launcher.runs.folder import find_run
+from launcher.cli.place import cluster_option, open_run
+from launcher.raycluster.control import ask_head
+from launcher.runs.homecoming import fetch_weights
+from launcher.runs.remote import RemoteRun
 from launcher.runs.speech import Speaker
-from launcher.runs.submit import require_training_packages
+from launcher.runs.submit import missing_packages, require_training_packages
+
+SPEAK_SECONDS = 600.0
 
 
 @click.command()
@@ -25,27 +32,55 @@ from launcher.runs.submit import require_training_packages
 )
 @click.option("--top-k", type=click.IntRange(1), default=50, show_default=True)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=42, show_default=True)
+@cluster_option
 @json_option
 def command(
-    run: str, prompt: str, tokens: int, temperature: float, top_k: int, seed: int, as_json: bool
+    run: str,
+    prompt: str,
+    tokens: int,
+    temperature: float,
+    top_k: int,
+    seed: int,
+    cluster: str | None,
+    as_json: bool,
 ) -> None:
-    """Let a model speak."""
-    folder = find_run(run)
-    require_training_packages("launch sample")
-    speaker = Speaker.load(folder)
-    pieces = []
-    if not as_json:
-        click.echo(prompt, nl=False)
-    for piece in speaker.speak(
-        prompt, max_tokens=tokens, temperature=temperature, top_k=top_k, seed=seed
-    ):
-        pieces.append(piece)
+    """Let a model speak: here where torch is installed, else on the head of its cluster."""
+    options: dict[str, Any] = {
+        "prompt": prompt, "max_tokens": tokens, "temperature": temperature, "top_k": top_k,
+        "seed": seed,
+    }  # fmt: skip
+    with open_run(run, cluster) as opened:
         if not as_json:
-            click.echo(piece, nl=False)
-    if as_json:
-        text = "".join(pieces)
-        click.echo(
-            json.dumps({"run": folder.name, "step": speaker.step, "prompt": prompt, "text": text})
-        )
-    else:
-        click.echo()
+            click.echo(prompt, nl=False)
+        if isinstance(opened, RemoteRun) and missing_packages():
+            step, text = _speak_there(opened, options)
+            pieces: Iterable[str] = [text]
+        else:
+            require_training_packages("launch sample")
+            if isinstance(opened, RemoteRun):
+                fetch_weights(opened)
+            speaker = Speaker.load(opened.folder)
+            step = speaker.step
+            pieces = speaker.speak(**options)
+        said = []
+        for piece in pieces:
+            said.append(piece)
+            if not as_json:
+                click.echo(piece, nl=False)
+        if as_json:
+            document = {"run": opened.folder.name, "step": step, "prompt": prompt}
+            click.echo(json.dumps(document | {"text": "".join(said)}))
+        else:
+            click.echo()
+
+
+def _speak_there(run: RemoteRun, options: Mapping[str, Any]) -> tuple[int, str]:
+    answer = ask_head(
+        run.runs.head,
+        run.runs.spec,
+        "launcher.runs.speech",
+        f"~/{run.path}",
+        json.dumps(options),
+        seconds=SPEAK_SECONDS,
+    )
+    return answer["step"], answer["text"]

@@ -50,7 +50,7 @@ def folders(kind: Kind) -> dict[str, Path]:
 
 
 def own_folder(kind: Kind) -> Path:
-    """Where new files go: ./recipes where that folder exists, else LAUNCH_HOME. It may not exist."""
+    """Where new files go: ./recipes where that folder exists, else under LAUNCH_HOME."""
     choices = folders(kind)
     return choices["here"] if choices["here"].is_dir() else choices["home"]
 

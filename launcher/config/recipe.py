@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from launcher.config.block import Block, Positive, Text, Whole
+from launcher.config.block import WHOLE, Block, Positive, Text, Whole
 from launcher.config.paths import find_file, shown_path
 from launcher.config.validation import Rule, raise_broken, validate
 from launcher.config.yaml_source import Source, read_source
@@ -31,7 +31,7 @@ def _windows(value: str) -> str:
     return value.upper()
 
 
-Count = Annotated[Whole, Field(ge=1, le=1_000_000_000)]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000), WHOLE]
 
 
 class Data(Block):
@@ -59,7 +59,7 @@ class Checkpoint(Block):
     """Steps between checkpoints; null: only every_minutes counts."""
     every_minutes: Positive | None = 10.0
     """Minutes between checkpoints; null: only every_steps counts."""
-    keep: Annotated[Whole, Field(ge=1, le=1_000_000)] = 2
+    keep: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] = 2
     """Newest checkpoints that stay on the disk."""
 
 
@@ -101,17 +101,17 @@ class Guide(Block):
 class Recipe(Block):
     """The size of a model and the training it gets."""
 
-    depth: Annotated[Whole, Field(ge=1, le=100)]
+    depth: Annotated[int, Field(ge=1, le=100), WHOLE]
     """Layers. The width follows: 64 x depth, rounded up to whole heads."""
-    head_dim: Annotated[Whole, Field(ge=8, le=256, multiple_of=2)] = 128
+    head_dim: Annotated[int, Field(ge=8, le=256, multiple_of=2), WHOLE] = 128
     """Channels per attention head; rotary embedding turns them in pairs."""
-    sequence_length: Annotated[Whole, Field(ge=2, le=1_048_576)] = 2048
+    sequence_length: Annotated[int, Field(ge=2, le=1_048_576), WHOLE] = 2048
     """Tokens that the model sees at once: the length of a row."""
     window_pattern: Annotated[str, AfterValidator(_windows)] = "L"
     """How far layers look back, tiled over them: S a quarter of the sequence, L all of it."""
-    vocab_size: Annotated[Whole, Field(ge=SMALLEST_VOCABULARY, le=1_048_576)] = VOCAB_SIZE
+    vocab_size: Annotated[int, Field(ge=SMALLEST_VOCABULARY, le=1_048_576), WHOLE] = VOCAB_SIZE
     """Tokens of the vocabulary, the 9 special ones included."""
-    tokens_per_step: Annotated[Whole, Field(ge=2, le=2**30)]
+    tokens_per_step: Annotated[int, Field(ge=2, le=2**30), WHOLE]
     """Tokens per optimizer step, all workers together; a multiple of sequence_length."""
     steps: Count | None = None
     """Optimizer steps. Either this or tokens_per_scaling_parameter."""
@@ -119,13 +119,13 @@ class Recipe(Block):
     """Tokens per parameter of matrices and head, instead of steps; 12 is about optimal."""
     micro_batch: Count | None = None
     """Rows per forward pass and worker; null: as many as fit 4,096 tokens (GPU: 16,384)."""
-    warmup_steps: Annotated[Whole, Field(ge=0, le=1_000_000_000)] | None = None
+    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000), WHOLE] | None = None
     """Steps of rising learning rate; null: min(40, steps // 10)."""
-    seed: Annotated[Whole, Field(ge=0, le=2**63 - 1)] = 42
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1), WHOLE] = 42
     """Of the initial weights and the order of the rows."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the matrix products; auto: bfloat16 on GPUs that have it, else float32."""
-    workers: Annotated[Whole, Field(ge=1, le=1024)] = 1
+    workers: Annotated[int, Field(ge=1, le=1024), WHOLE] = 1
     """Worker processes on this machine."""
     elastic: bool = False
     """Go on with fewer workers when one is lost. Not supported yet."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -74,7 +74,7 @@ def _wrong(error: ErrorDetails, place: Place) -> str:
     if kind in _EXPECTED:
         # YAML reads 3.10 as a number, no as false: an author who means text has to say so.
         quote = kind == "string_type" and isinstance(value, bool | int | float)
-        hint = f": write quotes, '{place.written}'" if quote else ""
+        hint = f": write it in quotes, '{place.written}'" if quote else ""
         return f"expected {_EXPECTED[kind]}, got {_got(value, place)}{hint}"
     if kind == "literal_error":
         expected = error["ctx"]["expected"].replace("'", "")
@@ -107,10 +107,14 @@ def _unknown(model: type[BaseModel], path: KeyPath) -> str:
         in_list = isinstance(part, int)
         block = get_args(block)[0] if in_list else block.model_fields[part].annotation
     inside = f" in {shown_key(path[:-1])}" if path[1:] else ""
-    known = list(block.model_fields)
-    nearest = difflib.get_close_matches(str(path[-1]), known, n=1)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known)}"
+    hint = nearest_hint(str(path[-1]), list(block.model_fields))
     return f"unknown key {path[-1]!r}{inside}: {hint}"
+
+
+def nearest_hint(word: str, known: Sequence[str]) -> str:
+    """The known word that it may have been meant to be, else all of them."""
+    nearest = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known)}"
 
 
 def _order(problem: Problem) -> tuple[bool, int, int]:

@@ -148,10 +148,12 @@ def read_spec(head: Connection, cluster: str) -> ClusterSpec | None:
         return None
 
 
-def ask_head(head: Connection, spec: ClusterSpec, module: str, *arguments: str) -> Any:
+def ask_head(
+    head: Connection, spec: ClusterSpec, module: str, *arguments: str, seconds: float = 60
+) -> Any:
     """The JSON that a module of ours prints on the head. Raises CommandFailed with what it says."""
     command = python_command(spec, module, *arguments)
-    output = head.check(command, step=f"{module.rpartition('.')[2]} {arguments[0]}", timeout=60)
+    output = head.check(command, step=f"{module} on the head", timeout=seconds)
     return json.loads(output)
 
 

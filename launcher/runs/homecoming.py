@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from launcher.errors import CommandFailed, LaunchError
+from launcher.errors import CommandFailed, LaunchError, RunFailed
 from launcher.runs.remote import ClusterRuns, RemoteRun
 from launcher.transport.connection import Connection
 
@@ -53,6 +53,20 @@ def bring_home(
             )
         brought[name] = str(folder)
     return brought
+
+
+def fetch_weights(run: RemoteRun) -> None:
+    """Bring what the newest whole checkpoint on the head needs to speak, once.
+
+    Raises RunFailed where there is none.
+    """
+    found = stored_checkpoints(run, [run.runs.head])
+    if fetch_newest(run, found, lambda *_: None, names=(MODEL, STATE)) is None:
+        raise RunFailed(
+            f"run '{run.name}' has no whole checkpoint yet",
+            fix=f"wait for one, or make one now: launch stop {run.cluster}/{run.name}",
+        )
+    run.folder.tokenizer.write_bytes(run.runs.head.read(f"{run.path}/tokenizer.json"))
 
 
 def stored_checkpoints(run: RemoteRun, hosts: Sequence[Connection]) -> list[StoredCheckpoint]:

@@ -1,13 +1,20 @@
-"""The model of a run, loaded to speak. Imports torch when it is called, not before."""
+"""The model of a run, loaded to speak. Imports torch when it is called, not before.
+
+`python -P -m launcher.runs.speech FOLDER OPTIONS` does so on a cluster's head for a client without
+torch: OPTIONS are `speak`'s as JSON, and {"step", "text"} is printed.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.config.recipe import Recipe
-from launcher.errors import RunFailed
+from launcher.errors import LaunchError, RunFailed
 from launcher.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -30,7 +37,7 @@ class Speaker:
         from nanochat.model import GPT
         from nanochat.tokenizer import Tokenizer
 
-        checkpoint = CheckpointFolder(folder.checkpoints).newest()
+        checkpoint = CheckpointFolder(folder.checkpoints).newest(weights_only=True)
         if checkpoint is None:
             raise RunFailed(
                 f"run '{folder.name}' has no whole checkpoint yet",
@@ -55,3 +62,16 @@ class Speaker:
             top_k=top_k,
             seed=seed,
         )
+
+
+def main(folder: str, options: str) -> None:
+    speaker = Speaker.load(RunFolder(Path(folder)))
+    pieces = speaker.speak(**json.loads(options))
+    print(json.dumps({"step": speaker.step, "text": "".join(pieces)}))
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except LaunchError as error:
+        raise SystemExit(error.message) from None

@@ -23,10 +23,14 @@ GPU_DEVICES = ("/dev/nvidia0", "/dev/kfd")
 TRAINING_PACKAGES = ("torch", "ray", "tiktoken", "rustbpe", "pyarrow", "safetensors", "psutil")
 
 
+def missing_packages() -> list[str]:
+    """What this Python lacks to train, or to run a model."""
+    return [name for name in TRAINING_PACKAGES if importlib.util.find_spec(name) is None]
+
+
 def require_training_packages(command: str) -> None:
     """Raises MissingExtra where this Python cannot train."""
-    missing = [name for name in TRAINING_PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
+    if missing := missing_packages():
         raise MissingExtra(
             f"`{command}` needs packages that are not installed here: {', '.join(missing)}",
             fix="pip install 'nanochat-launcher[train]', or in a checkout: pip install '.[train]'",

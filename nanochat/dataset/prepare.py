@@ -23,8 +23,8 @@ from nanochat.dataset.building import build
 from nanochat.dataset.document import Document, FileIdentity, Source, content_hash
 from nanochat.dataset.encoding import BATCH_CHARACTERS, encode
 from nanochat.dataset.hashes import FileHashes
-from nanochat.dataset.packing import PACKING_VERSION, row_dtype
 from nanochat.dataset.manifest import TOKENIZER, Manifest
+from nanochat.dataset.packing import PACKING_VERSION, row_dtype
 from nanochat.dataset.rows import MANIFEST, PreparedData
 from nanochat.dataset.validation import ONE_IN, Split, split_source
 from nanochat.errors import DataError

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from nanochat.dataset.manifest import Manifest
 from nanochat.dataset.rows import MANIFEST, PreparedData
 from nanochat.exchange import agree
-from nanochat.storage import open_atomically, sha256_of
+from nanochat.storage import open_atomically, sha256_of, write_atomically
 
 PIECE_BYTES = 16 * 2**20
 
@@ -39,14 +39,17 @@ def share(
         lacks = writes and rank != 0 and not (path.exists() and sha256_of(path) == digest)
         if any(agree(int(lacks), world_size, device)):
             _send(path, lacks=lacks, leads=rank == 0, world_size=world_size, device=device)
-    if writes and rank != 0:
-        with open_atomically(folder / MANIFEST) as file:  # last: a folder without is unfinished
-            file.write(manifest)
+    if writes and not _holds(folder / MANIFEST, manifest):
+        write_atomically(folder / MANIFEST, manifest)  # last: a folder without is unfinished
     agree(1, world_size, device)  # the other ranks of a machine read what its first has written
     data = PreparedData.load(folder)
     if writes and rank != 0:
         data.verify()
     return data
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.exists() and path.read_bytes() == content
 
 
 def _send(

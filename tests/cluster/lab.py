@@ -199,8 +199,19 @@ class Host:
         _run("tc", "qdisc", "del", "dev", self.cable, "root")
         _run("tc", "-n", self.namespace, "qdisc", "del", "dev", "eth0", "root")
 
+    def firewall(self, rule: str) -> None:
+        """One nftables rule for what comes in, such as `tcp dport 20000 drop`."""
+        nft = ("ip", "netns", "exec", self.namespace, "nft")
+        _run(*nft, "add table inet lab")
+        _run(*nft, "add chain inet lab in { type filter hook input priority 0; }")
+        _run(*nft, f"add rule inet lab in {rule}")
+
+    def no_firewall(self) -> None:
+        _run("ip", "netns", "exec", self.namespace, "nft", "delete table inet lab", check=False)
+
     def small_disk(self, path: str, megabytes: int) -> None:
-        """A disk of its own at a folder of the host, the user's, until the power is cut."""
+        """A disk of its own at a folder of the host, the user's, until it is unmounted or the
+        power is cut."""
         options = f"size={megabytes}m,uid={USER_ID},gid={USER_ID}"
         self.inside(f"mkdir -p {path} && mount -t tmpfs -o {options} tmpfs {path}")
 

@@ -72,6 +72,10 @@ class Client:
     def interrupt(self) -> None:
         self._process.send_signal(signal.SIGINT)
 
+    def output(self) -> str:
+        """So far."""
+        return self._output.read_text()
+
     def end(self, seconds: float = 30) -> tuple[int, str]:
         """Wait for its exit code and output."""
         return self._process.wait(seconds), self._output.read_text()

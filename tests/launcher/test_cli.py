@@ -13,11 +13,11 @@ import click
 import pytest
 
 from launcher.cli import edit, main, output
-from launcher.config.paths import shipped_recipes
+from launcher.config.paths import shipped_folder
 from launcher.errors import ConfigError, Interrupted, LaunchError, RunFailed
 
 ROOT = Path(main.__file__).parents[2]
-COMMANDS = ["recipe", "runs", "logs", "stop", "resume", "sample", "size", "edit"]
+COMMANDS = ["recipe", "runs", "logs", "stop", "resume", "sample", "cluster", "size", "edit"]
 ENTRY = "from launcher.cli.main import main; main()"
 
 
@@ -210,19 +210,23 @@ def editor(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("d4", "home/recipes"),
         ("d4", "recipes"),  # where there is one
-        (str(shipped_recipes() / "d4.yaml"), "recipes"),
+        (str(shipped_folder("recipe") / "d4.yaml"), "recipes"),
     ],
 )
 def test_edit_copies_a_shipped_recipe(here: Path, editor: None, name: str, folder: str) -> None:
-    shipped = (shipped_recipes() / "d4.yaml").read_text()
+    shipped = (shipped_folder("recipe") / "d4.yaml").read_text()
     if folder == "recipes":
         (here / folder).mkdir()
     done = launch("edit", "recipe", name)
     copy = f"{folder}/d4.yaml"
     assert done.stdout == f"editing {copy}\n{copy} is a valid recipe\n"
     assert (done.returncode, done.stderr) == (0, "")
-    assert (here / copy).read_text() == shipped.replace("depth: 4", "depth: 6")
-    assert (shipped_recipes() / "d4.yaml").read_text() == shipped
+    first, _, rest = (here / copy).read_text().partition("\n")
+    schema = here / "home" / "schema" / "recipe.json"
+    assert first == f"# yaml-language-server: $schema={schema.as_uri()}"
+    assert json.loads(schema.read_text())["required"] == ["depth", "tokens_per_step"]
+    assert rest == shipped.replace("depth: 4", "depth: 6")
+    assert (shipped_folder("recipe") / "d4.yaml").read_text() == shipped
 
 
 def test_edit_keeps_and_shows_what_is_wrong(
@@ -233,7 +237,7 @@ def test_edit_keeps_and_shows_what_is_wrong(
     done = launch("edit", "recipe", "d4")
     assert done.returncode == 2
     assert done.stdout == "editing recipes/d4.yaml\n"
-    assert "recipes/d4.yaml:2:1: unknown key 'dept': did you mean 'depth'?\n" in done.stderr
+    assert "recipes/d4.yaml:3:1: unknown key 'dept': did you mean 'depth'?\n" in done.stderr
     assert "  dept: 6\n  ^^^^\n" in done.stderr
     assert done.stderr.endswith("fix: launch edit recipe recipes/d4.yaml\n")
     assert "\ndept: 6\n" in (here / "recipes" / "d4.yaml").read_text()
@@ -261,5 +265,5 @@ def test_edit_in_a_checkout_edits_the_file_itself(
     """./recipes is the folder of the shipped files."""
     recipes = here / "recipes"
     recipes.mkdir()
-    monkeypatch.setattr(edit, "shipped_recipes", lambda: recipes)
-    assert edit._own(Path("recipes/d4.yaml")) == Path("recipes/d4.yaml")
+    monkeypatch.setattr(edit, "shipped_folder", lambda kind: recipes)
+    assert edit._own("recipe", Path("recipes/d4.yaml")) == Path("recipes/d4.yaml")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from launcher.config import paths
-from launcher.config.recipe import Recipe, load_recipe, recipe_schema
+from launcher.config.recipe import Recipe, load_recipe
+from launcher.config.schema import schema
 from launcher.errors import ConfigError, NotFound
 from nanochat.sizes import ModelConfig
 
@@ -118,7 +119,8 @@ WRONG_LINES = [
     ),
     (
         "data: {source: 5}",
-        "5:16: data.source: expected text, got 5\n  data: {source: 5}\n                 ^",
+        "5:16: data.source: expected text, got 5: write it in quotes, '5'\n"
+        "  data: {source: 5}\n                 ^",
     ),
     (
         "head_dim: 65",
@@ -413,7 +415,7 @@ SHIPPED = [  # name, tokens per step, steps_total, source
 @pytest.mark.parametrize(("name", "tokens_per_step", "steps", "source"), SHIPPED)
 def test_shipped_recipe(name: str, tokens_per_step: int, steps: int, source: str) -> None:
     loaded = load_recipe(name)
-    assert loaded.path.parent == paths.shipped_recipes()
+    assert loaded.path.parent == paths.shipped_folder("recipe")
     assert loaded.recipe.tokens_per_step == tokens_per_step
     assert loaded.recipe.steps_total == steps
     assert loaded.recipe.data.source == source
@@ -422,16 +424,16 @@ def test_shipped_recipe(name: str, tokens_per_step: int, steps: int, source: str
 
 
 def test_nearer_recipes_hide_farther_ones(here: Path) -> None:
-    shipped = paths.shipped_recipes() / "d4.yaml"
+    shipped = paths.shipped_folder("recipe") / "d4.yaml"
     home = here / "home" / "recipes" / "d4.yml"
-    assert paths.find_recipe("d4") == shipped
+    assert paths.find_file("recipe", "d4") == shipped
     home.parent.mkdir(parents=True)
     home.write_text(GOOD)
-    assert paths.find_recipe("d4") == home
+    assert paths.find_file("recipe", "d4") == home
     write(GOOD, "d4.yaml")
-    assert paths.find_recipe("d4") == Path("recipes/d4.yaml")
-    assert paths.find_recipe(str(shipped)) == shipped
-    assert [file.origin for file in paths.list_recipes() if file.name == "d4"] == ["here"]
+    assert paths.find_file("recipe", "d4") == Path("recipes/d4.yaml")
+    assert paths.find_file("recipe", str(shipped)) == shipped
+    assert [file.origin for file in paths.list_files("recipe") if file.name == "d4"] == ["here"]
 
 
 @pytest.mark.parametrize(
@@ -445,7 +447,7 @@ def test_nearer_recipes_hide_farther_ones(here: Path) -> None:
 )
 def test_recipe_not_found(name: str, said: str) -> None:
     with pytest.raises(NotFound) as raised:
-        paths.find_recipe(name)
+        paths.find_file("recipe", name)
     assert raised.value.message == said
     assert "d12 (shipped), d20 (shipped)" in (raised.value.fix or "")
 
@@ -474,9 +476,13 @@ def test_launch_home(
 
 
 def test_schema_has_every_key_with_its_meaning() -> None:
-    schema = recipe_schema()
-    assert list(schema["properties"]) == list(Recipe.model_fields)
-    assert schema["required"] == ["depth", "tokens_per_step"]
+    found = schema("recipe")
+    assert list(found["properties"]) == list(Recipe.model_fields)
+    assert found["required"] == ["depth", "tokens_per_step"]
+    assert (found["properties"]["depth"]["minimum"], found["properties"]["depth"]["maximum"]) == (
+        1,
+        100,
+    )
     blocks = {"data", "evaluation", "checkpoint", "guide"}
-    described = {key for key, value in schema["properties"].items() if "description" in value}
+    described = {key for key, value in found["properties"].items() if "description" in value}
     assert described == set(Recipe.model_fields) - blocks

@@ -1,0 +1,96 @@
+"""launch cluster new: a short cluster file for machines that are named on the command line."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from launcher.config.address import split_address
+from launcher.config.cluster import Cluster
+from launcher.config.paths import SUFFIXES, own_folder, shown_path
+from launcher.config.schema import schema_line
+from launcher.config.validation import validate
+from launcher.config.yaml_source import Place, Problem, Source
+from launcher.errors import InputError
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--node", "nodes", multiple=True, required=True, metavar="[USER@]HOST[:PORT]",
+    help="A machine, once for each; the first is the head. IPv6 as [::1]:22.",
+)  # fmt: skip
+@click.option(
+    "--key", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
+    help="Private key for all of them; else as ssh would.",
+)  # fmt: skip
+@click.option(
+    "--accelerator", type=click.Choice(["cpu", "cuda", "rocm"]), default="cpu", show_default=True,
+    help="What they compute with.",
+)  # fmt: skip
+def command(name: str, nodes: tuple[str, ...], key: str | None, accelerator: str) -> None:
+    """Write a cluster file: to ./clusters where that folder exists, else to LAUNCH_HOME."""
+    source = _source(name, nodes, key, accelerator)
+    validate(Cluster, source)
+    folder = own_folder("cluster")
+    for suffix in SUFFIXES:
+        if (there := folder / f"{name}{suffix}").exists():
+            fix = f"choose another name, or: launch edit cluster {name}"
+            raise InputError(f"{shown_path(there)} exists already", fix=fix)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.yaml"
+    path.write_text(_text(name, source.data["nodes"]), encoding="utf-8")
+    click.echo(f"written to {shown_path(path)}; next:")
+    for line in (
+        f"launch cluster trust {name}            compare the host keys, pin them",
+        f"launch cluster check {name}            what would go wrong, and how to mend it",
+        f"launch recipe d4 --cluster {name}      train",
+    ):
+        click.echo(f"  {line}")
+
+
+def _source(name: str, nodes: Sequence[str], key: str | None, accelerator: str) -> Source:
+    """What the file will say; problems point at the command line.
+
+    Raises ConfigError for a node that is not [USER@]HOST[:PORT].
+    """
+    source = Source(data={"name": name, "nodes": []})
+    source.values[()] = source.values["name",] = Place("NAME", 1, 1, len(name), name)
+    for index, written in enumerate(nodes):
+        place = Place("--node", 1, 1, len(written), written)
+        address = split_address(written)
+        if address is None:
+            message = "expected [USER@]HOST[:PORT], as in ada@pc1:2222 or [::1]:22"
+            raise source.error(Problem(place, message))
+        node = {
+            "host": address.host,
+            "user": address.user,
+            "port": address.port,
+            "key": _from_anywhere(key) if key else None,
+            "accelerator": None if accelerator == "cpu" else accelerator,
+        }
+        source.data["nodes"].append({k: value for k, value in node.items() if value is not None})
+        for field in node:
+            source.values["nodes", index, field] = place
+    return source
+
+
+def _from_anywhere(key: str) -> str:
+    """~/.ssh/lab, where it is below the home folder."""
+    path, home = Path(key).absolute(), Path.home()
+    return f"~/{path.relative_to(home).as_posix()}" if path.is_relative_to(home) else str(path)
+
+
+def _text(name: str, nodes: Sequence[Mapping[str, Any]]) -> str:
+    """The file's."""
+    listed = yaml.safe_dump(list(nodes), sort_keys=False, allow_unicode=True)
+    return (
+        f"{schema_line('cluster')}"
+        f"# The first node is the head: it keeps the runs. Next: launch cluster trust {name}\n"
+        f"nodes:\n{textwrap.indent(listed, '  ')}"
+    )

@@ -1,0 +1,295 @@
+"""`launch recipe --cluster` from Enter to the end, on two bare machines without a route out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab import USER, Host, Lab
+from pair import CLUSTER, HostRun, PairClient, listing, printed_steps, wait
+from running import Run, kill
+
+from launcher.raycluster.ports import cluster_ports
+
+LONG = ("--steps", "100000", "--set", "checkpoint.every_steps=100000")
+PORTS = cluster_ports(CLUSTER)
+
+
+@pytest.fixture(scope="module")
+def before(lab: Lab) -> dict[str, dict[str, str]]:
+    """Files of the hosts as they were found."""
+    return {host.name: listing(host) for host in lab.hosts}
+
+
+@pytest.fixture(scope="module")
+def client(
+    lab: Lab, before: object, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PairClient]:
+    made = PairClient(tmp_path_factory.mktemp("client"), lab.hosts)
+    yield made
+    made.launch("cluster", "down", CLUSTER, "--purge", "--discard-runs", "--force")
+
+
+@pytest.fixture(scope="module")
+def whole(client: PairClient) -> Run:
+    """The first run: bare hosts, nothing prepared, one command."""
+    summary = client.train("whole", timeout=600)
+    assert (summary["steps"], summary["restarts"], summary["cluster"]) == (40, 0, CLUSTER)
+    return client.run("whole")
+
+
+@pytest.fixture
+def hosts(lab: Lab) -> tuple[Host, Host]:
+    one, two = lab.hosts
+    return one, two
+
+
+def test_one_command_trains_across_two_bare_hosts(
+    client: PairClient, whole: Run, hosts: tuple[Host, Host]
+) -> None:
+    assert [record["step"] for record in whole.metrics] == list(range(1, 41))
+    assert all(record["wire_bytes"] > 0 for record in whole.metrics)
+    one, two = (HostRun(host, "whole") for host in hosts)
+    assert one.hashes(40) == two.hashes(40) != {}  # parameters and optimizer, on both disks
+    for name in ("metrics.jsonl", "events.jsonl", "log.txt", "run.json", "summary.json"):
+        assert (whole.path / name).read_bytes() == (one.path / name).read_bytes()
+    assert not (two.path / "metrics.jsonl").exists() and not (whole.path / "checkpoints").exists()
+    rows = Path(json.loads((one.path / "run.json").read_text())["data"]["folder"]).name
+    folders = [host.home / ".launch" / "data" / "prepared" / rows for host in hosts]
+    first, second = (
+        {path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders
+    )
+    assert first == second
+
+
+def test_its_losses_are_those_of_one_machine(client: PairClient, whole: Run) -> None:
+    done = client.launch("recipe", "tiny", "--name", "here", "--set", "workers=2", "--json")
+    assert done.returncode == 0, done.stderr
+    here = Run(client.path / "runs" / "here")
+    assert whole.losses() == pytest.approx(here.losses(), rel=1e-5)
+
+
+def test_up_again_changes_nothing(client: PairClient, whole: Run) -> None:
+    assert client.cluster("up", "--dry-run") == {"one": [], "two": []}
+    seconds = client.cluster("up")["seconds"]
+    assert "install" not in seconds and "gather" not in seconds
+    nodes = client.cluster("status")
+    assert [(node["node"], node["status"], node["starts"]) for node in nodes] == [
+        ("one", "up", 1),
+        ("two", "up", 1),
+    ]
+
+
+def test_another_client_follows_what_was_left_alone(
+    client: PairClient, whole: Run, tmp_path: Path, hosts: tuple[Host, Host]
+) -> None:
+    started = client.launch(
+        "recipe", "tiny", "--cluster", CLUSTER, "--name", "away", *LONG, "--detach", "--json"
+    )
+    assert json.loads(started.stdout) == {"run": "away", "cluster": CLUSTER}
+    other = PairClient(tmp_path / "other", hosts)
+    follower = other.start("logs", "away", "-f", "--cluster", CLUSTER)
+    wait(lambda: len(other.run("away").metrics) > 5, 60, "steps in the mirror")
+    assert client.cluster("status")[0]["runs"] == ["away"]
+    busy = client.launch("cluster", "down", CLUSTER)
+    assert busy.returncode == 2 and "away" in busy.stderr
+    stopped = client.launch("stop", "away", "--json")  # known by its mirror: no --cluster
+    assert stopped.returncode == 0, stopped.stderr
+    steps = json.loads(stopped.stdout)["steps"]
+    code, output = follower.end()
+    assert code == 0
+    assert printed_steps(output) == list(range(1, steps + 1))
+    assert HostRun(hosts[0], "away").hashes(steps) == HostRun(hosts[1], "away").hashes(steps) != {}
+
+
+def test_a_stopped_run_goes_on(client: PairClient, whole: Run, hosts: tuple[Host, Host]) -> None:
+    """And ends with the losses and weights of one that nobody stopped."""
+    started = client.start("recipe", "tiny", "--cluster", CLUSTER, "--name", "parts")
+    wait(lambda: len(client.run("parts").metrics) > 3, 60, "steps")
+    assert client.launch("stop", f"{CLUSTER}/parts").returncode == 0
+    assert started.end()[0] == 0
+    assert len(client.run("parts").metrics) < 40
+    # One host has lost its copy: the other has it.
+    shutil.rmtree(HostRun(hosts[1], "parts").path)
+    done = client.launch("resume", "parts", "--cluster", CLUSTER, "--json")
+    assert done.returncode == 0, done.stderr
+    assert client.run("parts").losses() == whole.losses()
+    assert HostRun(hosts[1], "parts").hashes(40) == HostRun(hosts[0], "whole").hashes(40)
+
+
+def test_the_run_outlives_its_client(client: PairClient, whole: Run) -> None:
+    started = client.start("recipe", "tiny", "--cluster", CLUSTER, "--name", "alone")
+    wait(lambda: client.run("alone").metrics, 60, "the first step")
+    kill([started.pid])
+    assert started.end()[0] == -signal.SIGKILL
+    followed = client.launch("logs", "alone", "-f", timeout=120)
+    assert followed.returncode == 0, followed.stderr
+    assert printed_steps(followed.stdout) == list(range(1, 41))
+
+
+def test_the_run_outlives_the_clients_network(
+    client: PairClient, whole: Run, hosts: tuple[Host, Host]
+) -> None:
+    """15 s without a packet to the client: no step is missed and none is shown twice."""
+    slow = ("--steps", "150", "--set", "tokens_per_step=8192")
+    begun = client.launch(
+        "recipe", "tiny", "--cluster", CLUSTER, "--name", "cut", *slow, "--detach"
+    )
+    assert begun.returncode == 0, begun.stderr
+    follower = client.start("logs", "cut", "-f")
+    wait(lambda: len(client.run("cut").metrics) > 3, 60, "steps")
+    gateway = hosts[0].lab.gateway
+    for host in hosts:
+        host.firewall(f"ip saddr {gateway} drop")
+    reached = len(client.run("cut").metrics)
+    wait(lambda: len(HostRun(hosts[0], "cut").metrics) > reached + 5, 60, "steps on the head")
+    wait(lambda: "trying to reach it again" in follower.output(), 30, "the client to notice")
+    for host in hosts:
+        host.no_firewall()
+    code, output = follower.end(120)
+    assert code == 0
+    assert printed_steps(output) == list(range(1, 151))
+    assert "again" in output and "Traceback" not in output
+
+
+def test_ctrl_c_leaves_the_run_alone(client: PairClient, whole: Run) -> None:
+    started = client.start("recipe", "tiny", "--cluster", CLUSTER, "--name", "kept", *LONG)
+    wait(lambda: client.run("kept").metrics, 60, "the first step")
+    started.interrupt()
+    code, output = started.end()
+    assert code == 130 and f"launch stop {CLUSTER}/kept" in output
+    assert client.cluster("status")[0]["runs"] == ["kept"]
+    assert client.launch("stop", "kept").returncode == 0
+
+
+def test_a_model_speaks_here_and_there(client: PairClient, whole: Run) -> None:
+    ask = ("sample", "whole", "--prompt", "def ", "--tokens", "20", "--temperature", "0", "--json")
+    here = client.launch(*ask)
+    assert here.returncode == 0, here.stderr
+    fetched = {path.name for path in (whole.path / "checkpoints" / "step-00000040").iterdir()}
+    assert fetched == {"model.safetensors", "state.json", "manifest.json"}
+    # A client without torch asks the head.
+    hidden = client.path / "hidden"
+    hidden.mkdir()
+    (hidden / "sitecustomize.py").write_text(
+        "import importlib.util as u; find = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if name == 'torch' else find(name, *a)\n"
+    )
+    client.environment["PYTHONPATH"] = str(hidden)
+    there = client.launch(*ask)
+    del client.environment["PYTHONPATH"]
+    assert there.returncode == 0, there.stderr
+    assert json.loads(there.stdout) == json.loads(here.stdout)
+
+
+def test_figures_are_on_the_heads_metrics_port(
+    client: PairClient, whole: Run, hosts: tuple[Host, Host]
+) -> None:
+    url = f"http://{hosts[0].address}:{PORTS.metrics}/metrics"
+    started = client.start("recipe", "tiny", "--cluster", CLUSTER, "--name", "seen", *LONG)
+
+    def gauges() -> str:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return str(answer.read().decode())
+
+    wait(lambda: "ray_launch_loss{" in gauges() and 'run="seen"' in gauges(), 60, "a gauge")
+    for name in ("step", "tokens_per_second", "step_seconds", "wire_bytes"):
+        assert f"ray_launch_{name}{{" in gauges()
+    assert client.launch("stop", "seen").returncode == 0
+    started.end()
+
+
+def test_the_dashboard_is_behind_the_tunnel_and_the_token(
+    client: PairClient, whole: Run, hosts: tuple[Host, Host]
+) -> None:
+    with pytest.raises(OSError):  # from the cluster's network nobody answers
+        urllib.request.urlopen(f"http://{hosts[0].address}:{PORTS.dashboard}/", timeout=3)
+    tunnel = client.start("cluster", "dashboard", CLUSTER, "--no-browser", "--json")
+    wait(lambda: tunnel.output().rstrip().endswith("}"), 20, "the tunnel")
+    opened = json.loads(tunnel.output())
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{opened['url']}api/jobs/", timeout=10)
+    assert refused.value.code == 401
+    request = urllib.request.Request(
+        f"{opened['url']}api/jobs/", headers={"Authorization": f"Bearer {opened['token']}"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        jobs = {job["submission_id"]: job["status"] for job in json.loads(answer.read())}
+    assert jobs["whole"] == "SUCCEEDED"
+    tunnel.interrupt()
+    assert tunnel.end()[0] == 0
+
+
+def test_a_node_that_lost_its_supervisor_is_mended_by_up(
+    client: PairClient, whole: Run, hosts: tuple[Host, Host]
+) -> None:
+    """kill -9 of it: its Ray ends with it, and `up` starts both again."""
+    two = hosts[1]
+    two.inside("pkill -9 -f '[r]aycluster.supervisor'")
+    wait(lambda: not any("raylet" in name for name in two.processes()), 20, "Ray to end")
+    assert [node["status"] for node in client.cluster("status")] == ["up", "down"]
+    client.cluster("up")
+    assert [node["status"] for node in client.cluster("status")] == ["up", "up"]
+    assert client.train("mended", "--steps", "2")["steps"] == 2
+
+
+def test_a_full_disk_on_one_host_is_named(
+    client: PairClient, whole: Run, hosts: tuple[Host, Host]
+) -> None:
+    two = hosts[1]
+    runs = f"/home/{USER}/.launch/clusters/{CLUSTER}/runs"
+    two.small_disk(runs, megabytes=1)
+    done = client.launch(
+        "recipe", "tiny", "--cluster", CLUSTER, "--name", "full", "--steps", "3", timeout=120
+    )
+    two.inside(f"umount {runs}")
+    assert done.returncode == 1
+    assert "two: the disk is full" in done.stderr and "fix:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_down_stops_ours_and_leaves_a_strangers_ray(
+    client: PairClient, whole: Run, hosts: tuple[Host, Host]
+) -> None:
+    one = hosts[0]
+    env = next((one.home / ".launch" / "env").glob("*/ready")).parent
+    ray = f"/home/ada/.launch/env/{env.name}/bin/ray"
+    one.ssh(
+        f"RAY_AUTH_MODE=disabled {ray} start --head --port 26390 --num-cpus 1 "
+        f"--include-dashboard=false --node-ip-address {one.address} --temp-dir /tmp/strange "
+        "--disable-usage-stats --min-worker-port 27000 --max-worker-port 27100 "
+        "--ray-client-server-port 26391 > /dev/null"
+    )
+    theirs = {name for name in one.processes() if "/tmp/strange" in name}
+    assert theirs
+    assert client.cluster("down")["stopped"] == ["one", "two"]
+    left = set(one.processes())
+    assert theirs <= left
+    assert not [name for name in left if "raycluster" in name or f"/ray/{CLUSTER}" in name]
+    assert not [name for name in hosts[1].processes() if "ray" in name]
+    one.inside("pkill -9 -f '[t]mp/strange'; rm -rf /tmp/strange")
+
+
+def test_purge_brings_checkpoints_home_and_leaves_the_hosts_as_found(
+    client: PairClient, whole: Run, hosts: tuple[Host, Host], before: dict[str, dict[str, str]]
+) -> None:
+    # The head's newest copy of one run has one bit flipped: the other host's comes home.
+    torn = HostRun(hosts[0], "whole").path / "checkpoints" / "step-00000040" / "model.safetensors"
+    data = bytearray(torn.read_bytes())
+    data[-1] ^= 1
+    torn.write_bytes(data)
+    there = HostRun(hosts[1], "whole").hashes(40)
+    document = client.cluster("down", "--purge")
+    assert set(document["brought_home"]) >= {"whole", "parts", "away", "alone"}
+    assert whole.hashes(40) == there
+    paths = [item["path"] for item in document["removed"]["one"]]
+    assert any(path.startswith("~/.launch/env/") for path in paths)
+    assert {host.name: listing(host) for host in hosts} == before
+    assert not os.path.exists(hosts[0].home / ".launch")

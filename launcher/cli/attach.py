@@ -150,10 +150,10 @@ def say_detached(run: Run, *, as_json: bool) -> None:
 def detached_words(run: Run) -> str:
     """That it goes on, and what can be done about it."""
     name = shown_name(run)
-    where = "in the background" if run.cluster == "local" else f"on {run.cluster}"
+    where = "in the background" if run.cluster == "local" else f"on cluster {run.cluster}"
     commands = (
         (f"launch logs {name} -f", "follow it"),
         (f"launch stop {name}", "save and stop it"),
     )
     lines = [f"  {command:<36} {words}" for command, words in commands]
-    return "\n".join([f"run '{run.folder.name}' goes on {where}", *lines])
+    return "\n".join([f"run '{run.folder.name}' runs {where}", *lines])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,18 @@ import click
 
 from launcher.cli.attach import follow_there, say_detached
 from launcher.cli.bring_up_view import BringUpView
-from launcher.config.cluster import LoadedCluster, load_cluster, require_addresses
+from launcher.config.cluster import (
+    LoadedCluster,
+    load_cluster,
+    require_addresses,
+    require_trainable,
+)
+from launcher.config.paths import launch_home
 from launcher.config.recipe import LoadedRecipe
 from launcher.raycluster.bring_up import Stages, bring_up, prepare
 from launcher.raycluster.spec import ClusterSpec
-from launcher.runs.heads import connect_head
+from launcher.runs.folder import USED_FILE, write_json
+from launcher.runs.heads import connect_head, open_cluster_runs
 from launcher.runs.remote import ClusterRuns, RemoteRun
 from launcher.runs.text import send_text
 from launcher.transport.together import close_all, connect_all
@@ -44,17 +51,18 @@ def run_there(
     as_json: bool,
 ) -> None:
     """`spec`: what goes into run.json."""
-    with open_up(cluster) as up:
+    with open_up(cluster, pool) as up:
         with up.stages.stage("text"):
             text = send_text(up.runs.head, loaded.recipe.data, Path.cwd(), up.view.sent)
         with up.stages.stage("submit"):
-            workers = sum(node.slots for node in up.spec.in_pool(pool))
+            nodes = [asdict(node) for node in up.spec.nodes]
+            workers = sum(node.slots for node in up.spec.nodes)
             settings = {**spec["settings"], "workers": workers}
             run = up.runs.create(
                 run_name,
                 loaded.name,
-                {**spec, "cluster": up.spec.cluster, "pool": pool, "text": text,
-                 "settings": settings},
+                {**spec, "cluster": up.spec.cluster, "pool": pool, "nodes": nodes,
+                 "text": text, "settings": settings},
             )  # fmt: skip
             run.submit()
         _watch(run, up, detach=detach, as_json=as_json)
@@ -64,7 +72,11 @@ def resume_there(cluster: str, name: str, *, detach: bool, as_json: bool) -> Non
     from launcher.cli.resume import is_to_resume
 
     loaded = load_cluster(cluster)
-    with open_up(loaded) as up:
+    with open_cluster_runs(cluster) as runs:
+        run = runs.find(name)
+        run.update()
+        pool = run.folder.spec()["pool"]
+    with open_up(loaded, pool) as up:
         run = up.runs.find(name)
         if not is_to_resume(run, as_json=as_json):
             return
@@ -75,9 +87,9 @@ def resume_there(cluster: str, name: str, *, detach: bool, as_json: bool) -> Non
 
 
 @contextmanager
-def open_up(cluster: LoadedCluster) -> Iterator[UpCluster]:
+def open_up(cluster: LoadedCluster, pool: str | None) -> Iterator[UpCluster]:
     """Bring the cluster up, where it is not, and stay connected to it."""
-    nodes = tuple(cluster.cluster.nodes)
+    nodes = require_trainable(cluster, pool)
     require_addresses(cluster, nodes)
     stages, view = Stages(), BringUpView()
     with stages.stage("connect"):
@@ -88,6 +100,9 @@ def open_up(cluster: LoadedCluster) -> Iterator[UpCluster]:
             spec = bring_up(prepared, connections, stages, view)
         head = connections[spec.head.name]
         runs = ClusterRuns(spec, head, lambda: connect_head(cluster))
+        here = launch_home() / "clusters" / spec.cluster
+        here.mkdir(parents=True, exist_ok=True)
+        write_json(here / USED_FILE, {"file": str(cluster.path.absolute())})
         yield UpCluster(spec, runs, stages, view)
     finally:
         close_all(connections)

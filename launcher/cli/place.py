@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from launcher.config.paths import launch_home
 from launcher.errors import InputError
-from launcher.runs.folder import find_run, runs_home
+from launcher.runs.folder import USED_FILE, find_run, read_json, runs_home
 from launcher.runs.run import LocalRun, Run
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -39,12 +40,13 @@ def open_run(name: str, cluster: str | None) -> Iterator[Run]:
 
 
 def locate(name: str, cluster: str | None) -> tuple[str, str]:
-    """(cluster, bare name). A name without a cluster is looked for among all runs known here."""
+    """(cluster's name or file, bare name). A name without a cluster is looked for among all runs
+    known here."""
+    where, _, bare = name.rpartition("/")
     if cluster is not None:
-        return cluster, name.removeprefix(f"{cluster}/")
-    if "/" in name:
-        where, _, bare = name.partition("/")
-        return where, bare
+        return cluster, bare
+    if where:
+        return _file_of(where), bare
     mirrors = (launch_home() / "clusters").glob(f"*/runs/{name}/run.json")
     places = [path.parents[2].name for path in mirrors]
     if (runs_home() / name / "run.json").exists():
@@ -52,4 +54,11 @@ def locate(name: str, cluster: str | None) -> tuple[str, str]:
     if len(places) > 1:
         both = " or ".join(f"{place}/{name}" for place in places)
         raise InputError(f"several runs are named '{name}'", fix=f"say which: {both}")
-    return (places[0] if places else "local"), name
+    return (_file_of(places[0]) if places else "local"), name
+
+
+def _file_of(cluster: str) -> str:
+    """The file that this cluster was last used with, where it is still there; else its name."""
+    used = read_json(launch_home() / "clusters" / cluster / USED_FILE)
+    file = (used or {}).get("file", "")
+    return file if file and Path(file).is_file() else cluster

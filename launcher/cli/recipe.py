@@ -82,9 +82,9 @@ def find_place(loaded: LoadedRecipe, cluster: str, pool: str | None) -> Where:
             raise InputError("--pool: local is one machine", fix="leave --pool out")
         check_cores(loaded)
         return Where("local", loaded.recipe.workers, None)
-    from launcher.config.cluster import load_cluster, require_pool
+    from launcher.config.cluster import load_cluster, require_trainable
 
     hosts = load_cluster(cluster)
-    nodes = require_pool(hosts, pool)
+    nodes = require_trainable(hosts, pool)
     check_hosts_share(loaded, hosts.cluster.name, len(nodes))
     return Where(hosts.cluster.name, len(nodes), hosts)

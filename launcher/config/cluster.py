@@ -259,6 +259,31 @@ def require_pool(loaded: LoadedCluster, pool: str | None) -> tuple[Node, ...]:
     return cluster.in_pool(pool)
 
 
+def require_trainable(loaded: LoadedCluster, pool: str | None) -> tuple[Node, ...]:
+    """The nodes that a run of this pool trains on: the head among them, all of one accelerator.
+
+    Raises NotFound, InputError, or ConfigError at the place of what stands in the way.
+    """
+    nodes, cluster = require_pool(loaded, pool), loaded.cluster
+    if len({node.accelerator for node in nodes}) > 1:
+        raise InputError(
+            f"the hosts of {loaded.name} have different accelerators, which cannot train together",
+            fix=f"say which: {' or '.join(f'--pool {name}' for name in cluster.pools)}",
+        )
+    for node in nodes:
+        if node.accelerator != "cpu":
+            key = f"nodes[{cluster.nodes.index(node)}].accelerator"
+            message = f"runs on {node.accelerator} hosts of a cluster are not supported yet"
+            fix = "train there with --cluster local, on the machine itself"
+            raise loaded.error(key, message, fix=fix)
+    if cluster.head_node not in nodes:
+        raise InputError(
+            f"pool {pool} does not hold the head, {cluster.head_node.name}: not supported yet",
+            fix=f"write head: {nodes[0].name} into the file: launch edit cluster {loaded.typed}",
+        )
+    return nodes
+
+
 def require_node(loaded: LoadedCluster, name: str) -> Node:
     """Raises NotFound, or InputError for a cluster without nodes."""
     nodes = {node.name: node for node in require_pool(loaded, None)}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from launcher.raycluster.spec import ClusterSpec
+from launcher.raycluster.spec import ClusterSpec, NodeSpec
 
 Failure = tuple[str, str | None] | None  # what went wrong, and how to mend it
 
@@ -45,8 +45,8 @@ class ClusterSession:
     exports_metrics = True
     trains_here = False
 
-    def __init__(self, spec: ClusterSpec, *, pool: str | None) -> None:
-        nodes = spec.in_pool(pool)
+    def __init__(self, spec: ClusterSpec, nodes: Sequence[NodeSpec], *, pool: str | None) -> None:
+        """`nodes`: those of the run, the head first."""
         self._spec = spec
         self.threads: Mapping[str, int] = {
             node.name: max(1, node.cpus // node.slots) for node in nodes

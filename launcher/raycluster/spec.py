@@ -57,10 +57,6 @@ class ClusterSpec:
     def is_head(self) -> bool:
         return self.node == self.head.name
 
-    def in_pool(self, pool: str | None) -> tuple[NodeSpec, ...]:
-        """All nodes without a pool."""
-        return tuple(node for node in self.nodes if pool in (None, node.pool))
-
     def to_json(self) -> bytes:
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1).encode() + b"\n"
 

@@ -16,7 +16,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from launcher.config.paths import launch_home
 from launcher.errors import InputError, NotFound, RunBusy
 from launcher.runs.lock import Held, hold, is_held
 
+USED_FILE = "used.json"  # beside the mirrors of a cluster: the file that describes it
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -74,13 +75,13 @@ class RunFolder:
         return self.path / "failure.json"
 
     def spec(self) -> dict[str, Any]:
-        return _read_json(self.spec_file) or {}
+        return read_json(self.spec_file) or {}
 
     def summary(self) -> dict[str, Any] | None:
-        return _read_json(self.summary_file)
+        return read_json(self.summary_file)
 
     def failure(self) -> dict[str, Any] | None:
-        return _read_json(self.failure_file)
+        return read_json(self.failure_file)
 
     def update_spec(self, **changes: Any) -> None:
         write_json(self.spec_file, self.spec() | changes)
@@ -108,7 +109,16 @@ def runs_home() -> Path:
 
 def all_runs() -> list[RunFolder]:
     """Every run, the newest last."""
-    folders = [RunFolder(path.parent) for path in runs_home().glob("*/run.json")]
+    return _whole_runs(runs_home().glob("*/run.json"))
+
+
+def all_mirrors() -> list[RunFolder]:
+    """Every run of a cluster that this machine has seen, the newest last."""
+    return _whole_runs((launch_home() / "clusters").glob("*/runs/*/run.json"))
+
+
+def _whole_runs(files: Iterable[Path]) -> list[RunFolder]:
+    folders = [RunFolder(path.parent) for path in files]
     whole = [folder for folder in folders if "created" in folder.spec()]
     return sorted(whole, key=lambda folder: folder.spec()["created"])
 
@@ -185,7 +195,8 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     partial.replace(path)
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
+    """None where it is missing or torn."""
     try:
         content = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):  # ValueError: torn by a crash of the machine

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from launcher.runs.folder import RunFolder
 from launcher.runs.records import Record, each_step_once, read_records
 
-Status = Literal["running", "stopping", "finished", "stopped", "failed", "interrupted"]
+# unknown: of a cluster's run, at work when it was seen last.
+Status = Literal["running", "stopping", "finished", "stopped", "failed", "interrupted", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,13 @@ class RunState:
 
 
 def status_of(folder: RunFolder, alive: bool | None = None) -> Status:
-    if folder.is_locked() if alive is None else alive:
+    """`alive`: whether its driver is. None: to be found out, which only the run's machine can."""
+    here = folder.spec().get("cluster") == "local"
+    if folder.is_locked() if alive is None and here else alive:
         return "stopping" if folder.stop_request.exists() else "running"
     summary = folder.summary()
     if summary is None:
-        return "interrupted"
+        return "interrupted" if here or alive is not None else "unknown"
     status: Status = summary["status"]
     return status
 

@@ -32,7 +32,7 @@ from launcher.errors import LaunchError
 from launcher.raycluster.local import LocalSession
 from launcher.raycluster.processes import die_with_parent
 from launcher.raycluster.session import ClusterSession, Session
-from launcher.raycluster.spec import ClusterSpec
+from launcher.raycluster.spec import ClusterSpec, NodeSpec
 from launcher.runs.folder import RunFolder, write_json
 from launcher.runs.records import Record, RecordWriter
 from launcher.runs.state import Status, summarise
@@ -58,7 +58,9 @@ def main(run_folder: str, ray_folder: str | None = None) -> None:
         session = LocalSession(ray_folder, workers=recipe.workers)
     else:
         content = (folder.path.parents[1] / "cluster.json").read_bytes()
-        session = ClusterSession(ClusterSpec.from_json(content), pool=folder.spec()["pool"])
+        asked = folder.spec()
+        nodes = [NodeSpec(**node) for node in asked["nodes"]]
+        session = ClusterSession(ClusterSpec.from_json(content), nodes, pool=asked["pool"])
     with folder.locked():
         code = Driver(folder, recipe, session).run()
         sys.stdout.flush()

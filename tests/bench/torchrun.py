@@ -125,7 +125,7 @@ def torchrun(cluster: str, run: str) -> dict[str, float]:
 def command(spec: ClusterSpec, rank: int, rows: str) -> str:
     node, head = spec.nodes[rank], spec.head
     return (
-        f'GLOO_SOCKET_IFNAME={node.interface} OMP_NUM_THREADS={node.cpus} MALLOC_ARENA_MAX=1 '
+        f"GLOO_SOCKET_IFNAME={node.interface} OMP_NUM_THREADS={node.cpus} MALLOC_ARENA_MAX=1 "
         f'PYTHONPATH="$HOME/.launch/code/{spec.code}" "$HOME/.launch/env/{spec.env}/bin/python" '
         f"-P -m torch.distributed.run --nnodes {len(spec.nodes)} --node-rank {rank} "
         f"--master-addr {head.address} --master-port {spec.ports.workers[-1] + 1} "

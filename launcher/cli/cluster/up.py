@@ -7,22 +7,28 @@ import click
 from launcher.cli.bring_up_view import BringUpView
 from launcher.cli.cluster_run import open_up
 from launcher.cli.output import json_option, print_json
-from launcher.config.cluster import LoadedCluster, load_cluster, require_addresses, require_pool
+from launcher.config.cluster import (
+    LoadedCluster,
+    load_cluster,
+    require_addresses,
+    require_trainable,
+)
 from launcher.raycluster.bring_up import Stages, prepare, start_commands
 from launcher.transport.together import close_all, connect_all
 
 
 @click.command()
 @click.argument("cluster")
+@click.option("--pool", metavar="P", help="The hosts of one pool only.")
 @click.option("--dry-run", is_flag=True, help="Print every command, and run none.")
 @json_option
-def command(cluster: str, dry_run: bool, as_json: bool) -> None:
+def command(cluster: str, pool: str | None, dry_run: bool, as_json: bool) -> None:
     """Install what hosts lack, start Ray where it is not up. Again: nothing is done twice."""
     loaded = load_cluster(cluster)
     if dry_run:
-        _dry_run(loaded, as_json=as_json)
+        _dry_run(loaded, pool, as_json=as_json)
         return
-    with open_up(loaded) as up:
+    with open_up(loaded, pool) as up:
         document = {
             "cluster": up.spec.cluster,
             "nodes": [node.name for node in up.spec.nodes],
@@ -36,8 +42,8 @@ def command(cluster: str, dry_run: bool, as_json: bool) -> None:
             click.echo(f"cluster {up.spec.cluster} is up: {names}")
 
 
-def _dry_run(loaded: LoadedCluster, *, as_json: bool) -> None:
-    nodes = require_pool(loaded, None)
+def _dry_run(loaded: LoadedCluster, pool: str | None, *, as_json: bool) -> None:
+    nodes = require_trainable(loaded, pool)
     require_addresses(loaded, nodes)
     connections = connect_all(loaded, nodes)
     try:

@@ -24,7 +24,7 @@ ALIVE = ("PENDING", "RUNNING")
 
 
 class Jobs:
-    """Of one cluster, whose folder on the head is `folder`. A job is named as its run is."""
+    """Of one cluster, whose folder on the head is `folder`."""
 
     def __init__(self, folder: Path) -> None:
         spec = ClusterSpec.from_json((folder / "cluster.json").read_bytes())
@@ -33,37 +33,46 @@ class Jobs:
         self._folder = folder
 
     def submit(self, run: str) -> dict[str, Any]:
-        """Start the run's driver. A job of the same run that has ended makes way."""
+        """Start the run's driver, unless one is at work."""
         folder = RunFolder(self._folder / "runs" / run)
-        status = self.status(run)
-        if status["alive"]:
-            return {"submitted": False, **status}
-        if status["job"] is not None:
-            self._ask("DELETE", f"/api/jobs/{run}")
+        if self.status(run)["alive"]:
+            return {"submitted": False}
         python = f"{sys.executable} -P -m launcher.training.driver"
         job = {
-            "submission_id": run,
+            "submission_id": _submission_id(run, 1 + len(self._of(run))),
             "entrypoint": f"exec {python} {folder.path} >> {folder.log} 2>&1",
             "runtime_env": {"env_vars": {JOB_MARK: "1"}},
         }
         self._ask("POST", "/api/jobs/", job)
-        return {"submitted": True, **self.status(run)}
+        return {"submitted": True}
 
     def status(self, run: str) -> dict[str, Any]:
-        """`job`: Ray's word for it, None where Ray knows of none. `message`: Ray's, at its end."""
-        job = self._ask("GET", f"/api/jobs/{run}") or {}
+        """`job`: Ray's word for the newest, None where Ray knows of none. `message`: Ray's."""
+        jobs = self._of(run)
+        newest = jobs[-1] if jobs else {}
         held = RunFolder(self._folder / "runs" / run).is_locked()
-        status = job.get("status")
-        return {"alive": held or status in ALIVE, "job": status, "message": job.get("message")}
+        status = newest.get("status")
+        return {"alive": held or status in ALIVE, "job": status, "message": newest.get("message")}
+
+    def stop(self, run: str) -> dict[str, Any]:
+        """At once, without a checkpoint."""
+        jobs = self._of(run)
+        if jobs:
+            self._ask("POST", f"/api/jobs/{jobs[-1]['submission_id']}/stop")
+        return {"stopped": bool(jobs)}
 
     def running(self) -> list[str]:
         """Runs whose drivers are at work."""
         folders = sorted((self._folder / "runs").glob("*"))
         return [folder.name for folder in folders if RunFolder(folder).is_locked()]
 
-    def stop(self, run: str) -> dict[str, Any]:
-        """At once, without a checkpoint."""
-        return {"stopped": self._ask("POST", f"/api/jobs/{run}/stop") is not None}
+    def _of(self, run: str) -> list[dict[str, Any]]:
+        """The run's jobs, the newest last. One that was resumed has had several."""
+        jobs = {job.get("submission_id"): job for job in self._ask("GET", "/api/jobs/") or []}
+        found: list[dict[str, Any]] = []
+        while (name := _submission_id(run, len(found) + 1)) in jobs:
+            found.append(jobs[name])
+        return found
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """The JSON of the answer; None for 404, and where no dashboard answers."""
@@ -84,6 +93,11 @@ class Jobs:
             if method == "GET":
                 return None
             raise SystemExit(f"Ray's dashboard does not answer: {error.reason}") from None
+
+
+def _submission_id(run: str, attempt: int) -> str:
+    """The run's name; a resumed one's has the attempt behind it. Ray takes no name twice."""
+    return run if attempt == 1 else f"{run}:{attempt}"
 
 
 def main(verb: str, folder: str, *run: str) -> None:

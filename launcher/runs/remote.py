@@ -14,7 +14,6 @@ from launcher.errors import (
     InputError,
     NotFound,
     RunBusy,
-    RunFailed,
     Unreachable,
 )
 from launcher.raycluster.control import ask_head
@@ -122,14 +121,11 @@ class RemoteRun:
         """Start its driver on the head. Raises RunBusy where it is running."""
         for name in ("stop", "summary.json", "failure.json"):
             self.runs.head.run(f"rm -f {self.path}/{name}", step="submit the run")
-        answer = self._ask("submit")
-        if not answer["submitted"]:
+        if not self._ask("submit")["submitted"]:
             raise RunBusy(
                 f"run '{self.name}' is running",
                 fix=f"launch logs {self.name} -f --cluster {self.runs.spec.cluster}",
             )
-        if answer["job"] not in ("PENDING", "RUNNING", "SUCCEEDED"):
-            raise RunFailed(f"Ray did not take the job: {answer['message']}")
         self._alive, self._news_at = True, time.monotonic()
 
     def update_spec(self, **changes: Any) -> None:

@@ -80,15 +80,17 @@ class Browser:
         )
 
     async def _evaluate(self, expression: str) -> Any:
-        answer = await self._call("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
+        while True:
+            answer = await self._call("Runtime.evaluate", expression=expression, returnByValue=True)
+            if "result" in answer:
+                assert "exceptionDetails" not in answer["result"], answer
+                return answer["result"]["result"].get("value")
+            await asyncio.sleep(0.1)  # between two pages there is nothing to ask
 
     async def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
         number = next(self._numbers)
         await self._socket.send_json({"id": number, "method": method, "params": parameters})
         while True:
-            message = await self._socket.receive_json(timeout=30)
+            message: dict[str, Any] = await self._socket.receive_json(timeout=30)
             if message.get("id") == number:
-                result: dict[str, Any] = message["result"]
-                return result
+                return message

@@ -184,9 +184,10 @@ def test_a_model_speaks_here_and_there(client: PairClient, whole: Run) -> None:
         "import importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name == 'torch' else find(name, *a)\n"
     )
-    client.environment["PYTHONPATH"] = str(hidden)
+    before = dict(client.environment)
+    client.environment["PYTHONPATH"] = f"{hidden}:{before.get('PYTHONPATH', '')}"
     there = client.launch(*ask)
-    del client.environment["PYTHONPATH"]
+    client.environment = before
     assert there.returncode == 0, there.stderr
     assert json.loads(there.stdout) == json.loads(here.stdout)
 
@@ -296,7 +297,7 @@ def test_down_stops_ours_and_leaves_a_strangers_ray(
     assert theirs <= left
     assert not [name for name in left if "raycluster" in name or f"/ray/{CLUSTER}" in name]
     assert not [name for name in hosts[1].processes() if "ray" in name]
-    one.inside("pkill -9 -f '[t]mp/strange'; rm -rf /tmp/strange")
+    one.inside("pkill -9 -f '[t]mp/strange'; sleep 1; rm -rf /tmp/strange /tmp/ray")
 
 
 def test_purge_brings_checkpoints_home_and_leaves_the_hosts_as_found(

@@ -1,0 +1,121 @@
+"""A run's files on the head become files here: each byte once, whatever breaks in between."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from launcher.cli.place import locate
+from launcher.errors import ConnectionLost, InputError, NotFound
+from launcher.raycluster.spec import ClusterSpec, NodeSpec
+from launcher.runs.folder import RunFolder, write_json
+from launcher.runs.mirror import Mirror
+from launcher.runs.remote import ClusterRuns, RemoteRun
+from launcher.transport.fake import FakeConnection
+
+PATH = ".launch/clusters/home/runs/d4-1"
+ALIVE = json.dumps({"alive": True, "job": "RUNNING", "message": None})
+SPEC = ClusterSpec(
+    cluster="home", node="one", nodes=(NodeSpec("one", "10.0.0.1", "eth0", 1, 1, "default"),),
+    env="e", code="c", python=None, profile="lan", idle_minutes=30,
+)  # fmt: skip
+
+
+@pytest.fixture
+def head() -> FakeConnection:
+    run = json.dumps({"run": "d4-1", "cluster": "home", "created": 1}).encode()
+    files = {f"{PATH}/run.json": run, f"{PATH}/metrics.jsonl": b'{"step": 1}\n{"st'}
+    return FakeConnection("one", {"jobs status": ALIVE, "ls ": f"{PATH}/run.json\n"}, files)
+
+
+@pytest.fixture
+def run(head: FakeConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RemoteRun:
+    monkeypatch.setenv("LAUNCH_HOME", str(tmp_path))
+    return RemoteRun(ClusterRuns(SPEC, head, lambda: head), "d4-1")
+
+
+def test_what_is_appended_there_is_appended_here(head: FakeConnection, tmp_path: Path) -> None:
+    mirror = Mirror(RunFolder(tmp_path / "d4-1"), PATH)
+    assert mirror.update(head)
+    assert not mirror.update(head)
+    head.files[f"{PATH}/metrics.jsonl"] += b'ep": 2}\n'
+    assert mirror.update(head)
+    here = tmp_path / "d4-1" / "metrics.jsonl"
+    assert here.read_bytes() == head.files[f"{PATH}/metrics.jsonl"] == b'{"step": 1}\n{"step": 2}\n'
+
+
+def test_what_is_replaced_or_removed_there_is_here_too(
+    head: FakeConnection, tmp_path: Path
+) -> None:
+    mirror = Mirror(RunFolder(tmp_path / "d4-1"), PATH)
+    summary = f"{PATH}/summary.json"
+    head.files[summary] = b'{"status": "stopped"}'
+    mirror.update(head)
+    assert mirror.folder.summary() == {"status": "stopped"}
+    del head.files[summary]  # the run was resumed
+    assert mirror.update(head) and mirror.folder.summary() is None
+
+
+def test_following_outlives_a_break(
+    run: RemoteRun, head: FakeConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launcher.runs.remote.PAUSES", (0.0,))
+    said: list[str] = []
+    run.say = said.append
+    assert run.refresh()
+    lost = ConnectionLost("one", "the connection was lost")
+    real, failures = head.read, [lost]
+
+    def breaking(path: str, offset: int = 0) -> bytes:
+        if failures:
+            raise failures.pop()
+        return real(path, offset)
+
+    head.read = breaking  # type: ignore[method-assign]
+    head.close = lambda: None  # type: ignore[method-assign]
+    head.files[f"{PATH}/metrics.jsonl"] += b'ep": 2}\n'
+    assert run.refresh() and run.refresh()
+    assert run.folder.metrics.read_bytes() == b'{"step": 1}\n{"step": 2}\n'
+    assert len(said) == 2 and "the run goes on" in said[0] and said[1] == "connected to one again"
+
+
+def test_it_ends_with_the_summary(run: RemoteRun, head: FakeConnection) -> None:
+    assert run.refresh()
+    head.files[f"{PATH}/summary.json"] = b'{"status": "finished"}'
+    assert not run.refresh()
+
+
+def test_it_ends_when_the_driver_is_gone_without_a_word(
+    run: RemoteRun, head: FakeConnection
+) -> None:
+    head.replies.insert(0, ("jobs status", ALIVE.replace("true", "false")))
+    assert not run.refresh()
+    assert run.folder.metrics.exists()  # what it wrote before is here
+
+
+def test_an_unknown_run_is_named_with_those_there_are(run: RemoteRun, head: FakeConnection) -> None:
+    with pytest.raises(NotFound) as error:
+        run.runs.find("d9-1")
+    assert "one, the head of cluster home" in error.value.message
+    assert error.value.fix == "name one of: d4-1"
+
+
+def test_where_a_name_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAUNCH_HOME", str(tmp_path))
+    for folder in ("runs/here", "clusters/home/runs/there", "runs/both", "clusters/home/runs/both"):
+        (tmp_path / folder).mkdir(parents=True)
+        write_json(tmp_path / folder / "run.json", {"created": 1})
+    file = tmp_path / "mine.yaml"
+    file.touch()
+    write_json(tmp_path / "clusters" / "home" / "used.json", {"file": str(file)})
+    assert locate("here", None) == ("local", "here")
+    assert locate("there", None) == locate("home/there", None) == (str(file), "there")
+    assert locate("there", "other.yaml") == locate("home/there", "other.yaml")
+    assert locate("new", None) == ("local", "new")
+    file.unlink()
+    assert locate("there", None) == ("home", "there")
+    with pytest.raises(InputError, match="several runs") as error:
+        locate("both", None)
+    assert error.value.fix == "say which: local/both or home/both"

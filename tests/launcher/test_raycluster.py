@@ -1,0 +1,97 @@
+"""What Ray is started with on each host: ports, arguments, environment."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from launcher.raycluster.environment import node_environment
+from launcher.raycluster.ports import BLOCK_PORTS, cluster_ports
+from launcher.raycluster.spec import ClusterSpec, NodeSpec
+from launcher.raycluster.supervisor import ray_folder, start_arguments
+
+NODES = (
+    NodeSpec("one", "192.168.1.5", "eno1", cpus=8, slots=1, pool="default"),
+    NodeSpec("two", "192.168.1.6", "wlan0", cpus=4, slots=1, pool="default"),
+)
+HEAD = ClusterSpec(
+    cluster="home", node="one", nodes=NODES, env="e1", code="c1", python=None, profile="lan",
+    idle_minutes=30,
+)  # fmt: skip
+OTHER = replace(HEAD, node="two", env="e2")
+LAUNCH = Path("/home/ada/.launch")
+
+
+def options(spec: ClusterSpec) -> dict[str, str]:
+    pairs = (word.partition("=") for word in start_arguments(spec) if word.startswith("--"))
+    return {name: value for name, _, value in pairs}
+
+
+def test_a_spec_survives_its_file() -> None:
+    assert ClusterSpec.from_json(OTHER.to_json()) == OTHER
+    assert OTHER.here.name == "two" and not OTHER.is_head and OTHER.head.name == "one"
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"format": 99}', b"[]"])
+def test_another_file_is_refused(content: bytes) -> None:
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        ClusterSpec.from_json(content)
+
+
+def test_ports_follow_from_the_name_and_stay_below_the_ephemeral_ones() -> None:
+    blocks = {cluster_ports(f"cluster-{number}").base for number in range(500)}
+    assert len(blocks) > 150
+    for name in ("home", "cpu2", "x"):
+        ports = cluster_ports(name)
+        taken = ports.taken(head=True)
+        assert len(set(taken)) == len(taken) <= BLOCK_PORTS
+        assert set(ports.reached_from_others(head=True)) < set(taken)
+        assert min(taken) >= 20_000 and max(taken) < 32_768
+        assert set(ports.taken(head=False)) < set(taken)
+    assert cluster_ports("home") == cluster_ports("home") != cluster_ports("cpu2")
+
+
+def test_every_port_of_ray_is_pinned() -> None:
+    head, other, ports = options(HEAD), options(OTHER), cluster_ports("home")
+    pinned = {int(value) for name, value in head.items() if "port" in name and "worker" not in name}
+    assert pinned | set(ports.workers) | {ports.dashboard_metrics} == set(ports.taken(head=True))
+    assert (head["--min-worker-port"], head["--max-worker-port"]) == (
+        str(ports.workers[0]),
+        str(ports.workers[-1]),
+    )
+    assert head["--dashboard-host"] == "127.0.0.1"
+    assert other["--address"] == f"192.168.1.5:{ports.gcs}"
+    assert not {"--head", "--port", "--dashboard-host"} & other.keys()
+
+
+def test_hosts_advertise_slots_and_pools() -> None:
+    assert options(OTHER)["--resources"] == '{"rank_slot": 1, "pool_default": 1}'
+    assert options(OTHER)["--num-gpus"] == "0"
+
+
+def test_each_host_gets_its_own_interface_threads_and_token() -> None:
+    head = node_environment(HEAD, LAUNCH, LAUNCH / "ray" / "home")
+    other = node_environment(OTHER, LAUNCH, LAUNCH / "ray" / "home")
+    assert (head["GLOO_SOCKET_IFNAME"], other["GLOO_SOCKET_IFNAME"]) == ("eno1", "wlan0")
+    assert (head["NCCL_SOCKET_IFNAME"], other["NCCL_SOCKET_IFNAME"]) == ("eno1", "wlan0")
+    assert (head["OMP_NUM_THREADS"], other["OMP_NUM_THREADS"]) == ("8", "4")
+    assert head["RAY_AUTH_MODE"] == "token"
+    assert head["RAY_AUTH_TOKEN_PATH"] == "/home/ada/.launch/clusters/home/token"
+    assert head["PYTHONPATH"] == "/home/ada/.launch/code/c1"
+    assert head["LAUNCH_NODE"] == "one"
+
+
+def test_wifi_is_given_more_time_than_a_cable() -> None:
+    folder = LAUNCH / "ray" / "home"
+    lan = node_environment(HEAD, LAUNCH, folder)
+    wifi = node_environment(replace(HEAD, profile="wifi"), LAUNCH, folder)
+    keys = [key for key in lan if key.startswith("RAY_health_check_")]
+    assert len(keys) == 3 and all(int(wifi[key]) > int(lan[key]) for key in keys)
+
+
+def test_rays_folder_is_ours_unless_socket_names_would_be_too_long() -> None:
+    assert ray_folder(LAUNCH, "home") == LAUNCH / "ray" / "home"
+    long = Path("/home/a-user-with-a-very-long-name-indeed/.launch")
+    assert ray_folder(long, "home").parent == Path("/tmp")

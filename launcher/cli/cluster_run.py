@@ -22,6 +22,7 @@ from launcher.config.cluster import (
 from launcher.config.paths import launch_home
 from launcher.config.recipe import LoadedRecipe
 from launcher.raycluster.bring_up import Stages, bring_up, prepare
+from launcher.raycluster.control import read_spec
 from launcher.raycluster.spec import ClusterSpec
 from launcher.runs.folder import USED_FILE, write_json
 from launcher.runs.heads import connect_head, open_cluster_runs
@@ -97,8 +98,13 @@ def open_up(cluster: LoadedCluster, pool: str | None) -> Iterator[UpCluster]:
     try:
         with view:
             prepared = prepare(cluster, nodes, connections, stages, view)
-            spec = bring_up(prepared, connections, stages, view)
-        head = connections[spec.head.name]
+            head = connections[cluster.cluster.head_node.name]
+
+            def running() -> list[str]:
+                before = read_spec(head, cluster.cluster.name)
+                return ClusterRuns(before, head, lambda: head).running() if before else []
+
+            spec = bring_up(prepared, connections, stages, view, running=running)
         runs = ClusterRuns(spec, head, lambda: connect_head(cluster))
         here = launch_home() / "clusters" / spec.cluster
         here.mkdir(parents=True, exist_ok=True)

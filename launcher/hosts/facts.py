@@ -1,7 +1,7 @@
 """What a host is like: one shell script that prints it, one small parser per fact.
 
-The script needs a POSIX shell and coreutils, no Python and no rights. Sections begin with a line
-`@NAME`; what a host cannot tell is missing.
+The script needs a POSIX shell and coreutils or busybox, no Python and no rights, and changes
+nothing. Sections begin with a line `@NAME`; what a host cannot tell is missing.
 """
 
 from __future__ import annotations
@@ -28,32 +28,39 @@ say user; id -un; echo "$HOME"
 say glibc; getconf GNU_LIBC_VERSION 2>/dev/null || ldd --version 2>&1 | head -n 1
 say cores; nproc 2>/dev/null || getconf _NPROCESSORS_ONLN
 say memory; grep -E '^(MemTotal|MemAvailable):' /proc/meminfo
-say disk; mkdir -p "$HOME/.launch" 2>/dev/null; df -Pk "$HOME" | tail -n 1
-rmdir "$HOME/.launch" 2>/dev/null
+say disk; { df -Pk "$HOME/.launch" 2>/dev/null || df -Pk "$HOME"; } | tail -n 1
 say shm; df -Pk /dev/shm 2>/dev/null | tail -n 1
 say ssh; echo "${SSH_CONNECTION:-}"
-say interfaces; ip -o -4 addr show 2>/dev/null || hostname -I 2>/dev/null
+say interfaces; ip -o -4 addr show 2>/dev/null || ifconfig -a 2>/dev/null
+say routes; awk '$2 == "00000000" && $8 == "00000000" {print $7, $1}' /proc/net/route 2>/dev/null
 say hostname; getent ahostsv4 "$(uname -n)" 2>/dev/null | awk '{print $1}' | sort -u
 say pythons
 for python in python3 python3.14 python3.13 python3.12 python3.11; do
-  command -v "$python" >/dev/null 2>&1 || continue
-  "$python" -Ic 'import sys; print(sys.executable, sys.version.split()[0], end=" ")
-import venv, ssl; print("venv")' 2>/dev/null
+  path=$(command -v "$python") && real=$(readlink -f "$path") || continue
+  case "$seen " in *" $real "*) continue ;; esac
+  seen="$seen $real"
+  "$python" -Ic 'import sys, venv, ssl
+print(sys.executable, sys.version.split()[0], "venv")' 2>/dev/null
 done
 say ports; cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk '$4 == "0A" {print $2}'
+say listeners; ss -ltnpH 2>/dev/null | grep users:
+say ephemeral; cat /proc/sys/net/ipv4/ip_local_port_range 2>/dev/null
 say rays
-for file in /proc/[0-9]*/cmdline; do
-  line=$(tr '\0' ' ' < "$file" 2>/dev/null) || continue
-  case $line in *raylet/raylet*|*gcs/gcs_server*|*torchrun*) echo "${file#/proc/} $line" ;; esac
-done 2>/dev/null | cut -c1-200
+for file in $(grep -lsE 'raylet|gcs_server|torchrun|torch.distributed.run' /proc/[0-9]*/cmdline); do
+  pid=${file#/proc/}; echo "${pid%/cmdline} $(tr '\0\n' '  ' < "$file")"
+done 2>/dev/null | cut -c1-400
 say ready
 cd "$HOME/.launch" 2>/dev/null &&
   for file in env/*/ready python/*/ready code/*/ready; do
     [ -f "$file" ] && echo "${file%/ready} $(head -n 1 "$file")"
   done
-say gpus; ls /dev/nvidia[0-9]* /dev/kfd 2>/dev/null
+say gpus; ls /dev/nvidia[0-9]* /dev/kfd 2>/dev/null; command -v nvidia-smi
+say boot; [ -S "/run/user/$(id -u)/systemd/private" ] && echo systemd
+command -v crontab >/dev/null && echo crontab
+say clock; date +%s.%N
 say end
 """
+EPHEMERAL_PORTS = (32768, 60999)  # Linux's default
 
 
 @dataclass(frozen=True)
@@ -79,11 +86,17 @@ class Interface:
 
 @dataclass(frozen=True, kw_only=True)
 class HostFacts:
-    """`architecture`: of uname -m. `cores`: usable ones. `clock_offset_seconds`: the host's clock
-    minus ours, half the round trip taken off. `pythons`: 3.11 or newer that can make a virtual
-    environment, the one called python3 first. `ssh_address`: where it was reached, as it sees it.
-    `ready`: folder below ~/.launch -> the first line of the file `ready` in it. `rays`: command
-    lines of Ray and torchrun processes of anybody that can be seen."""
+    """What one host says of itself.
+
+    `architecture`: of uname -m. `cores`: usable ones. `disk_free_bytes`: where ~/.launch is or
+    will be. `clock_offset_seconds`: the host's clock minus ours, the least that may be.
+    `pythons`: 3.11 or newer that can make a virtual environment, the one called python3 first.
+    `ssh_address`: where it was reached, as it sees it. `default_interface`: the one that its way
+    out leads through. `listeners`: port -> "name (process id)", of processes that its user may
+    see. `ephemeral_ports`: first and last. `rays`: process id and command line of Ray and torchrun
+    processes of anybody. `ready`: folder below ~/.launch -> the first line of the file `ready` in
+    it. `boot_hooks`: systemd (a user's own), crontab.
+    """
 
     system: str
     architecture: str
@@ -93,17 +106,31 @@ class HostFacts:
     glibc: str | None
     cores: int
     memory_bytes: int
+    memory_available_bytes: int
     disk_free_bytes: int
     shm_free_bytes: int | None
     clock_offset_seconds: float
     ssh_address: str | None
     interfaces: tuple[Interface, ...]
+    default_interface: str | None
     hostname_addresses: tuple[str, ...]
     pythons: tuple[Python, ...]
     listening_ports: frozenset[int]
+    listeners: Mapping[int, str]
+    ephemeral_ports: tuple[int, int]
     rays: tuple[str, ...]
     ready: Mapping[str, str]
     gpu_devices: tuple[str, ...]
+    nvidia_smi: str | None
+    boot_hooks: tuple[str, ...]
+
+    @property
+    def any_python(self) -> str | None:
+        """One to run a small program with: its own, else one that was sent there."""
+        if self.pythons:
+            return self.pythons[0].path
+        sent = next((key for key in self.ready if key.startswith("python/")), None)
+        return f"{self.home}/.launch/{sent}/bin/python3" if sent else None
 
 
 def gather_facts(connection: Connection) -> HostFacts:
@@ -119,10 +146,12 @@ def parse_facts(output: str, *, asked_at: float, answered_at: float) -> HostFact
     for line in output.splitlines():
         if line.startswith("@"):
             current = sections.setdefault(line[1:], [])
-        elif sections and line.strip():
+        elif sections and line.strip():  # before the first: what the login shell says
             current.append(line.strip())
     system, architecture, hostname = _padded(sections, "system", 3)
     user, home = _padded(sections, "user", 2)
+    memory = dict(_memory(sections.get("memory", [])))
+    gpus = sections.get("gpus", [])
     return HostFacts(
         system=system,
         architecture=architecture,
@@ -131,21 +160,26 @@ def parse_facts(output: str, *, asked_at: float, answered_at: float) -> HostFact
         home=home,
         glibc=_first(sections, "glibc", _glibc),
         cores=_first(sections, "cores", int) or 1,
-        memory_bytes=_first(sections, "memory", lambda line: int(line.split()[1]) * 1024) or 0,
+        memory_bytes=memory.get("MemTotal", 0),
+        memory_available_bytes=memory.get("MemAvailable", memory.get("MemTotal", 0)),
         disk_free_bytes=_first(sections, "disk", _free) or 0,
         shm_free_bytes=_first(sections, "shm", _free),
-        # The clock is printed at the script's start: half a round trip after we asked, or sooner.
-        clock_offset_seconds=_offset(sections, asked_at, answered_at),
+        clock_offset_seconds=_offset(sections.get("clock", []), asked_at, answered_at),
         ssh_address=_first(sections, "ssh", lambda line: line.split()[2]),
         interfaces=tuple(_interfaces(sections.get("interfaces", []))),
+        default_interface=_default_interface(sections.get("routes", [])),
         hostname_addresses=tuple(sections.get("hostname", [])),
         pythons=_pythons(sections.get("pythons", [])),
         listening_ports=frozenset(
             int(line.rpartition(":")[2], 16) for line in sections.get("ports", [])
         ),
-        rays=tuple(sections.get("rays", [])),
+        listeners=dict(_listeners(sections.get("listeners", []))),
+        ephemeral_ports=_first(sections, "ephemeral", _range) or EPHEMERAL_PORTS,
+        rays=tuple(line for line in sections.get("rays", []) if _is_ray(line)),
         ready=dict(_pair(line) for line in sections.get("ready", [])),
-        gpu_devices=tuple(sections.get("gpus", [])),
+        gpu_devices=tuple(line for line in gpus if line.startswith("/dev/")),
+        nvidia_smi=next((line for line in gpus if line.endswith("/nvidia-smi")), None),
+        boot_hooks=tuple(sections.get("boot", [])),
     )
 
 
@@ -171,39 +205,93 @@ def _glibc(line: str) -> str | None:
     return found[1] if found else None
 
 
+def _memory(lines: list[str]) -> Iterator[tuple[str, int]]:
+    """Of /proc/meminfo: `MemTotal:  3884572 kB`."""
+    for line in lines:
+        name, kibibytes, *_ = line.split()
+        yield name.rstrip(":"), int(kibibytes) * 1024
+
+
 def _free(line: str) -> int:
-    """Of `df -Pk`: device, blocks, used, free."""
-    return int(line.split()[3]) * 1024
+    """Of `df -Pk`: device, blocks, used, free, counted from the right: a device may have spaces."""
+    return int(line.rsplit(maxsplit=5)[3]) * 1024
 
 
-def _offset(sections: Mapping[str, list[str]], asked_at: float, answered_at: float) -> float:
-    clock = _first(sections, "clock", float)
-    if clock is None:
+def _offset(clocks: list[str], asked_at: float, answered_at: float) -> float:
+    """The least that fits: the host's clock at the script's start is after our question, at its
+    end before the answer. Nothing, where it may be right."""
+    if not clocks:
         return 0.0
-    # It lies between the two; inside them the difference is nothing.
-    if asked_at <= clock <= answered_at:
-        return 0.0
-    return round(clock - (asked_at if clock < asked_at else answered_at), 3)
+    most = _seconds(clocks[0])[1] - asked_at
+    least = _seconds(clocks[-1])[0] - answered_at
+    return round(least if least > 0 else min(most, 0.0), 3)
+
+
+def _seconds(line: str) -> tuple[float, float]:
+    """Of `date +%s.%N`, at the least and at the most: busybox may know no %N, that is a second."""
+    whole, _, fraction = line.partition(".")
+    return (float(line), float(line)) if fraction.isdigit() else (int(whole), int(whole) + 1)
 
 
 def _interfaces(lines: list[str]) -> Iterator[Interface]:
-    """Lines of `ip -o -4 addr`: `2: eth0    inet 192.168.1.5/24 brd ...`."""
+    """Lines of `ip -o -4 addr`: `2: eth0    inet 192.168.1.5/24 brd ...`; else of ifconfig: a
+    line `eth0: flags=...` or `eth0  Link encap:...`, then `inet 192.168.1.5  netmask 255...` or
+    `inet addr:192.168.1.5  Bcast:...  Mask:255...`."""
+    name = ""
     for line in lines:
         if found := re.match(r"\d+:\s+(\S+)\s+inet\s+([\d.]+)(?:\s+peer\s+[\d.]+)?/(\d+)", line):
             yield Interface(found[1].partition("@")[0], found[2], int(found[3]))
+        elif found := re.match(r"(\S+?):? +(?:flags=|Link encap)", line):
+            name = found[1]
+        elif found := re.match(r"inet (?:addr:)?([\d.]+) .*(?:netmask |Mask:)([\d.]+)", line):
+            mask = IPv4Interface(f"{found[1]}/{found[2]}").network
+            yield Interface(name, found[1], mask.prefixlen)
+
+
+def _default_interface(lines: list[str]) -> str | None:
+    """Lines `metric interface`, one per default route: the lowest metric wins."""
+    routes = [(int(metric), name) for metric, _, name in (line.partition(" ") for line in lines)]
+    return min(routes)[1] if routes else None
 
 
 def _pythons(lines: list[str]) -> tuple[Python, ...]:
+    """Lines `path version venv`, the version of a build between two releases with a plus."""
     found: dict[str, Python] = {}
     for line in lines:
-        words = line.split()
+        words = line.rsplit(maxsplit=2)
         if len(words) == 3 and words[2] == "venv" and _number(words[1]) >= (3, 11):
-            found.setdefault(words[1], Python(words[0], words[1]))
+            version = words[1].rstrip("+")
+            found.setdefault(version, Python(words[0], version))
     return tuple(found.values())
 
 
 def _number(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+
+
+def _listeners(lines: list[str]) -> Iterator[tuple[int, str]]:
+    """Of `ss -ltnpH`: `LISTEN 0 128 0.0.0.0:22 0.0.0.0:* users:(("sshd",pid=755,fd=3))`."""
+    for line in lines:
+        if found := re.search(r':(\d+)\s+\S+\s+users:\(\("([^"]+)",pid=(\d+)', line):
+            yield int(found[1]), f"{found[2]} (process {found[3]})"
+
+
+def _range(line: str) -> tuple[int, int]:
+    first, last = line.split()
+    return int(first), int(last)
+
+
+def _is_ray(line: str) -> bool:
+    """`PID COMMAND...` of a raylet, a gcs_server or torchrun; not of a shell or an editor with such
+    a word in its arguments, our own script among them."""
+    _, program, *arguments = [*line.split(" "), ""]  # no command: it ended meanwhile
+    if program.endswith(("raylet/raylet", "gcs/gcs_server", "torchrun")):
+        return True
+    if "python" not in program:
+        return False
+    return any(
+        word.endswith("/torchrun") or word == "torch.distributed.run" for word in arguments[:4]
+    )
 
 
 def _pair(line: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from launcher.config.cluster import Cluster, LoadedCluster, Node
-from launcher.errors import LaunchError
+from launcher.errors import LaunchError, RunBusy
 from launcher.hosts.check import Needs, check_hosts
 from launcher.hosts.facts import HostFacts, gather_facts
 from launcher.hosts.network import Place, choose_places
@@ -88,11 +88,12 @@ def bring_up(
     stages: Stages,
     watcher: Watcher,
     *,
-    busy: Callable[[], bool] = lambda: False,
+    running: Callable[[], list[str]],
 ) -> ClusterSpec:
     """Install what is missing, start Ray where it is not up. The head's spec.
 
-    A Ray that runs other code than ours is started anew, unless `busy`: a run is using it.
+    A Ray that runs other code than ours is started anew. `running`: names of the runs at work.
+    Raises RunBusy where that would end one, HostError or HostsFailed.
     """
     if any(plan.operations for plan in prepared.plans.values()):
         with stages.stage("gather"):
@@ -104,12 +105,22 @@ def bring_up(
     first = next(iter(specs.values()))
     stale = any(_is_stale(state, specs[name]) for name, state in prepared.states.items())
     with stages.stage("Ray"):
-        if stale and busy():
-            watcher.say("a run is using the cluster: it stays as it is until that has ended")
-        elif stale:
+        if stale and (names := running()):
+            raise RunBusy(
+                f"run '{names[0]}' is at work on {first.cluster} with other code or packages than "
+                "yours: Ray cannot be started anew",
+                fix=f"wait for its end, or: launch stop {first.cluster}/{names[0]}",
+            )
+        if stale:
             watcher.say("Ray runs another version of the code: starting it anew")
             stop(connections, first.cluster)
-        start(connections, specs, lambda node, status: watcher.say(f"{node}: Ray is {status}"))
+        down = {name for name, state in prepared.states.items() if stale or not state.is_running}
+
+        def show(node: str, status: str) -> None:
+            if node in down:
+                watcher.say(f"{node}: Ray is {status}")
+
+        start(connections, specs, show)
     return first
 
 

@@ -126,3 +126,5 @@ class _Controller(TrainController):
         super().__init__(*arguments, **options)
         for name in ENV_VARS_TO_PROPAGATE:  # read by now; else they become the workers' own
             os.environ.pop(name, None)
+        # One of these switches off a warning about Ray Train's own code, in every run's log.
+        ray._private.worker.blocking_get_inside_async_warned = True

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from launcher.hosts.facts import HostFacts
 from launcher.hosts.network import Place
 from launcher.hosts.pairs import try_pairs
-from launcher.hosts.preflight import Finding, judge_host, judge_pairs
+from launcher.hosts.preflight import Finding, judge_host, judge_pairs, judge_places
 from launcher.transport.connection import Connection
 
 
@@ -28,7 +28,7 @@ def check_hosts(
     places: Mapping[str, Place],
     needs: Mapping[str, Needs],
 ) -> list[Finding]:
-    """By host, in the order of `facts`. Raises HostError where one cannot be asked any more."""
+    """By host, in the order of `facts`. One that cannot be asked any more is a finding too."""
     findings = [
         finding
         for name, host in facts.items()
@@ -36,7 +36,9 @@ def check_hosts(
             name, host, places.get(name), needs[name].taken, ours=needs[name].ours
         )
     ]
-    if len(places) > 1:
+    shared = list(judge_places(places))
+    findings += shared
+    if len(places) > 1 and not shared:
         # What our own cluster listens on, Ray answers; what it does not, nothing has to.
         reached = {
             name: () if needs[name].ours else _free(facts[name], needs[name].reached)

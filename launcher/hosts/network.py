@@ -9,7 +9,19 @@ from launcher.errors import HostError
 from launcher.hosts.facts import HostFacts, Interface
 
 # Names of interfaces that lead to no other machine, or only by a detour.
-VIRTUAL = ("lo", "docker", "veth", "virbr", "br-", "cni", "flannel", "vmnet")
+VIRTUAL = (
+    "lo",
+    "docker",
+    "podman",
+    "veth",
+    "virbr",
+    "lxdbr",
+    "lxcbr",
+    "br-",
+    "cni",
+    "flannel",
+    "vmnet",
+)
 NOTES = {"wl": "Wi-Fi", "wg": "a VPN", "tailscale": "a VPN", "tun": "a VPN", "zt": "a VPN"}
 
 
@@ -28,7 +40,8 @@ def choose_places(wanted: str | None, facts: Mapping[str, HostFacts]) -> dict[st
 
     The address by which the client reached a host is one of a network that is up and routed, so
     the interface that owns it is taken; where some hosts were reached over different networks and
-    share another one, that one. Raises HostError for a host without a usable address.
+    share another one, that one; for a host reached through its loopback, the interface that its
+    way out leads through. Raises HostError for a host without a usable address.
     """
     if not facts:
         return {}
@@ -43,6 +56,13 @@ def choose_places(wanted: str | None, facts: Mapping[str, HostFacts]) -> dict[st
     if len(shared) == 1:
         reason = "the only network that all hosts share"
         return {name: _place(_in_network(host, shared[0]), reason) for name, host in facts.items()}
+    for first, interface in reached.items():
+        if interface and interface.network in shared:
+            reason = f"all hosts share that network, and the client reaches {first} there"
+            return {
+                name: _place(_in_network(host, interface.network), reason)
+                for name, host in facts.items()
+            }
     return {name: _alone(name, host, reached[name]) for name, host in facts.items()}
 
 
@@ -64,6 +84,8 @@ def _alone(name: str, host: HostFacts, reached: Interface | None) -> Place:
     usable = [each for each in host.interfaces if not each.name.startswith(VIRTUAL)]
     if len(usable) == 1:
         return _place(usable[0], "its only interface that leads to other machines")
+    if out := next((each for each in usable if each.name == host.default_interface), None):
+        return _place(out, "its way out leads through it")
     found = ", ".join(f"{each.name} {each.address}" for each in usable) or "none"
     raise HostError(
         name,
@@ -73,7 +95,7 @@ def _alone(name: str, host: HostFacts, reached: Interface | None) -> Place:
 
 
 def _owner(host: HostFacts, address: str | None) -> Interface | None:
-    usable = (each for each in host.interfaces if not each.name.startswith("lo"))
+    usable = (each for each in host.interfaces if not each.name.startswith(VIRTUAL))
     return next((each for each in usable if each.address == address), None)
 
 

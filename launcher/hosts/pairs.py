@@ -13,25 +13,29 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from launcher.errors import HostError
 from launcher.hosts.facts import HostFacts
 from launcher.transport.connection import Connection
-from launcher.transport.together import on_all
+from launcher.transport.together import in_parallel
 
-TRY_SECONDS = 3.0  # a connection that takes longer is one that a firewall drops
-EPHEMERAL = range(40_000, 60_000)  # inside what Linux hands out (32768 to 60999)
+# A connection that takes longer is one that a firewall drops: Linux asks at 0 and 1 s, then at 3.
+TRY_SECONDS = 2.5
+EPHEMERAL_TRIED = 3  # ports of each host, one from each third of its range
 
-# argv[1]: JSON {nonce, seconds, address, ports, peers: {name: {address, ports}}}.
+# argv[1]: JSON {nonce, name, seconds, address, ports, peers: {name: {address, ports}}}.
 # Prints {"taken": [port], "peers": {name: {port: [what, milliseconds]}}}.
 PROGRAM = r"""
 import json, select, socket, sys, threading, time
 job = json.loads(sys.argv[1])
-nonce, end = job["nonce"].encode(), time.monotonic() + job["seconds"]
+end = time.monotonic() + job["seconds"]
+def answer(name): return (job["nonce"] + " " + name).encode()
 taken, servers = [], []
 for port in job["ports"]:
     server = socket.socket()
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        server.bind((job["address"], port)); server.listen(64); servers.append(server)
+        server.bind((job["address"], port)); server.listen(64)
+        server.setblocking(False); servers.append(server)
     except OSError:
         taken.append(port)
 awaited = len(servers) * len(job["peers"])
@@ -39,28 +43,29 @@ def serve():
     global awaited
     while awaited > 0 and time.monotonic() < end + 1:
         for server in select.select(servers, [], [], 0.1)[0] if servers else ():
-            client = server.accept()[0]
             try:
-                client.sendall(nonce); client.settimeout(1)
-                if client.recv(2) == b"ok": awaited -= 1
+                with server.accept()[0] as client:
+                    client.settimeout(1); client.sendall(answer(job["name"]))
+                    if client.recv(2) == b"ok": awaited -= 1
             except OSError: pass
-            client.close()
-def call(address, port):
+def call(name, address, port):
+    what = ""
     while True:
         began = time.monotonic()
         try:
             with socket.create_connection((address, port), max(0.05, end - began)) as client:
                 took = time.monotonic() - began
-                client.settimeout(max(0.05, end - began)); said = client.recv(64)
+                client.settimeout(max(0.05, end - began)); said = client.recv(256)
                 client.sendall(b"ok")
-            return ["ok" if said == nonce else "other", round(took * 1000, 2)]
-        except TimeoutError: what = "timeout"
+            return ["ok" if said == answer(name) else "other", round(took * 1000, 2)]
+        # A firewall's refusals are few a second: silence after one says no more than it did.
+        except TimeoutError: what = what or "timeout"
         except ConnectionRefusedError: what = "refused"
         except OSError as error: what = error.strerror or str(error)
         if time.monotonic() > end - 0.1: return [what, 0]
         time.sleep(0.1)
 found = {name: {} for name in job["peers"]}
-def reach(name, address, port): found[name][str(port)] = call(address, port)
+def reach(name, address, port): found[name][str(port)] = call(name, address, port)
 threads = [threading.Thread(target=serve)] + [
     threading.Thread(target=reach, args=(name, peer["address"], port))
     for name, peer in job["peers"].items() for port in peer["ports"]]
@@ -71,8 +76,8 @@ print(json.dumps({"taken": taken, "peers": found}))
 
 @dataclass(frozen=True)
 class Link:
-    """From one host to a port of another. `what`: ok, timeout, refused, other (something else
-    listens there), or the system's words. `fixed`: a port of ours, else an ephemeral one."""
+    """From one host to a port of another. `what`: ok, timeout, refused, other (another program or
+    host answers there), or the system's words. `fixed`: a port of ours, else an ephemeral one."""
 
     host: str
     peer: str
@@ -85,11 +90,12 @@ class Link:
 @dataclass(frozen=True)
 class PairResults:
     """`taken`: ports of ours that something else on the host holds. `skipped`: hosts without a
-    Python to try it with."""
+    Python to try it with. `failed`: why a host could not try it."""
 
     links: tuple[Link, ...]
     taken: Mapping[str, tuple[int, ...]]
     skipped: tuple[str, ...]
+    failed: tuple[HostError, ...] = ()
 
 
 def try_pairs(
@@ -100,16 +106,18 @@ def try_pairs(
 ) -> PairResults:
     """`ports`: of each host, those that others connect to and that nothing of ours holds yet.
 
-    An ephemeral port is tried besides. Takes 0.5 s, or TRY_SECONDS where something is in the way.
+    Some ephemeral ports are tried besides. Takes 0.3 s, or TRY_SECONDS and 1 s where something is
+    in the way.
     """
-    able = {name: host for name, host in facts.items() if host.pythons}
+    able = {name: host.any_python for name, host in facts.items() if host.any_python}
     nonce = secrets.token_hex(8)
-    chosen = {name: (*ports[name], _ephemeral(facts[name])) for name in able}
+    chosen = {name: (*ports[name], *_ephemeral(facts[name])) for name in able}
 
     def one(connection: Connection) -> tuple[tuple[int, ...], list[Link]]:
         name = connection.name
         job = {
             "nonce": nonce,
+            "name": name,
             "seconds": TRY_SECONDS,
             "address": addresses[name],
             "ports": chosen[name],
@@ -119,15 +127,13 @@ def try_pairs(
                 if peer != name
             },
         }
-        python = shlex.quote(able[name].pythons[0].path)
-        answer = json.loads(
-            connection.check(
-                f"{python} -I - {shlex.quote(json.dumps(job))}",
-                step="try the ports between hosts",
-                stdin=PROGRAM.encode(),
-                timeout=TRY_SECONDS + 15,
-            )
+        output = connection.check(
+            f"{shlex.quote(able[name])} -I - {shlex.quote(json.dumps(job))}",
+            step="try the ports between hosts",
+            stdin=PROGRAM.encode(),
+            timeout=TRY_SECONDS + 15,
         )
+        answer = json.loads(output.splitlines()[-1])  # before it: what the login shell says
         links = [
             Link(name, peer, int(port), what, milliseconds, int(port) in ports[peer])
             for peer, found in answer["peers"].items()
@@ -135,13 +141,28 @@ def try_pairs(
         ]
         return tuple(answer["taken"]), links
 
-    answers = on_all({name: connections[name] for name in able}, one)
+    answers, failed = in_parallel({name: connections[name] for name in able}, one)
+    # Whoever could not try did not listen either; an ephemeral port that is in use says nothing.
+    deaf = {(name, port) for name, (taken, _) in answers.items() for port in taken}
     return PairResults(
-        links=tuple(link for _, links in answers.values() for link in links),
-        taken={name: taken for name, (taken, _) in answers.items() if taken},
+        links=tuple(
+            link
+            for _, links in answers.values()
+            for link in links
+            if link.peer in answers and (link.fixed or (link.peer, link.port) not in deaf)
+        ),
+        taken={
+            name: fixed
+            for name, (taken, _) in answers.items()
+            if (fixed := tuple(port for port in taken if port in ports[name]))
+        },
         skipped=tuple(name for name in facts if name not in able),
+        failed=tuple(failed),
     )
 
 
-def _ephemeral(host: HostFacts) -> int:
-    return random.choice([port for port in EPHEMERAL if port not in host.listening_ports])
+def _ephemeral(host: HostFacts) -> list[int]:
+    first, last = host.ephemeral_ports
+    free = [port for port in range(first, last + 1) if port not in host.listening_ports]
+    third = len(free) // EPHEMERAL_TRIED
+    return [random.choice(free[i * third : (i + 1) * third]) for i in range(EPHEMERAL_TRIED)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -18,11 +18,17 @@ Severity = Literal["error", "warning", "ok"]
 DISK_NEEDED_BYTES = 3 * 10**9
 DISK_GOOD_BYTES = 6 * 10**9
 SHM_NEEDED_BYTES = 128 * 2**20  # Ray's object store has 100 MiB
+# PSS of Ray and a d4 worker, seen on two hosts: 2.5 GB on the head, 0.9 GB on the other.
+MEMORY_GOOD_BYTES = 3 * 10**9
 # Events and logs of several hosts are read side by side; checkpoints go by steps, not by clocks.
 CLOCK_WARNING_SECONDS = 2.0
 CLOCK_ERROR_SECONDS = 300.0
 GLIBC_NEEDED = (2, 28)  # the oldest that torch's wheels run on (manylinux_2_28)
 SYSTEMS = {("Linux", "x86_64"), ("Linux", "aarch64")}
+
+# Why a port on which the peer did listen is not reached.
+REJECTED = "a firewall in between rejects it"
+OTHER = "another program or host answers there"
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,8 @@ def judge_host(
     yield _disk(name, host)
     if (finding := _shm(name, host)) is not None:
         yield finding
+    if not ours and host.memory_available_bytes < MEMORY_GOOD_BYTES:
+        yield _memory(name, host)
     yield _clock(name, host)
     if place is not None:
         note = f" ({place.note})" if place.note else ""
@@ -61,10 +69,10 @@ def judge_host(
             name,
             "hostname-loopback",
             f"its name {host.hostname} means {loopback[0]}, which no other host can reach; "
-            "we name the interface instead",
+            "we name the interface instead (GLOO_SOCKET_IFNAME)",
         )
     if not ours and (taken := sorted(set(ports) & host.listening_ports)):
-        yield taken_ports(name, taken)
+        yield taken_ports(name, taken, host.listeners)
     if host.rays and not ours:
         count = len(host.rays)
         message = f"{count} process{'es' * (count > 1)} of another Ray or torchrun: left alone"
@@ -72,6 +80,9 @@ def judge_host(
 
 
 def judge_pairs(results: PairResults) -> Iterator[Finding]:
+    for error in results.failed:
+        message = error.message.removeprefix(f"{error.host}: ")
+        yield Finding("error", error.host, "pair-failed", message, error.fix)
     for name in results.skipped:
         yield Finding(
             "warning", name, "pair-skipped", "without a Python there, its ports are not tried"
@@ -91,18 +102,39 @@ def judge_pairs(results: PairResults) -> Iterator[Finding]:
         yield _broken(host, peer, links)
     for (host, peer), milliseconds in best.items():
         if (host, peer) not in broken:
-            message = f"reaches {peer} on every port, first answer after {milliseconds:.1f} ms"
+            message = f"reaches {peer} on every port, first answer after {milliseconds:.2f} ms"
             yield Finding("ok", host, "pair", message, peer=peer)
 
 
-def taken_ports(name: str, ports: Sequence[int]) -> Finding:
+def judge_places(places: Mapping[str, Place]) -> Iterator[Finding]:
+    """Two names of one machine, or machines that hide behind one address each."""
+    owners: dict[str, str] = {}
+    for name, place in places.items():
+        owner = owners.setdefault(place.address, name)
+        if owner != name:
+            yield Finding(
+                "error",
+                name,
+                "address",
+                f"{place.address} is {owner}'s address too",
+                fix="list a machine once; where both have a NAT of their own, name the interface "
+                "by which they reach each other: network: {interface: NAME}",
+                peer=owner,
+            )
+
+
+def taken_ports(
+    name: str, ports: Sequence[int], listeners: Mapping[int, str] | None = None
+) -> Finding:
+    """`listeners`: port -> the program that holds it, where that can be seen."""
     several = len(ports) > 1
+    seen = dict.fromkeys(listeners[port] for port in ports if listeners and port in listeners)
     words = f"ports {', '.join(map(str, ports))} are" if several else f"port {ports[0]} is"
     return Finding(
         "error",
         name,
         "port-taken",
-        f"{words} taken by another program",
+        f"{words} taken by {', '.join(seen) or 'another program'}",
         fix=f"end it (`ss -ltnp | grep :{ports[0]}` on {name} shows it), or give the cluster "
         "another name: its ports follow from that",
     )
@@ -113,6 +145,7 @@ def _broken(host: str, peer: str, links: list[Link]) -> Finding:
     what = {link.what for link in links}
     dropped = what == {"timeout"}
     how = "no answer: a firewall drops it" if dropped else ", ".join(sorted(what))
+    why = "" if dropped else f": {OTHER if 'other' in what else REJECTED}"
     where = f"ports {', '.join(map(str, fixed))}" if fixed else "an ephemeral port"
     if fixed and len(fixed) < len(links):
         where += " and an ephemeral one"
@@ -120,7 +153,7 @@ def _broken(host: str, peer: str, links: list[Link]) -> Finding:
         "error",
         host,
         "pair-port" if fixed else "pair-ephemeral",
-        f"cannot reach {peer} on {where} ({how})",
+        f"cannot reach {peer} on {where} ({how}){why}",
         fix=f"on {peer}, allow all TCP from {host}: Ray needs the ports of the cluster, gloo "
         "ephemeral ones (32768 to 60999)",
         peer=peer,
@@ -128,11 +161,15 @@ def _broken(host: str, peer: str, links: list[Link]) -> Finding:
 
 
 def _system(name: str, host: HostFacts) -> Finding:
-    message = f"{host.system} {host.architecture}, {host.cores} cores, glibc {host.glibc or '-'}"
+    cores = f"{host.cores} core{'s' * (host.cores > 1)}"
+    message = f"{host.system} {host.architecture}, {cores}, glibc {host.glibc or '-'}"
     if (host.system, host.architecture) not in SYSTEMS:
         fix = "use a Linux machine of x86_64 or aarch64"
         return Finding("error", name, "system", f"{message}: Ray and torch do not run there", fix)
-    if host.glibc is None or _numbers(host.glibc) < GLIBC_NEEDED:
+    if host.glibc is None:
+        fix = "use a distribution with glibc, such as Debian, Ubuntu or Fedora"
+        return Finding("error", name, "system", f"{message}: torch and Ray need one", fix)
+    if _numbers(host.glibc) < GLIBC_NEEDED:
         fix = "use a distribution with glibc 2.28 or newer (Debian 10, Ubuntu 20.04, RHEL 8)"
         return Finding("error", name, "system", f"{message}: too old for torch", fix)
     return Finding("ok", name, "system", message)
@@ -173,6 +210,17 @@ def _shm(name: str, host: HostFacts) -> Finding | None:
     )
 
 
+def _memory(name: str, host: HostFacts) -> Finding:
+    return Finding(
+        "warning",
+        name,
+        "memory",
+        f"{host.memory_available_bytes / 1e9:.1f} of {host.memory_bytes / 1e9:.1f} GB of memory "
+        "free: Ray and the smallest model take 2.5 GB on the head, 0.9 GB on other hosts",
+        fix="end what else runs there",
+    )
+
+
 def _clock(name: str, host: HostFacts) -> Finding:
     offset = host.clock_offset_seconds
     words = f"its clock is {abs(offset):.1f} s {'ahead of' if offset > 0 else 'behind'} ours"
@@ -180,6 +228,7 @@ def _clock(name: str, host: HostFacts) -> Finding:
     if abs(offset) > CLOCK_ERROR_SECONDS:
         return Finding("error", name, "clock", f"{words}: downloads and logs go wrong", fix)
     if abs(offset) > CLOCK_WARNING_SECONDS:
+        words += ": events and logs of several hosts are read side by side"
         return Finding("warning", name, "clock", words, fix)
     return Finding("ok", name, "clock", "its clock is right")
 

@@ -54,6 +54,7 @@ def node_environment(spec: ClusterSpec, home: Path, ray_folder: Path) -> dict[st
         **health,
         "RAY_AUTH_TOKEN_PATH": str(home / "clusters" / spec.cluster / "token"),
         "RAY_TMPDIR": str(ray_folder),  # else /tmp/ray gets a file about the newest cluster
+        "TMPDIR": str(ray_folder),  # processes that are killed leave folders there
         # Hosts of one minor version of Python may be of several patch levels.
         "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor",
         "RAY_GRAFANA_HOST": "DISABLED",

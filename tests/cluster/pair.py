@@ -68,13 +68,16 @@ def printed_steps(output: str) -> list[int]:
 
 
 def listing(host: Host) -> dict[str, str]:
-    """Every file in the home of the host's user and in its /tmp: path -> hash."""
+    """Everything in the home of the host's user, in its /tmp and among crontabs: path -> hash."""
     return {
-        str(path.relative_to(host.disk)): hashlib.sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(host.disk)): _hash(path)
         for folder in (host.home, host.disk / "tmp", host.disk / "crontabs")
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
     }
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "a folder"
 
 
 def wait(condition: Any, seconds: float, what: str) -> None:

@@ -18,7 +18,7 @@ from launcher.hosts.facts import gather_facts
 from launcher.hosts.network import Place, choose_places
 from launcher.hosts.preflight import Finding
 from launcher.raycluster.bring_up import port_needs
-from launcher.raycluster.control import host_states
+from launcher.raycluster.control import host_state
 from launcher.transport.together import close_all, connect_each, in_parallel
 
 MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red")}
@@ -48,18 +48,18 @@ def find_all(loaded: LoadedCluster, nodes: tuple[Node, ...]) -> list[Finding]:
     connections, errors = connect_each(loaded, nodes)
     try:
         facts, lost = in_parallel(connections, gather_facts)
-        findings = [_failed(error) for error in [*errors, *lost]]
+        answered = {name: connections[name] for name in facts}
+        states, gone = in_parallel(answered, lambda each: host_state(each, loaded.cluster.name))
+        facts = {name: facts[name] for name in states}
         known = {name: connections[name] for name in facts}
+        findings = [_failed(error) for error in [*errors, *lost, *gone]]
         places: dict[str, Place] = {}
         try:
             places = choose_places(loaded.cluster.network.interface, facts)
         except HostError as error:
             findings.append(_failed(error, "address"))
-        states = host_states(known, loaded.cluster.name)
         findings += [Finding("ok", name, "ssh", f"{known[name].address} answers") for name in facts]
         findings += check_hosts(known, facts, places, port_needs(loaded.cluster, states))
-    except HostError as error:
-        findings.append(_failed(error))
     finally:
         close_all(connections)
     order = [node.name for node in nodes]

@@ -31,6 +31,8 @@ COMMON = {
     "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
     # A driver sees SIGTERM this soon while it waits for Ray (default 1,000 ms).
     "RAY_get_check_signal_interval_milliseconds": "100",
+    # Training is what the machine is for: at Ray's niceness of 15 its own agents went before it.
+    "RAY_worker_niceness": "0",
     # Workers see the GPUs of the machine by CUDA's own rules.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # nanochat.memory: train functions run in threads, and only the first arena can keep blocks.
@@ -58,6 +60,10 @@ def node_environment(spec: ClusterSpec, home: Path, ray_folder: Path) -> dict[st
         # Hosts of one minor version of Python may be of several patch levels.
         "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor",
         "RAY_GRAFANA_HOST": "DISABLED",
+        # The supervisor keeps idle workers (`warm`); Ray would start more of them while a run
+        # begins, which took its core from it for 6 s.
+        "RAY_enable_worker_prestart": "0",
+        "RAY_prestart_worker_first_driver": "0",
         "DASHBOARD_METRIC_PORT": str(spec.ports.dashboard_metrics),
         # One concrete name each: gloo would bind to what the host name resolves to, 127.0.1.1.
         "GLOO_SOCKET_IFNAME": here.interface,

@@ -16,9 +16,8 @@ from pathlib import Path
 NO_JOB = b"\xff" * 4  # of any job that comes
 KEEP_SECONDS = 7 * 86_400
 CHECK_SECONDS = 2.0
-PATIENCE_SECONDS = 30.0  # that many workers need to import on a slow core before they count
-
-IDLE = "ray::IDLE"
+PATIENCE_SECONDS = 4.0  # until the workers that were asked for are processes
+UNUSED = ("ray::IDLE", "default_worker.py")  # the second: still importing
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 
@@ -41,8 +40,8 @@ class WarmPool:
             return
         self._next_check = now + CHECK_SECONDS
         workers = self._workers()
-        idle = sum(name == IDLE for name in workers)
-        if idle == len(workers) < self._count:
+        if all(name in UNUSED for name in workers) and len(workers) < self._count:
+            # Not more than two of them start at a time: what is missing is asked for again.
             self._next_check = now + PATIENCE_SECONDS
             subprocess.Popen(
                 [sys.executable, "-P", "-m", __name__, *self._arguments],
@@ -57,9 +56,11 @@ class WarmPool:
         names = []
         for task in Path(f"/proc/{self._pid}/task").glob("*/children"):
             for pid in _text(task).split():
-                name = _text(Path(f"/proc/{pid}/cmdline")).partition("\0")[0]
-                if name.startswith("ray::") and name not in AGENTS:
-                    names.append(name)
+                command = _text(Path(f"/proc/{pid}/cmdline")).split("\0")
+                if any(word.endswith("/default_worker.py") for word in command):
+                    names.append("default_worker.py")
+                elif command[0].startswith("ray::") and command[0] not in AGENTS:
+                    names.append(command[0])
         return names
 
 

@@ -76,7 +76,7 @@ def launch(cluster: str, recipe: str) -> tuple[dict[str, float], str]:
     began = time.time()
     command = [sys.executable, "-m", "launcher.cli", "recipe", recipe, "--cluster", cluster]
     done = subprocess.run(
-        [*command, "--steps", "1", "--json"], check=True, capture_output=True, text=True
+        [*command, "--steps", "2", "--json"], check=True, capture_output=True, text=True
     )
     summary = json.loads(done.stdout)
     with open_cluster_runs(cluster) as runs:

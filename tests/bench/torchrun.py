@@ -109,7 +109,7 @@ def torchrun(cluster: str, run: str) -> dict[str, float]:
         connection.write(".launch/bench.py", SCRIPT.encode())
         connection.write(".launch/bench.json", json.dumps(settings["settings"]).encode())
         answers[rank] = connection.check(
-            command(spec, rank, rows), step="torchrun", timeout=300
+            command(spec, rank, rows), step="torchrun", timeout=60
         )  # fmt: skip
 
     threads = [threading.Thread(target=one, args=(rank,)) for rank in range(len(spec.nodes))]

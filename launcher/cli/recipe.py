@@ -13,7 +13,7 @@ from launcher.cli.plan_text import Where, outlook_lines
 from launcher.config.recipe import LoadedRecipe, load_recipe
 from launcher.errors import InputError
 from launcher.guide.outlook import outlook
-from launcher.runs.folder import create_run
+from launcher.runs.folder import create_run, require_run_name
 from launcher.runs.submit import (
     check_cores,
     check_hosts_share,
@@ -51,6 +51,8 @@ def command(
     overrides += [("--data", data)] if data is not None else []
     overrides += [("--steps", steps)] if steps is not None else []
     loaded = load_recipe(name, overrides)
+    if run_name is not None:
+        require_run_name(run_name)
     check_text(loaded)
     where = find_place(loaded, cluster, pool)
     plan = outlook(loaded.recipe)

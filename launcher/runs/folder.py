@@ -139,12 +139,10 @@ def find_run(name: str) -> RunFolder:
 def create_run(name: str | None, recipe: str, spec: dict[str, Any]) -> RunFolder:
     """Make the folder of a new run. Without a name: RECIPE-1, RECIPE-2, ...
 
-    Raises InputError for a name that is taken or cannot be a folder's.
+    Raises InputError for a name that is taken.
     """
     runs_home().mkdir(parents=True, exist_ok=True)
     if name is not None:
-        if not RUN_NAME.fullmatch(name):
-            raise invalid_name(name)
         folder = RunFolder(runs_home() / name)
         try:
             folder.path.mkdir()
@@ -176,12 +174,14 @@ def first_free(recipe: str, taken: Collection[str]) -> str:
     return next(name for n in itertools.count(1) if (name := f"{stem}-{n}") not in taken)
 
 
-def invalid_name(name: str) -> InputError:
-    return InputError(
-        f"--name {name}: a run's name has letters, digits, '.', '_' and '-' only, "
-        "begins with a letter or digit and has at most 64 characters",
-        fix=f"--name {_nearest_name(name)}",
-    )
+def require_run_name(name: str) -> None:
+    """Raises InputError for what cannot be a folder's name."""
+    if not RUN_NAME.fullmatch(name):
+        raise InputError(
+            f"--name {name}: a run's name has letters, digits, '.', '_' and '-' only, "
+            "begins with a letter or digit and has at most 64 characters",
+            fix=f"--name {_nearest_name(name)}",
+        )
 
 
 def _nearest_name(text: str) -> str:

@@ -18,7 +18,7 @@ from launcher.errors import (
 )
 from launcher.raycluster.control import ask_head
 from launcher.raycluster.spec import ClusterSpec
-from launcher.runs.folder import RUN_NAME, RunFolder, first_free, invalid_name
+from launcher.runs.folder import RUN_NAME, RunFolder, first_free
 from launcher.runs.mirror import Mirror
 from launcher.transport.connection import Connection
 
@@ -68,10 +68,8 @@ class ClusterRuns:
     def create(self, name: str | None, recipe: str, spec: Mapping[str, Any]) -> RemoteRun:
         """A new run's folder on the head and its mirror here. Without a name: RECIPE-1, ...
 
-        Raises InputError for a name that is taken or cannot be a folder's.
+        Raises InputError for a name that is taken.
         """
-        if name is not None and not RUN_NAME.fullmatch(name):
-            raise invalid_name(name)
         while True:
             chosen = name or first_free(recipe, self.names())
             made = self.head.run(

@@ -34,48 +34,38 @@ def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json
     require_addresses(loaded, nodes)
     name, head = loaded.cluster.name, loaded.cluster.head_node.name
     connections = connect_all(loaded, nodes)
-    document: dict[str, object] = {"cluster": name}
     try:
         spec = read_spec(connections[head], name)
-        runs = None
-        if spec is not None:
-            runs = ClusterRuns(spec, connections[head], lambda: connections[head])
-            if not force and (running := runs.running()):
-                raise RunBusy(
-                    f"run '{running[0]}' is at work on {name}",
-                    fix=f"save and stop it first: launch stop {name}/{running[0]}   (or --force)",
-                )
+        runs = ClusterRuns(spec, connections[head], lambda: connections[head]) if spec else None
+        if runs is not None and not force and (running := runs.running()):
+            raise RunBusy(
+                f"run '{running[0]}' is at work on {name}",
+                fix=f"save and stop it first: launch stop {name}/{running[0]}   (or add --force)",
+            )
+        home: dict[str, str] = {}
         if purges and not discard_runs and runs is not None:
             with BringUpView() as view:
-                document["brought_home"] = bring_home(runs, connections, view.sent)
-        running_before = host_states(connections, name)
+                home = bring_home(runs, connections, view.sent)
+        before = host_states(connections, name)
         stop(connections, name)
-        document["stopped"] = [node for node, state in running_before.items() if state.is_running]
-        if purges:
-            removed = on_all(connections, lambda connection: purge(connection, name))
-            document["removed"] = {
-                node: [{"path": f"~/.launch/{item.path}", "bytes": item.bytes} for item in items]
-                for node, items in removed.items()
-            }
+        stopped = [node for node, state in before.items() if state.is_running]
+        removed = on_all(connections, lambda each: purge(each, name)) if purges else {}
     finally:
         close_all(connections)
     if as_json:
-        print_json(document)
-    else:
-        _print(document)
-
-
-def _print(document: dict[str, object]) -> None:
-    for run, path in dict(document.get("brought_home") or {}).items():  # type: ignore[call-overload]
+        lists = {
+            node: [{"path": f"~/.launch/{item.path}", "bytes": item.bytes} for item in items]
+            for node, items in removed.items()
+        }
+        purged = {"brought_home": home, "removed": lists} if purges else {}
+        print_json({"cluster": name, "stopped": stopped, **purged})
+        return
+    for run, path in home.items():
         click.echo(f"run '{run}': its newest checkpoint is at {path}")
-    stopped = document["stopped"]
-    assert isinstance(stopped, list)
     click.echo(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
-    removed = document.get("removed")
-    if isinstance(removed, dict):
-        for node, items in removed.items():
-            click.secho(node, bold=True)
-            for item in items:
-                click.echo(f"  removed {item['path']}  {size(item['bytes'])}")
-            if not items:
-                click.echo("  there was nothing to remove")
+    for node, items in removed.items():
+        click.secho(node, bold=True)
+        for item in items:
+            click.echo(f"  removed ~/.launch/{item.path}  {size(item.bytes)}")
+        if not items:
+            click.echo("  there was nothing to remove")

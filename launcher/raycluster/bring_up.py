@@ -141,7 +141,7 @@ def port_needs(cluster: Cluster, states: Mapping[str, HostState]) -> dict[str, N
         name: Needs(
             taken=ports.taken(head=name == cluster.head_node.name),
             reached=ports.reached_from_others(head=name == cluster.head_node.name),
-            ours=state.is_running,
+            ours=state.status != "down",
         )
         for name, state in states.items()
     }

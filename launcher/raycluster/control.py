@@ -22,16 +22,18 @@ GRACE_SECONDS = 5.0  # until a supervisor that is to be seen must be there
 MAX_STARTS = 3
 POLL_SECONDS = 0.2
 
-# Prints state.json, or {}; and whether the supervisor that wrote it is alive. Plain sh: it has to
-# work where nothing is installed yet.
+# Prints state.json, or {}; then `alive` where the supervisor that wrote it lives, `orphans` where
+# only processes of one that was killed do, else `dead`. Plain sh: nothing may be installed yet.
 STATE = """\
 cd .launch/clusters/{cluster} 2>/dev/null || {{ echo '{{}}'; echo dead; exit 0; }}
 cat state.json 2>/dev/null || echo '{{}}'
 pid=$(sed -n 's/.*"pid": \\([0-9]*\\).*/\\1/p' state.json 2>/dev/null)
 if [ -n "$pid" ] && tr '\\0' ' ' < /proc/$pid/cmdline 2>/dev/null | grep -q raycluster.supervisor
-then echo alive; else echo dead; fi
+then echo alive
+elif grep -lsxzF "{mark}=$HOME/.launch/clusters/{cluster}" /proc/[0-9]*/environ > /dev/null
+then echo orphans
+else echo dead; fi
 """
-
 
 # Ends the supervisor, which ends Ray; then whatever a supervisor that was killed has left.
 END = """\
@@ -40,18 +42,17 @@ if [ -n "{pid}" ]; then
   for i in $(seq {tenths}); do kill -0 {pid} 2>/dev/null || break; sleep 0.1; done
   if kill -0 {pid} 2>/dev/null; then echo "supervisor {pid} does not end" >&2; exit 1; fi
 fi
-for folder in /proc/[0-9]*; do
-  [ -r "$folder/environ" ] &&
-    tr '\\0' '\\n' < "$folder/environ" 2>/dev/null |
-    grep -qx "{mark}=$HOME/.launch/clusters/{cluster}" && kill -9 "${{folder#/proc/}}"
-done 2>/dev/null
+for file in $(grep -lsxzF "{mark}=$HOME/.launch/clusters/{cluster}" /proc/[0-9]*/environ); do
+  pid=${{file#/proc/}}; kill -9 "${{pid%/environ}}" 2>/dev/null
+done
 exit 0
 """
 
 
 @dataclass(frozen=True)
 class HostState:
-    """`status`: up, starting, restarting, or down. `code` and `env`: what it runs from."""
+    """`status`: up, starting, restarting, down; or orphaned: Ray is there, but nobody looks after
+    it. `code` and `env`: what the supervisor runs from."""
 
     status: str
     pid: int | None = None
@@ -61,7 +62,8 @@ class HostState:
 
     @property
     def is_running(self) -> bool:
-        return self.status != "down"
+        """Whether a supervisor is at work."""
+        return self.pid is not None
 
 
 def host_states(connections: Mapping[str, Connection], cluster: str) -> dict[str, HostState]:
@@ -165,14 +167,16 @@ def _running_token(head: Connection, cluster: str) -> bytes | None:
 
 
 def host_state(connection: Connection, cluster: str) -> HostState:
-    output = connection.check(STATE.format(cluster=cluster), step="ask Ray's supervisor")
+    output = connection.check(
+        STATE.format(cluster=cluster, mark=CLUSTER_MARK), step="ask Ray's supervisor"
+    )
     text, _, alive = output.strip().rpartition("\n")
     try:
         state = json.loads(text or "{}")
     except ValueError:
         state = {}
-    if alive != "alive":
-        return HostState("down")  # and no pid: another process may have it by now
+    if alive != "alive":  # no pid: another process may have it by now
+        return HostState("orphaned" if alive == "orphans" else "down")
     known = {key: state.get(key) for key in ("pid", "code", "env")}
     return HostState(status=state["status"], starts=state["starts"], **known)
 

@@ -253,11 +253,10 @@ async def _look_at_the_dashboard(url: str, token: str) -> None:
 def test_a_node_that_lost_its_supervisor_is_mended_by_up(
     client: PairClient, whole: Run, hosts: tuple[Host, Host]
 ) -> None:
-    """kill -9 of it: its Ray ends with it, and `up` starts both again."""
-    two = hosts[1]
-    two.inside("pkill -9 -f '[r]aycluster.supervisor'")
-    wait(lambda: not any("raylet" in name for name in two.processes()), 20, "Ray to end")
-    assert [node["status"] for node in client.cluster("status")] == ["up", "down"]
+    """kill -9 of it: `up` ends what it has left, if anything, and starts both again."""
+    hosts[1].inside("pkill -9 -f '[r]aycluster.supervisor'")
+    one, two = client.cluster("status")
+    assert one["status"] == "up" and two["status"] in ("orphaned", "down")
     client.cluster("up")
     assert [node["status"] for node in client.cluster("status")] == ["up", "up"]
     assert client.train("mended", "--steps", "2")["steps"] == 2

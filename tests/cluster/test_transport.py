@@ -87,7 +87,7 @@ def test_a_command_that_takes_too_long_is_killed(shared: SshConnection, box: Hos
     with pytest.raises(HostTimeout, match=r"box: napping took longer than 0\.3 s"):
         shared.run("sleep 4321; sleep 4322", step="napping", timeout=0.3)
     assert time.monotonic() - begun < 2
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 20
     while any("sleep" in command for command in box.processes()):
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -11,7 +11,7 @@ from launcher.raycluster.control import host_state, read_spec
 from launcher.runs.remote import ClusterRuns
 from launcher.transport.together import close_all, connect_each, in_parallel
 
-COLOURS = {"up": "green", "down": "yellow", "unreachable": "red"}
+COLOURS = {"up": "green", "down": "yellow", "orphaned": "red", "unreachable": "red"}
 COLUMNS = [
     Column("node", lambda row: row["node"]),
     Column("status", lambda row: row["status"], style=lambda row: COLOURS.get(row["status"], "")),

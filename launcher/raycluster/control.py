@@ -84,11 +84,17 @@ def start(
     """
     first = next(iter(specs.values()))
     cluster, head = first.cluster, connections[first.head.name]
-    token = _running_token(head, cluster) or secrets.token_hex(32).encode()
+    states = host_states(connections, cluster)
+    if states[head.name].is_running:
+        token = head.read(f".launch/clusters/{cluster}/token")
+    else:  # what others still run belongs to a head that is gone
+        stop(connections, cluster)
+        states = dict.fromkeys(states, HostState("down"))
+        token = secrets.token_hex(32).encode()
     started: dict[str, Connection] = {}
 
     def one(connection: Connection) -> None:
-        if not host_state(connection, cluster).is_running:
+        if not states[connection.name].is_running:
             spec, folder = specs[connection.name], f".launch/clusters/{cluster}"
             connection.write(f"{folder}/token", token, mode=0o600)
             connection.write(f"{folder}/cluster.json", spec.to_json())
@@ -157,13 +163,6 @@ def ask_head(
     command = python_command(spec, module, *arguments)
     output = head.check(command, step=f"{module} on the head", timeout=seconds)
     return json.loads(output)
-
-
-def _running_token(head: Connection, cluster: str) -> bytes | None:
-    """What a head that is up runs with, for hosts that join it later."""
-    if not host_state(head, cluster).is_running:
-        return None
-    return head.read(f".launch/clusters/{cluster}/token")
 
 
 def host_state(connection: Connection, cluster: str) -> HostState:

@@ -222,6 +222,7 @@ def test_the_dashboard_is_behind_the_tunnel_and_the_token(
     opened = json.loads(tunnel.output())
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(f"{opened['url']}api/jobs/", timeout=10)
+    refused.value.close()
     assert refused.value.code == 401
     request = urllib.request.Request(
         f"{opened['url']}api/jobs/", headers={"Authorization": f"Bearer {opened['token']}"}
@@ -260,6 +261,17 @@ def test_a_node_that_lost_its_supervisor_is_mended_by_up(
     client.cluster("up")
     assert [node["status"] for node in client.cluster("status")] == ["up", "up"]
     assert client.train("mended", "--steps", "2")["steps"] == 2
+
+
+def test_a_head_that_lost_its_power_is_brought_back_by_up(
+    client: PairClient, whole: Run, hosts: tuple[Host, Host]
+) -> None:
+    """The other host's Ray belongs to the head that is gone: it is started anew too."""
+    hosts[0].cut_power()
+    hosts[0].boot()
+    client.cluster("up")
+    assert [node["status"] for node in client.cluster("status")] == ["up", "up"]
+    assert client.train("again", "--steps", "2")["steps"] == 2
 
 
 def test_a_full_disk_on_one_host_is_named(

@@ -65,5 +65,6 @@ def _ask(cluster: str) -> list[RunState]:
         for name in runs.names():
             run = RemoteRun(runs, name)
             run.mirror.update(runs.head)
-            states.append(RunState.of(run.folder, alive=name in running))
+            if run.folder.spec():  # another client is just making it
+                states.append(RunState.of(run.folder, alive=name in running))
     return states

@@ -30,10 +30,11 @@ done"""
 
 @dataclass(frozen=True)
 class Installed:
-    """What lies under ~/.launch: path there -> bytes on disk; cluster -> its cluster.json."""
+    """What lies under ~/.launch: path there -> bytes on disk; cluster -> its cluster.json, None
+    for one that cannot be read."""
 
     paths: dict[str, int] = field(default_factory=dict)
-    clusters: dict[str, dict[str, str]] = field(default_factory=dict)
+    clusters: dict[str, dict[str, str] | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,10 @@ def parse_installed(output: str) -> Installed:
     clusters = {}
     for file in files:
         path, _, text = file.partition("\n")
-        clusters[path.split("/")[1]] = json.loads(text)
+        try:
+            clusters[path.split("/")[1]] = json.loads(text)
+        except ValueError:  # torn: it may use anything
+            clusters[path.split("/")[1]] = None
     return Installed(paths, clusters)
 
 
@@ -67,7 +71,9 @@ def plan_purge(cluster: str, installed: Installed) -> list[Removed]:
     data and text are known by content, not by cluster: they go with the last cluster.
     """
     others = {name: record for name, record in installed.clusters.items() if name != cluster}
-    used = {f"{kind}/{record.get(kind)}" for record in others.values() for kind in SHARED}
+    known = [record for record in others.values() if record is not None]
+    used = {f"{kind}/{record.get(kind)}" for record in known for kind in SHARED}
+    unknown = len(known) < len(others)
     removed = []
     for path, size in installed.paths.items():
         kind, _, name = path.partition("/")
@@ -76,7 +82,9 @@ def plan_purge(cluster: str, installed: Installed) -> list[Removed]:
         elif kind in WHOLE:
             goes = not others
         else:  # beside env/KEY there may be KEY.txt, KEY.flock of an install that was cut off
-            goes = not any(path == key or path.startswith(f"{key}.") for key in used)
+            goes = not unknown and not any(
+                path == key or path.startswith(f"{key}.") for key in used
+            )
         if goes:
             removed.append(Removed(path, size))
     return removed

@@ -28,7 +28,8 @@ STATE = """\
 cd .launch/clusters/{cluster} 2>/dev/null || {{ echo '{{}}'; echo dead; exit 0; }}
 cat state.json 2>/dev/null || echo '{{}}'
 pid=$(sed -n 's/.*"pid": \\([0-9]*\\).*/\\1/p' state.json 2>/dev/null)
-if [ -n "$pid" ] && tr '\\0' ' ' < /proc/$pid/cmdline 2>/dev/null | grep -q raycluster.supervisor
+if [ -n "$pid" ] && tr '\\0' ' ' < /proc/$pid/cmdline 2>/dev/null |
+  grep -qF "raycluster.supervisor $HOME/.launch/clusters/{cluster} "
 then echo alive
 elif grep -lsxzF "{mark}=$HOME/.launch/clusters/{cluster}" /proc/[0-9]*/environ > /dev/null
 then echo orphans
@@ -148,12 +149,21 @@ def python_command(spec: ClusterSpec, module: str, *arguments: str) -> str:
 
 
 def read_spec(head: Connection, cluster: str) -> ClusterSpec | None:
-    """What the head was brought up with last; None where it never was."""
+    """What the head was brought up with last; None where it never was.
+
+    Raises HostError where the file is torn or another version's.
+    """
+    path = f".launch/clusters/{cluster}/cluster.json"
     try:
-        content = head.read(f".launch/clusters/{cluster}/cluster.json")
-        return ClusterSpec.from_json(content)
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return ClusterSpec.from_json(head.read(path))
+    except FileNotFoundError:
         return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise HostError(
+            head.name,
+            f"~/{path} is torn or of another version of launch ({error})",
+            fix=f"remove it there, then: launch cluster up {cluster}",
+        ) from None
 
 
 def ask_head(
@@ -185,11 +195,14 @@ def _wait_until_up(
 ) -> None:
     """By reading its state.json: a process per look would slow a one-core host down."""
     began, shown = time.monotonic(), ""
+    before: int | None = None  # starts in the supervisor's life until now
     while shown != "up":
         status, starts = _written_state(connection, cluster)
+        before = starts if before is None else before
         seconds = time.monotonic() - began
         gone = seconds > GRACE_SECONDS and not host_state(connection, cluster).is_running
-        if gone or starts > MAX_STARTS or seconds > UP_SECONDS:
+        failing = gone or starts - before >= MAX_STARTS or seconds > UP_SECONDS
+        if status != "up" and failing:
             raise _why_down(connection, cluster)
         if status != shown:
             on_status(connection.name, status)

@@ -8,6 +8,7 @@ document.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import urllib.error
 import urllib.request
@@ -37,29 +38,21 @@ class Jobs:
         folder = RunFolder(self._folder / "runs" / run)
         if self.status(run)["alive"]:
             return {"submitted": False}
-        python = f"{sys.executable} -P -m launcher.training.driver"
+        python, path, log = (shlex.quote(str(x)) for x in (sys.executable, folder.path, folder.log))
         job = {
             "submission_id": _submission_id(run, 1 + len(self._of(run))),
-            "entrypoint": f"exec {python} {folder.path} >> {folder.log} 2>&1",
+            "entrypoint": f"exec {python} -P -m launcher.training.driver {path} >> {log} 2>&1",
             "runtime_env": {"env_vars": {JOB_MARK: "1"}},
         }
         self._ask("POST", "/api/jobs/", job)
         return {"submitted": True}
 
     def status(self, run: str) -> dict[str, Any]:
-        """`job`: Ray's word for the newest, None where Ray knows of none. `message`: Ray's."""
+        """Whether the driver is at work, or Ray is about to start it."""
+        if RunFolder(self._folder / "runs" / run).is_locked():
+            return {"alive": True}  # without asking Ray, which is slow while a step is made
         jobs = self._of(run)
-        newest = jobs[-1] if jobs else {}
-        held = RunFolder(self._folder / "runs" / run).is_locked()
-        status = newest.get("status")
-        return {"alive": held or status in ALIVE, "job": status, "message": newest.get("message")}
-
-    def stop(self, run: str) -> dict[str, Any]:
-        """At once, without a checkpoint."""
-        jobs = self._of(run)
-        if jobs:
-            self._ask("POST", f"/api/jobs/{jobs[-1]['submission_id']}/stop")
-        return {"stopped": bool(jobs)}
+        return {"alive": bool(jobs) and jobs[-1].get("status") in ALIVE}
 
     def running(self) -> list[str]:
         """Runs whose drivers are at work."""
@@ -89,10 +82,10 @@ class Jobs:
             if error.code == 404:
                 return None
             raise SystemExit(f"Ray's dashboard: {error}: {error.read().decode()[:500]}") from None
-        except urllib.error.URLError as error:
+        except OSError as error:  # refused, reset, or slower than HTTP_SECONDS
             if method == "GET":
                 return None
-            raise SystemExit(f"Ray's dashboard does not answer: {error.reason}") from None
+            raise SystemExit(f"Ray's dashboard does not answer: {error}") from None
 
 
 def _submission_id(run: str, attempt: int) -> str:
@@ -106,7 +99,6 @@ def main(verb: str, folder: str, *run: str) -> None:
         "submit": jobs.submit,
         "status": jobs.status,
         "running": jobs.running,
-        "stop": jobs.stop,
     }
     print(json.dumps(verbs[verb](*run)))
 

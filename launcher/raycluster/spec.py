@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from launcher.raycluster.ports import Ports, cluster_ports
@@ -68,17 +66,3 @@ class ClusterSpec:
             raise ValueError("another format")
         nodes = tuple(NodeSpec(**node) for node in fields.pop("nodes"))
         return cls(**fields, nodes=nodes)
-
-
-def cluster_folder(home: Path, cluster: str) -> Path:
-    """The folder of a cluster under a LAUNCH_HOME, the client's or a host's."""
-    return home / "clusters" / cluster
-
-
-def read_state(folder: Path) -> Mapping[str, Any]:
-    """What the supervisor last wrote about its host; empty where there is nothing."""
-    try:
-        state: dict[str, Any] = json.loads((folder / "state.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return state

@@ -7,6 +7,7 @@ instead of 4 s on one core. `python -P -m launcher.raycluster.warm HOST:PORT TOK
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -53,8 +54,10 @@ class WarmPool:
         """Names of all worker processes of the raylet."""
         if self._pid is None:
             self._pid = _find_raylet()
-        names = []
-        for task in Path(f"/proc/{self._pid}/task").glob("*/children"):
+        names, tasks = [], list[Path]()
+        with contextlib.suppress(OSError):  # the raylet has ended: the supervisor sees to that
+            tasks = list(Path(f"/proc/{self._pid}/task").glob("*/children"))
+        for task in tasks:
             for pid in _text(task).split():
                 command = _text(Path(f"/proc/{pid}/cmdline")).split("\0")
                 if any(word.endswith("/default_worker.py") for word in command):
@@ -67,8 +70,11 @@ class WarmPool:
 def _find_raylet() -> int | None:
     import psutil
 
-    below = psutil.Process().children(recursive=True)
-    return next((process.pid for process in below if process.name() == "raylet"), None)
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # Ray starts short-lived ones
+            if process.name() == "raylet":
+                return process.pid
+    return None
 
 
 def _text(path: Path) -> str:

@@ -10,11 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from launcher.errors import CommandFailed, LaunchError, RunFailed
-from launcher.runs.remote import ClusterRuns, RemoteRun
+from launcher.runs.remote import ClusterRuns, RemoteRun, run_names
 from launcher.transport.connection import Connection
 
 Sent = Callable[[str, str, int, int], None]  # host, what, bytes that came, bytes to come
-MODEL, STATE, MANIFEST = "model.safetensors", "state.json", "manifest.json"
+MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,17 @@ def bring_home(
     """The newest whole checkpoint of every run, from whichever host has it. Run -> its folder here.
 
     Runs without a checkpoint have their mirrors brought up to date. Raises LaunchError where a run
-    has checkpoints and none of them is whole, HostError where a host goes.
+    has checkpoints and none of them is whole, or no host has its tokenizer; HostError where a host
+    goes.
     """
+    hosts = list(connections.values())
+    cluster = runs.spec.cluster
     brought = {}
-    for name in runs.names():
+    # A head that has lost its disk does not know the runs of which others have copies.
+    for name in dict.fromkeys(name for host in hosts for name in run_names(host, cluster)):
         run = RemoteRun(runs, name)
         run.mirror.update(runs.head)
-        found = stored_checkpoints(run, list(connections.values()))
+        found = stored_checkpoints(run, hosts)
         if not found:
             continue
         folder = fetch_newest(run, found, progress)
@@ -51,8 +56,24 @@ def bring_home(
                 fix=f"look at ~/{run.path}/checkpoints on the hosts, or give them up: "
                 "add --discard-runs",
             )
+        run.folder.tokenizer.write_bytes(_tokenizer(run, hosts))
         brought[name] = str(folder)
     return brought
+
+
+def _tokenizer(run: RemoteRun, hosts: Sequence[Connection]) -> bytes:
+    """From the run's folder on the head, else from its rows on any host."""
+    rows = Path(run.folder.spec().get("data", {}).get("folder", "-")).name
+    for host in hosts:
+        for folder in (run.path, f".launch/data/prepared/{rows}"):
+            try:
+                return host.read(f"{folder}/{TOKENIZER}")
+            except FileNotFoundError:
+                continue
+    raise LaunchError(
+        f"no host has the tokenizer of run '{run.name}': nothing was removed",
+        fix="without it the checkpoint cannot speak; give the run up: add --discard-runs",
+    )
 
 
 def fetch_weights(run: RemoteRun) -> None:
@@ -66,7 +87,7 @@ def fetch_weights(run: RemoteRun) -> None:
             f"run '{run.name}' has no whole checkpoint yet",
             fix=f"wait for one, or make one now: launch stop {run.cluster}/{run.name}",
         )
-    run.folder.tokenizer.write_bytes(run.runs.head.read(f"{run.path}/tokenizer.json"))
+    run.folder.tokenizer.write_bytes(_tokenizer(run, [run.runs.head]))
 
 
 def stored_checkpoints(run: RemoteRun, hosts: Sequence[Connection]) -> list[StoredCheckpoint]:
@@ -86,12 +107,9 @@ def fetch_newest(
     found: Sequence[StoredCheckpoint],
     progress: Sent,
     *,
-    names: Sequence[str] | None = None,
+    names: Sequence[str] = (MODEL, OPTIMIZER, STATE),
 ) -> Path | None:
-    """Into the mirror's folder of checkpoints; None where none is whole.
-
-    names: the files that are wanted; by default all of the manifest.
-    """
+    """These files, into the mirror's folder of checkpoints; None where none is whole."""
     for checkpoint in found:
         folder = run.folder.checkpoints / checkpoint.name
         if _fetch(checkpoint, folder, names, progress):
@@ -100,14 +118,14 @@ def fetch_newest(
 
 
 def _fetch(
-    checkpoint: StoredCheckpoint, folder: Path, names: Sequence[str] | None, progress: Sent
+    checkpoint: StoredCheckpoint, folder: Path, names: Sequence[str], progress: Sent
 ) -> bool:
     """False where it is torn. A file that is here already with the right hash is not fetched."""
     host = checkpoint.host
     try:
         manifest = host.read(f"{checkpoint.path}/{MANIFEST}")
         described = json.loads(manifest)["files"]
-        wanted = {name: described[name] for name in names or described}
+        wanted = {name: described[name] for name in names}  # never what a host chooses
         total = sum(each["bytes"] for each in wanted.values())
         before = 0
         for name, each in wanted.items():

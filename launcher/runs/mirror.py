@@ -7,8 +7,10 @@ number of clients, nothing is missed and nothing comes twice.
 
 from __future__ import annotations
 
+import json
+
 from launcher.runs.folder import RunFolder
-from launcher.runs.lock import hold
+from launcher.runs.lock import Held, hold
 from launcher.transport.connection import Connection
 
 APPENDED = ("events.jsonl", "metrics.jsonl", "log.txt")
@@ -24,12 +26,27 @@ class Mirror:
 
     def update(self, head: Connection) -> bool:
         """Bring what is new; True where anything was. The summary comes last: what it sums up is
-        here then."""
+        here then. Where the head has no such run, what is here stays."""
+        try:
+            there = json.loads(head.read(f"{self._path}/run.json"))
+        except (FileNotFoundError, ValueError):
+            return False
+        self._set_aside_unless(there.get("created"))
         self.folder.path.mkdir(parents=True, exist_ok=True)
-        with hold(self.folder.path / "mirror.lock"):  # two clients of one user
-            grown = [self._append(head, name) for name in APPENDED]
-            changed = [self._replace(head, name) for name in REPLACED]
+        try:
+            with hold(self.folder.path / "mirror.lock"):
+                grown = [self._append(head, name) for name in APPENDED]
+                changed = [self._replace(head, name) for name in REPLACED]
+        except Held:  # another command of this user is bringing it
+            return False
         return any(grown + changed)
+
+    def _set_aside_unless(self, created: float | None) -> None:
+        """An earlier run of the same name, which the hosts have forgotten, is not gone on with."""
+        before = self.folder.spec().get("created")
+        if before not in (None, created):
+            aside = self.folder.path.with_name(f"{self.folder.name}.{int(before)}")
+            self.folder.path.rename(aside)
 
     def _append(self, head: Connection, name: str) -> bool:
         local = self.folder.path / name

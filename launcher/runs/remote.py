@@ -45,8 +45,7 @@ class ClusterRuns:
 
     def names(self) -> list[str]:
         """Every run on the head."""
-        listed = self.head.run(f"ls -tr {self._root}/*/run.json", step="list the runs").stdout
-        return [line.split("/")[-2] for line in listed.splitlines()]
+        return run_names(self.head, self.spec.cluster)
 
     def running(self) -> list[str]:
         """Names of the runs whose drivers are at work."""
@@ -70,14 +69,10 @@ class ClusterRuns:
 
         Raises InputError for a name that is taken.
         """
-        while True:
-            chosen = name or first_free(recipe, self.names())
-            made = self.head.run(
-                f"mkdir -p {self._root} && mkdir {self._root}/{chosen}",
-                step="make the run's folder",
-            )
-            if made.status == 0:
-                break
+        mirrors = launch_home() / "clusters" / self.spec.cluster / "runs"
+        taken = {*self.names(), *(path.name for path in mirrors.glob("*"))}
+        while not self._make_folder(chosen := name or first_free(recipe, taken)):
+            taken.add(chosen)
             if name is not None:
                 raise InputError(
                     f"run '{name}' exists already on cluster {self.spec.cluster}",
@@ -89,6 +84,22 @@ class ClusterRuns:
         self.head.write(f"{run.path}/run.json", content)
         run.mirror.update(self.head)
         return run
+
+    def _make_folder(self, name: str) -> bool:
+        """False where it is there. Raises CommandFailed or DiskFull."""
+        answer = self.head.check(
+            f"mkdir -p {self._root} || exit 1\n"
+            f"if mkdir {self._root}/{name}; then echo made; exit; fi\n"
+            f"[ -e {self._root}/{name} ]",
+            step="make the run's folder",
+        )
+        return answer.strip() == "made"
+
+
+def run_names(host: Connection, cluster: str) -> list[str]:
+    """Every run that a host has something of, the oldest first."""
+    listed = host.run(f"ls -tr .launch/clusters/{cluster}/runs 2>/dev/null", step="list the runs")
+    return [name for name in listed.stdout.splitlines() if RUN_NAME.fullmatch(name)]
 
 
 class RemoteRun:
@@ -134,10 +145,6 @@ class RemoteRun:
     def request_stop(self) -> None:
         """Ask for a checkpoint and an end after the current step."""
         self.runs.head.write(f"{self.path}/stop", b"")
-
-    def end_now(self) -> None:
-        """Without a checkpoint."""
-        self._ask("stop")
 
     def is_alive(self) -> bool:
         """Whether its driver is at work or about to be."""

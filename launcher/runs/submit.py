@@ -13,7 +13,7 @@ from typing import Any
 
 from launcher.config.paths import launch_home
 from launcher.config.recipe import LoadedRecipe
-from launcher.errors import MissingExtra, RunFailed
+from launcher.errors import InputError, MissingExtra, RunFailed
 from launcher.runs.folder import RunFolder
 from nanochat.dataset.sources import parse_source
 from nanochat.errors import DataError
@@ -39,6 +39,8 @@ def require_training_packages(command: str) -> None:
 
 def check_cores(loaded: LoadedRecipe) -> None:
     """Raises ConfigError where this machine lacks the recipe's cores: nothing is started."""
+    if not sys.platform.startswith("linux"):
+        raise InputError("training needs Linux", fix="train on machines that have it: --cluster C")
     workers, cores = loaded.recipe.workers, len(os.sched_getaffinity(0))
     if workers > cores and not any(Path(path).exists() for path in GPU_DEVICES):
         raise loaded.error("workers", f"{workers} on a machine of {cores} cores")

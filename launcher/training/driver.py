@@ -181,9 +181,10 @@ class Driver:
         # The last step's checkpoint is the last thing that training writes.
         done = (self.folder.checkpoints / f"step-{self.recipe.steps_total:08d}").is_dir()
         status: Status = "failed" if failure is not None else "finished" if done else "stopped"
-        write_json(self.folder.summary_file, summarise(self.folder, status))
         details = {} if failure is None else {"message": failure["message"]}
         self.events.event("finish", status=status, **details)
+        # Last: who follows from another machine reads no further once it is there.
+        write_json(self.folder.summary_file, summarise(self.folder, status))
         return 1 if failure else 0
 
 

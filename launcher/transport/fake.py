@@ -96,6 +96,7 @@ class FakeConnection:
         data = self.read(path)
         if hashlib.sha256(data).hexdigest() != sha256:
             raise CommandFailed(self.name, f"{path} arrived with another hash than {sha256}")
+        local.parent.mkdir(parents=True, exist_ok=True)
         local.write_bytes(data)
         on_bytes(len(data))
 

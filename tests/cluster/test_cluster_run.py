@@ -332,6 +332,8 @@ def test_purge_brings_checkpoints_home_and_leaves_the_hosts_as_found(
     document = client.cluster("down", "--purge")
     assert set(document["brought_home"]) >= {"whole", "parts", "away", "alone"}
     assert whole.hashes(40) == there
+    for name in document["brought_home"]:  # without it a checkpoint cannot speak
+        assert (client.run(name).path / "tokenizer.json").stat().st_size > 0
     paths = [item["path"] for item in document["removed"]["one"]]
     assert any(path.startswith("~/.launch/env/") for path in paths)
     assert {host.name: listing(host) for host in hosts} == before

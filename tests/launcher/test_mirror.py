@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
 from launcher.cli.place import locate
-from launcher.errors import ConnectionLost, InputError, NotFound
+from launcher.errors import CommandFailed, ConnectionLost, InputError, LaunchError, NotFound
 from launcher.raycluster.spec import ClusterSpec, NodeSpec
 from launcher.runs.folder import RunFolder, write_json
+from launcher.runs.homecoming import bring_home
+from launcher.runs.lock import hold
 from launcher.runs.mirror import Mirror
 from launcher.runs.remote import ClusterRuns, RemoteRun
+from launcher.transport.connection import Completed
 from launcher.transport.fake import FakeConnection
 
 PATH = ".launch/clusters/home/runs/d4-1"
@@ -27,7 +31,7 @@ SPEC = ClusterSpec(
 def head() -> FakeConnection:
     run = json.dumps({"run": "d4-1", "cluster": "home", "created": 1}).encode()
     files = {f"{PATH}/run.json": run, f"{PATH}/metrics.jsonl": b'{"step": 1}\n{"st'}
-    return FakeConnection("one", {"jobs status": ALIVE, "ls ": f"{PATH}/run.json\n"}, files)
+    return FakeConnection("one", {"jobs status": ALIVE, "ls ": "d4-1\n"}, files)
 
 
 @pytest.fixture
@@ -56,6 +60,82 @@ def test_what_is_replaced_or_removed_there_is_here_too(
     assert mirror.folder.summary() == {"status": "stopped"}
     del head.files[summary]  # the run was resumed
     assert mirror.update(head) and mirror.folder.summary() is None
+
+
+def test_an_earlier_run_of_the_same_name_is_set_aside(head: FakeConnection, tmp_path: Path) -> None:
+    """After `down --purge` the head counts from 1 again."""
+    folder = RunFolder(tmp_path / "d4-1")
+    Mirror(folder, PATH).update(head)
+    earlier = folder.metrics.read_bytes()
+    head.files[f"{PATH}/run.json"] = b'{"run": "d4-1", "created": 2}'
+    head.files[f"{PATH}/metrics.jsonl"] = b'{"step": 1, "loss": 7}\n{"step": 2}\n'
+    Mirror(folder, PATH).update(head)
+    assert folder.metrics.read_bytes() == head.files[f"{PATH}/metrics.jsonl"]
+    assert (tmp_path / "d4-1.1" / "metrics.jsonl").read_bytes() == earlier
+
+
+def test_a_head_that_lost_its_disk_takes_nothing_from_the_mirror(
+    head: FakeConnection, tmp_path: Path
+) -> None:
+    mirror = Mirror(RunFolder(tmp_path / "d4-1"), PATH)
+    mirror.update(head)
+    head.files.clear()
+    assert not mirror.update(head)
+    assert mirror.folder.spec()["run"] == "d4-1" and mirror.folder.metrics.exists()
+
+
+def test_two_commands_that_follow_share_a_mirror(head: FakeConnection, tmp_path: Path) -> None:
+    mirror = Mirror(RunFolder(tmp_path / "d4-1"), PATH)
+    mirror.folder.path.mkdir()
+    with hold(mirror.folder.path / "mirror.lock"):
+        assert not mirror.update(head)  # the other one is bringing it
+    assert mirror.update(head)
+
+
+def test_a_run_that_cannot_be_made_says_so(run: RemoteRun, head: FakeConnection) -> None:
+    full = Completed(1, "", "mkdir: cannot create directory: No space left on device")
+    head.replies.insert(0, ("mkdir", full))
+    with pytest.raises(CommandFailed, match="No space left"):
+        run.runs.create(None, "d4", {})
+
+
+def test_names_that_are_taken_are_passed_over(run: RemoteRun, head: FakeConnection) -> None:
+    """d4-1 by its folder on the head, d4-2 by an earlier mirror here, d4-3 in this very moment."""
+    (run.folder.path.parent / "d4-2").mkdir(parents=True)
+    head.replies.insert(0, ("mkdir .*d4-3", ""))
+    head.replies.insert(1, ("mkdir", "made\n"))
+    assert run.runs.create(None, "d4", {"created": 5}).name == "d4-4"
+    head.replies.insert(0, ("mkdir", ""))
+    with pytest.raises(InputError, match="exists already"):
+        run.runs.create("d4-1", "d4", {})
+
+
+def checkpoint(head: FakeConnection, name: str, **files: bytes) -> None:
+    folder = f"{PATH}/checkpoints/{name}"
+    described = {
+        file: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for file, data in files.items()
+    }
+    head.files[f"{folder}/manifest.json"] = json.dumps({"files": described}).encode()
+    head.files |= {f"{folder}/{file}": data for file, data in files.items()}
+
+
+def test_checkpoints_come_home_with_their_tokenizer_and_nothing_else(
+    run: RemoteRun, head: FakeConnection
+) -> None:
+    parts = {"model.safetensors": b"m", "optimizer.safetensors": b"o", "state.json": b"{}"}
+    checkpoint(head, "step-00000009", **parts, **{"../../../evil": b"e"})
+    head.files[f"{PATH}/tokenizer.json"] = b"tokens"
+    head.replies.insert(0, ("ls .*checkpoints", "step-00000009\n"))
+    home = bring_home(run.runs, {"one": head}, lambda *_: None)
+    assert home == {"d4-1": str(run.folder.checkpoints / "step-00000009")}
+    assert run.folder.tokenizer.read_bytes() == b"tokens"
+    fetched = {path.name for path in (run.folder.checkpoints / "step-00000009").iterdir()}
+    assert fetched == {*parts, "manifest.json"}
+    assert not list(run.folder.path.parents[3].rglob("evil"))
+    del head.files[f"{PATH}/tokenizer.json"]
+    with pytest.raises(LaunchError, match="no host has the tokenizer"):
+        bring_home(run.runs, {"one": head}, lambda *_: None)
 
 
 def test_following_outlives_a_break(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import click
 
 from launcher.cli.bring_up_view import BringUpView
 from launcher.cli.output import json_option, print_json, size
 from launcher.config.cluster import load_cluster, require_addresses
-from launcher.errors import InputError, RunBusy
+from launcher.errors import HostError, InputError, RunBusy
 from launcher.provision.purge import purge
 from launcher.raycluster.control import host_states, read_spec, stop
 from launcher.runs.homecoming import bring_home
-from launcher.runs.remote import ClusterRuns
+from launcher.runs.remote import ClusterRuns, run_names
+from launcher.transport.connection import Connection
 from launcher.transport.together import close_all, connect_all, on_all
 
 
@@ -35,20 +38,19 @@ def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json
     name, head = loaded.cluster.name, loaded.cluster.head_node.name
     connections = connect_all(loaded, nodes)
     try:
-        spec = read_spec(connections[head], name)
-        runs = ClusterRuns(spec, connections[head], lambda: connections[head]) if spec else None
+        runs = _runs(connections, head, name, discard=discard_runs or not purges)
         if runs is not None and not force and (running := runs.running()):
             raise RunBusy(
                 f"run '{running[0]}' is at work on {name}",
                 fix=f"save and stop it first: launch stop {name}/{running[0]}   (or add --force)",
             )
+        before = host_states(connections, name)
+        stop(connections, name)
+        stopped = [node for node, state in before.items() if state.is_running]
         home: dict[str, str] = {}
         if purges and not discard_runs and runs is not None:
             with BringUpView() as view:
                 home = bring_home(runs, connections, view.sent)
-        before = host_states(connections, name)
-        stop(connections, name)
-        stopped = [node for node, state in before.items() if state.is_running]
         removed = on_all(connections, lambda each: purge(each, name)) if purges else {}
     finally:
         close_all(connections)
@@ -69,3 +71,26 @@ def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json
             click.echo(f"  removed ~/.launch/{item.path}  {size(item.bytes)}")
         if not items:
             click.echo("  there was nothing to remove")
+
+
+def _runs(
+    connections: Mapping[str, Connection], head: str, cluster: str, *, discard: bool
+) -> ClusterRuns | None:
+    """None where there are none. Raises HostError where there are some that cannot be brought
+    home, unless they are to be discarded."""
+    try:
+        spec = read_spec(connections[head], cluster)
+    except HostError:
+        if not discard:
+            raise
+        return None
+    if spec is not None:
+        return ClusterRuns(spec, connections[head], lambda: connections[head])
+    for host, connection in connections.items():
+        if not discard and (names := run_names(connection, cluster)):
+            raise HostError(
+                host,
+                f"it has run '{names[0]}', of which the head, {head}, knows nothing",
+                fix="look at ~/.launch/clusters there, or give it up: add --discard-runs",
+            )
+    return None

@@ -16,6 +16,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from launcher.raycluster.processes import die_with_parent
+
 USER, USER_ID = "ada", 2001
 BOOT_SECONDS = 20.0
 SSHD = "/usr/sbin/sshd"
@@ -157,6 +159,7 @@ class Host:
                  "sh", str(INIT), str(self.disk), self.name,
                  SSHD, "-D", "-e", "-f", str(self.disk / "etc" / "sshd_config")],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                preexec_fn=die_with_parent,  # a test run that is killed leaves no machines behind
             )  # fmt: skip
         deadline = time.monotonic() + BOOT_SECONDS
         while True:

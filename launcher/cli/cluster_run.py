@@ -21,6 +21,7 @@ from launcher.config.cluster import (
 )
 from launcher.config.paths import launch_home
 from launcher.config.recipe import LoadedRecipe
+from launcher.errors import InputError
 from launcher.raycluster.bring_up import Stages, bring_up, prepare
 from launcher.raycluster.control import read_spec
 from launcher.raycluster.spec import ClusterSpec
@@ -39,6 +40,7 @@ class UpCluster:
     runs: ClusterRuns
     stages: Stages
     view: BringUpView
+    head_clock_offset_seconds: float  # the head's clock minus ours
 
 
 def run_there(
@@ -59,12 +61,12 @@ def run_there(
             nodes = [asdict(node) for node in up.spec.nodes]
             workers = sum(node.slots for node in up.spec.nodes)
             settings = {**spec["settings"], "workers": workers}
-            run = up.runs.create(
-                run_name,
-                loaded.name,
-                {**spec, "cluster": up.spec.cluster, "pool": pool, "nodes": nodes,
-                 "text": text, "settings": settings},
-            )  # fmt: skip
+            entered = spec["entered"] + up.head_clock_offset_seconds
+            there = {
+                "entered": entered, "cluster": up.spec.cluster, "pool": pool, "nodes": nodes,
+                "text": text, "settings": settings,
+            }  # fmt: skip
+            run = up.runs.create(run_name, loaded.name, {**spec, **there})
             run.submit()
         _watch(run, up, detach=detach, as_json=as_json)
 
@@ -81,10 +83,23 @@ def resume_there(cluster: str, name: str, *, detach: bool, as_json: bool) -> Non
         run = up.runs.find(name)
         if not is_to_resume(run, as_json=as_json):
             return
+        _require_same_hosts(run, up.spec)
         with up.stages.stage("submit"):
-            run.update_spec(entered=time.time())
+            run.update_spec(entered=time.time() + up.head_clock_offset_seconds)
             run.submit()
         _watch(run, up, detach=detach, as_json=as_json)
+
+
+def _require_same_hosts(run: RemoteRun, spec: ClusterSpec) -> None:
+    """Raises InputError where the run was begun on others: ranks would wait for them for ever."""
+    before = [node["name"] for node in run.folder.spec()["nodes"]]
+    now = [node.name for node in spec.nodes]
+    if before != now:
+        raise InputError(
+            f"run '{run.name}' was begun on {', '.join(before)}; cluster {spec.cluster} now has "
+            f"{', '.join(now)}: not supported yet",
+            fix="bring the old nodes back into the cluster file, or begin a new run",
+        )
 
 
 @contextmanager
@@ -109,7 +124,8 @@ def open_up(cluster: LoadedCluster, pool: str | None) -> Iterator[UpCluster]:
         here = launch_home() / "clusters" / spec.cluster
         here.mkdir(parents=True, exist_ok=True)
         write_json(here / USED_FILE, {"file": str(cluster.path.absolute())})
-        yield UpCluster(spec, runs, stages, view)
+        offset = prepared.facts[spec.head.name].clock_offset_seconds
+        yield UpCluster(spec, runs, stages, view, offset)
     finally:
         close_all(connections)
 

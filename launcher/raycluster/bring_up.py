@@ -15,6 +15,7 @@ from launcher.hosts.facts import HostFacts, gather_facts
 from launcher.hosts.network import Place, choose_places
 from launcher.hosts.preflight import Finding
 from launcher.provision.apply import apply, gather_all
+from launcher.provision.host_lock import host_lock
 from launcher.provision.needs import find_needs
 from launcher.provision.plan import HostPlan, Need, plan_host
 from launcher.raycluster.control import HostState, host_states, start, start_command, stop
@@ -104,6 +105,8 @@ def bring_up(
     specs = prepared.specs
     first = next(iter(specs.values()))
     stale = any(_is_stale(state, specs[name]) for name, state in prepared.states.items())
+    if not stale and all(state.status == "up" for state in prepared.states.values()):
+        return first
     with stages.stage("Ray"):
         if stale and (names := running()):
             raise RunBusy(
@@ -120,7 +123,8 @@ def bring_up(
             if node in down:
                 watcher.say(f"{node}: Ray is {status}")
 
-        start(connections, specs, show)
+        with host_lock(connections[first.head.name]):  # two clients, one cluster
+            start(connections, specs, show)
     return first
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import shlex
@@ -10,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from launcher.errors import CommandFailed, HostError, HostTimeout
+from launcher.errors import CommandFailed, HostError, HostsFailed, HostTimeout
 from launcher.raycluster.environment import CLUSTER_MARK
 from launcher.raycluster.spec import ClusterSpec
 from launcher.transport.connection import Connection
@@ -93,29 +94,38 @@ def start(
         states = dict.fromkeys(states, HostState("down"))
         token = secrets.token_hex(32).encode()
     started: dict[str, Connection] = {}
+    ending: list[bool] = []
 
     def one(connection: Connection) -> None:
         if not states[connection.name].is_running:
             spec, folder = specs[connection.name], f".launch/clusters/{cluster}"
             connection.write(f"{folder}/token", token, mode=0o600)
             connection.write(f"{folder}/cluster.json", spec.to_json())
-            connection.run(f"rm -f {folder}/state.json", step="start Ray's supervisor")
             started[connection.name] = connection
-            connection.check(start_command(spec), step="start Ray's supervisor")
+            if not ending:
+                connection.check(start_command(spec), step="start Ray's supervisor")
 
     try:
         on_all(connections, one)
         on_all(connections, lambda connection: _wait_until_up(connection, cluster, on_status))
     except BaseException:
-        stop(started, cluster)
+        ending.append(True)  # Ctrl-C leaves the threads behind: they start no more
+        with contextlib.suppress(HostError, HostsFailed):  # the first error is the one to show
+            stop(started, cluster)
         raise
 
 
 def start_command(spec: ClusterSpec) -> str:
-    """In a session of its own: nothing of it hangs on this login."""
+    """In a session of its own: nothing of it hangs on this login. Its state is written before it
+    can do that itself, so that it can be stopped from the first moment on."""
     folder = f"~/.launch/clusters/{spec.cluster}"
     run = python_command(spec, "launcher.raycluster.supervisor", folder)
-    run = f"exec {run} >> {folder}/supervisor.log 2>&1 < /dev/null"
+    state = {"status": "starting", "pid": "PID", "starts": 0, "code": spec.code, "env": spec.env}
+    first = json.dumps(state).replace('"PID"', "%s")
+    run = (
+        f"printf {shlex.quote(first)} $$ > {folder}/state.json; "
+        f"exec {run} >> {folder}/supervisor.log 2>&1 < /dev/null"
+    )
     return f"mkdir -p {folder}/runs; setsid sh -c {shlex.quote(run)} > /dev/null 2>&1 &"
 
 

@@ -38,6 +38,9 @@ class Jobs:
         folder = RunFolder(self._folder / "runs" / run)
         if self.status(run)["alive"]:
             return {"submitted": False}
+        # Of an earlier attempt; a client that follows would take its end for this one's.
+        for stale in (folder.stop_request, folder.summary_file, folder.failure_file):
+            stale.unlink(missing_ok=True)
         python, path, log = (shlex.quote(str(x)) for x in (sys.executable, folder.path, folder.log))
         job = {
             "submission_id": _submission_id(run, 1 + len(self._of(run))),

@@ -44,11 +44,12 @@ class WarmPool:
         if all(name in UNUSED for name in workers) and len(workers) < self._count:
             # Not more than two of them start at a time: what is missing is asked for again.
             self._next_check = now + PATIENCE_SECONDS
-            subprocess.Popen(
-                [sys.executable, "-P", "-m", __name__, *self._arguments],
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-            )
+            with contextlib.suppress(OSError):  # no process to be had now: the next time
+                subprocess.Popen(
+                    [sys.executable, "-P", "-m", __name__, *self._arguments],
+                    env=self._environment,
+                    stdin=subprocess.DEVNULL,
+                )
 
     def _workers(self) -> list[str]:
         """Names of all worker processes of the raylet."""

@@ -128,8 +128,6 @@ class RemoteRun:
 
     def submit(self) -> None:
         """Start its driver on the head. Raises RunBusy where it is running."""
-        for name in ("stop", "summary.json", "failure.json"):
-            self.runs.head.run(f"rm -f {self.path}/{name}", step="submit the run")
         if not self._ask("submit")["submitted"]:
             raise RunBusy(
                 f"run '{self.name}' is running",

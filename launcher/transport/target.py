@@ -166,6 +166,10 @@ def openssh_command(target: Target) -> list[str]:
         options = ["-F", config, *options]
     if target.host_key_alias:
         options += ["-o", f"HostKeyAlias={target.host_key_alias}"]
-    keys = [part for path in (target.first_key,) if path for part in ("-i", str(path))]
+    # It connects to an address, for which the blocks of an alias do not count: so they are said.
+    files = [path for path in (target.first_key, *target.keys) if path and path.is_file()]
+    keys = [part for path in files for part in ("-i", str(path))]
+    options += ["-o", f"IdentityAgent={target.agent or 'none'}"]
+    options += ["-o", "IdentitiesOnly=yes"] * target.identities_only
     place = ["-p", str(target.port), "-l", target.user, target.address]
     return ["ssh", *options, *keys, *place]

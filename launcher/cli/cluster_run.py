@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,9 +27,10 @@ from launcher.raycluster.control import read_spec
 from launcher.raycluster.spec import ClusterSpec
 from launcher.runs.folder import USED_FILE, write_json
 from launcher.runs.heads import connect_head, open_cluster_runs
-from launcher.runs.remote import ClusterRuns, RemoteRun
+from launcher.runs.remote import ClusterRuns, RemoteRun, run_names
 from launcher.runs.text import send_text
-from launcher.transport.together import close_all, connect_all
+from launcher.transport.connection import Connection
+from launcher.transport.together import close_all, connect_all, on_all
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,15 @@ class UpCluster:
 
     spec: ClusterSpec
     runs: ClusterRuns
+    connections: Mapping[str, Connection]
     stages: Stages
     view: BringUpView
     head_clock_offset_seconds: float  # the head's clock minus ours
+
+    def forgotten_runs(self) -> set[str]:
+        """Those that a host has checkpoints of and the head, which lost its disk, nothing."""
+        names = on_all(self.connections, lambda host: run_names(host, self.spec.cluster))
+        return set().union(*names.values()) - set(names[self.spec.head.name])
 
 
 def run_there(
@@ -66,7 +73,9 @@ def run_there(
                 "entered": entered, "cluster": up.spec.cluster, "pool": pool, "nodes": nodes,
                 "text": text, "settings": settings,
             }  # fmt: skip
-            run = up.runs.create(run_name, loaded.name, {**spec, **there})
+            run = up.runs.create(
+                run_name, loaded.name, {**spec, **there}, elsewhere=up.forgotten_runs()
+            )
             run.submit()
         _watch(run, up, detach=detach, as_json=as_json)
 
@@ -125,7 +134,7 @@ def open_up(cluster: LoadedCluster, pool: str | None) -> Iterator[UpCluster]:
         here.mkdir(parents=True, exist_ok=True)
         write_json(here / USED_FILE, {"file": str(cluster.path.absolute())})
         offset = prepared.facts[spec.head.name].clock_offset_seconds
-        yield UpCluster(spec, runs, stages, view, offset)
+        yield UpCluster(spec, runs, connections, stages, view, offset)
     finally:
         close_all(connections)
 

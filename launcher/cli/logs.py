@@ -8,7 +8,7 @@ import click
 
 from launcher.cli.attach import report_end
 from launcher.cli.output import json_option
-from launcher.cli.place import cluster_option, open_run
+from launcher.cli.place import cluster_option, open_run_to_read
 from launcher.cli.progress import event_line, step_line
 from launcher.errors import InputError
 from launcher.runs.folder import RunFolder
@@ -27,7 +27,7 @@ def command(run: str, following: bool, cluster: str | None, as_json: bool) -> No
     """Show a run's steps and events; with -f until it ends."""
     if following and as_json:
         raise InputError("--json prints one document, -f never ends", fix="leave one of them out")
-    with open_run(run, cluster) as opened:
+    with open_run_to_read(run, cluster) as opened:
         opened.refresh()
         if following:
             _follow(opened)

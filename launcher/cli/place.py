@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from launcher.config.paths import launch_home
-from launcher.errors import InputError
-from launcher.runs.folder import USED_FILE, find_run, read_json, runs_home
+from launcher.errors import HostError, HostsFailed, InputError
+from launcher.runs.folder import USED_FILE, all_mirrors, find_run, read_json, runs_home
 from launcher.runs.run import LocalRun, Run
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -37,6 +37,30 @@ def open_run(name: str, cluster: str | None) -> Iterator[Run]:
 
     with open_cluster_runs(where) as runs:
         yield runs.find(bare)
+
+
+@contextmanager
+def open_run_to_read(name: str, cluster: str | None) -> Iterator[Run]:
+    """As `open_run`; where its cluster cannot be asked or has forgotten it, as it was seen last."""
+    with ExitStack() as stack:
+        try:
+            run = stack.enter_context(open_run(name, cluster))
+        except (HostError, HostsFailed, InputError) as error:
+            seen = _mirrored(*locate(name, cluster))
+            if seen is None:
+                raise
+            click.echo(f"{error.message}\nshown as it was seen last", err=True)
+            run = seen
+        yield run
+
+
+def _mirrored(where: str, name: str) -> LocalRun | None:
+    """`where`: as from `locate`."""
+    for folder in all_mirrors():
+        cluster = folder.path.parents[1].name
+        if folder.name == name and where in (cluster, _file_of(cluster)):
+            return LocalRun(folder, cluster)
+    return None
 
 
 def locate(name: str, cluster: str | None) -> tuple[str, str]:

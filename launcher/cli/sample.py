@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from launcher.cli.output import json_option
-from launcher.cli.place import cluster_option, open_run
+from launcher.cli.place import cluster_option, open_run_to_read
 from launcher.raycluster.control import ask_head
 from launcher.runs.homecoming import fetch_weights
 from launcher.runs.remote import RemoteRun
@@ -49,7 +49,7 @@ def command(
         "prompt": prompt, "max_tokens": tokens, "temperature": temperature, "top_k": top_k,
         "seed": seed,
     }  # fmt: skip
-    with open_run(run, cluster) as opened:
+    with open_run_to_read(run, cluster) as opened:
         if not as_json:
             click.echo(prompt, nl=False)
         if isinstance(opened, RemoteRun) and missing_packages():

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from launcher.hosts.facts import HostFacts
 from launcher.hosts.network import Place
 from launcher.hosts.pairs import Link, PairResults
+from launcher.provision.platform import ARCHITECTURES, GLIBC
 
 Severity = Literal["error", "warning", "ok"]
 
@@ -23,8 +24,6 @@ MEMORY_GOOD_BYTES = 3 * 10**9
 # Events and logs of several hosts are read side by side; checkpoints go by steps, not by clocks.
 CLOCK_WARNING_SECONDS = 2.0
 CLOCK_ERROR_SECONDS = 300.0
-GLIBC_NEEDED = (2, 28)  # the oldest that torch's wheels run on (manylinux_2_28)
-SYSTEMS = {("Linux", "x86_64"), ("Linux", "aarch64")}
 
 # Why a port on which the peer did listen is not reached.
 REJECTED = "a firewall in between rejects it"
@@ -163,13 +162,13 @@ def _broken(host: str, peer: str, links: list[Link]) -> Finding:
 def _system(name: str, host: HostFacts) -> Finding:
     cores = f"{host.cores} core{'s' * (host.cores > 1)}"
     message = f"{host.system} {host.architecture}, {cores}, glibc {host.glibc or '-'}"
-    if (host.system, host.architecture) not in SYSTEMS:
+    if host.system != "Linux" or host.architecture not in ARCHITECTURES:
         fix = "use a Linux machine of x86_64 or aarch64"
         return Finding("error", name, "system", f"{message}: Ray and torch do not run there", fix)
     if host.glibc is None:
         fix = "use a distribution with glibc, such as Debian, Ubuntu or Fedora"
         return Finding("error", name, "system", f"{message}: torch and Ray need one", fix)
-    if _numbers(host.glibc) < GLIBC_NEEDED:
+    if _numbers(host.glibc) < GLIBC:
         fix = "use a distribution with glibc 2.28 or newer (Debian 10, Ubuntu 20.04, RHEL 8)"
         return Finding("error", name, "system", f"{message}: too old for torch", fix)
     return Finding("ok", name, "system", message)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,6 @@ from launcher.transport.together import all_of, in_parallel
 FILES_AT_ONCE = 3  # per host: small wheels would else wait for each other's round trips
 PYTHON_UNPACKED = 4.0  # times its archive's bytes: 4.0 for the 30 MB of CPython 3.12's
 SPARE_BYTES = 100_000_000  # logs, the code, Ray's start
-FULL = re.compile("No space left on device|Disk quota exceeded")
 
 Progress = Callable[[str, str, int, int], None]  # host, what, bytes sent, bytes to send
 
@@ -183,9 +181,9 @@ def _run(connection: Connection, operation: Run) -> None:
     done = connection.run(operation.command, step=operation.what, timeout=operation.seconds)
     if done.status == 0:
         return
-    said = done.stderr.strip() or done.stdout.strip()
-    if FULL.search(said):
+    if done.met_full_disk:
         raise _disk_full(connection.name, f"while trying to {operation.what}")
+    said = done.stderr.strip() or done.stdout.strip()
     raise CommandFailed(
         connection.name,
         f"could not {operation.what} (exit status {done.status}): {said[-1000:]}",

@@ -12,7 +12,7 @@ from launcher.errors import LaunchError
 from launcher.provision.code import pack_code
 from launcher.provision.lock import Lock, key_of, request_key, resolve
 from launcher.provision.plan import ROOT, Need, has_environment
-from launcher.provision.platform import Target, require_platform
+from launcher.provision.platform import Target
 from launcher.provision.python import choose_pythons
 from launcher.provision.requirements import (
     TORCH_INDEX,
@@ -54,8 +54,6 @@ def find_needs(
     that lack their environment are asked whether they reach the index themselves.
     Raises LaunchError, HostError, HostsFailed.
     """
-    for node in nodes:
-        require_platform(node.name, facts[node.name])
     pythons = choose_pythons(environment.python, {node.name: facts[node.name] for node in nodes})
     targets = {
         node.name: Target(facts[node.name].architecture, pythons[node.name].minor, node.accelerator)

@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from launcher.errors import HostError
-
-if TYPE_CHECKING:
-    from launcher.hosts.facts import HostFacts
 
 # torch's own wheels ask for glibc 2.28 (Debian 10, Ubuntu 20.04, RHEL 8), so every host has it.
 # Wheels are chosen for exactly that: one lock fits all hosts, whatever newer glibc they have, and
@@ -66,25 +60,3 @@ class Target:
             "python_version": f"3.{self.minor}",
             "sys_platform": "linux",
         }
-
-
-def require_platform(host: str, facts: HostFacts) -> None:
-    """Raises HostError where no wheels of torch and Ray exist for the host."""
-    if facts.system != "Linux":
-        raise HostError(
-            host,
-            f"runs {facts.system}; hosts must run Linux",
-            fix="train on it with --cluster local",
-        )
-    if facts.architecture not in ARCHITECTURES:
-        known = " and ".join(ARCHITECTURES)
-        raise HostError(host, f"{facts.architecture}: torch and Ray have wheels for {known} only")
-    have = tuple(int(part) for part in (facts.glibc or "0.0").split(".")[:2])
-    if have < GLIBC:
-        least = ".".join(map(str, GLIBC))
-        has = f"glibc {facts.glibc}" if facts.glibc else "no glibc (musl?)"
-        raise HostError(
-            host,
-            f"has {has}; torch needs {least} or newer",
-            fix="use Debian 10, Ubuntu 20.04, RHEL 8 or anything newer on it",
-        )

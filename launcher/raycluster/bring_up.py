@@ -20,7 +20,7 @@ from launcher.provision.needs import find_needs
 from launcher.provision.plan import HostPlan, Need, plan_host
 from launcher.raycluster.control import HostState, host_states, start, start_command, stop
 from launcher.raycluster.ports import cluster_ports
-from launcher.raycluster.spec import ClusterSpec, NodeSpec
+from launcher.raycluster.spec import WANTED, ClusterSpec, NodeSpec
 from launcher.transport.connection import Connection
 from launcher.transport.together import on_all
 
@@ -106,6 +106,8 @@ def bring_up(
     first = next(iter(specs.values()))
     stale = any(_is_stale(state, specs[name]) for name, state in prepared.states.items())
     if not stale and all(state.status == "up" for state in prepared.states.values()):
+        mark = f"touch .launch/clusters/{first.cluster}/{WANTED}"
+        connections[first.head.name].check(mark, step="keep Ray up")  # it may have been idle
         return first
     with stages.stage("Ray"):
         if stale and (names := running()):

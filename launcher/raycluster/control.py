@@ -47,6 +47,7 @@ fi
 for file in $(grep -lsxzF "{mark}=$HOME/.launch/clusters/{cluster}" /proc/[0-9]*/environ); do
   pid=${{file#/proc/}}; kill -9 "${{pid%/environ}}" 2>/dev/null
 done
+rm -rf .launch/ray/{cluster} "/tmp/launch-$(id -u)-{cluster}"
 exit 0
 """
 

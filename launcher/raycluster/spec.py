@@ -9,6 +9,7 @@ from typing import Any
 from launcher.raycluster.ports import Ports, cluster_ports
 
 FORMAT = 1
+WANTED = "wanted"  # in the cluster's folder on the head: touched by every client that comes
 
 
 @dataclass(frozen=True)

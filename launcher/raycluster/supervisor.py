@@ -25,13 +25,14 @@ from launcher.raycluster.processes import (
     end_children,
     end_marked,
 )
-from launcher.raycluster.spec import ClusterSpec
+from launcher.raycluster.spec import WANTED, ClusterSpec
 from launcher.raycluster.warm import WarmPool
 from launcher.runs.folder import RunFolder, write_json
 from launcher.runs.lock import hold
 
 POLL_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 30.0
+CLIENT_SECONDS = 60.0  # a sign of a client counts for this long
 HEALTHY_SECONDS = 60.0  # Ray that lived this long is started again at once
 SOCKET_NAME_BYTES = 62  # "/session_2026-11-22_23-06-30_123456_1234567/sockets/plasma_store"
 LONGEST_SOCKET_BYTES = 107  # of an AF_UNIX address
@@ -143,7 +144,12 @@ class Supervisor:
     def _in_use(self) -> bool:
         if self.spec.is_head:
             runs = (self.folder / "runs").glob("*/run.json")
-            return any(RunFolder(path.parent).is_locked() for path in runs)
+            # A client is here, and maybe still sends the text of its run.
+            recent = time.time() - CLIENT_SECONDS
+            signs = (self.folder / WANTED, *(self.home / "text").rglob("*.partial"))
+            return any(_modified(path) > recent for path in signs) or any(
+                RunFolder(path.parent).is_locked() for path in runs
+            )
         try:
             place = (self.spec.head.address, self.spec.ports.gcs)
             socket.create_connection(place, timeout=2).close()
@@ -178,6 +184,14 @@ def _reap_orphans(ray: int) -> None:
         if ended.si_pid == ray:
             return
         os.waitpid(ended.si_pid, 0)
+
+
+def _modified(path: Path) -> float:
+    """Of the host's clock; 0 where there is no such file."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def ray_folder(home: Path, cluster: str) -> Path:

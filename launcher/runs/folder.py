@@ -132,7 +132,8 @@ def find_run(name: str) -> RunFolder:
     names = ", ".join(run.name for run in all_runs()[-8:])
     raise NotFound(
         f"no run '{name}' in {runs_home()}",
-        fix=f"name one of: {names}" if names else "launch recipe d4   starts one",
+        fix=(f"name one of: {names}" if names else "launch recipe d4 starts one")
+        + "; a cluster's run that was never seen here is CLUSTER/RUN",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from launcher.errors import CommandFailed, LaunchError, RunFailed
+from launcher.runs.lock import hold
 from launcher.runs.remote import ClusterRuns, RemoteRun, run_names
 from launcher.transport.connection import Connection
 
@@ -110,10 +112,12 @@ def fetch_newest(
     names: Sequence[str] = (MODEL, OPTIMIZER, STATE),
 ) -> Path | None:
     """These files, into the mirror's folder of checkpoints; None where none is whole."""
-    for checkpoint in found:
-        folder = run.folder.checkpoints / checkpoint.name
-        if _fetch(checkpoint, folder, names, progress):
-            return folder
+    run.folder.checkpoints.mkdir(parents=True, exist_ok=True)
+    with hold(run.folder.checkpoints / "fetch.lock", seconds=math.inf):  # two commands, one file
+        for checkpoint in found:
+            folder = run.folder.checkpoints / checkpoint.name
+            if _fetch(checkpoint, folder, names, progress):
+                return folder
     return None
 
 

@@ -17,9 +17,9 @@ class Held(Exception):
 
 
 @contextmanager
-def hold(path: Path) -> Iterator[None]:
-    """Hold a file's lock. Raises Held where another process does for more than a moment."""
-    deadline = time.monotonic() + LOCK_SECONDS
+def hold(path: Path, *, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    """Hold a file's lock. Raises Held where another process does for longer than `seconds`."""
+    deadline = time.monotonic() + seconds
     with path.open("a") as file:
         while not _try_lock(file, exclusive=True):
             if time.monotonic() > deadline:

@@ -8,12 +8,15 @@ number of clients, nothing is missed and nothing comes twice.
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 from launcher.runs.folder import RunFolder
 from launcher.runs.lock import Held, hold
 from launcher.transport.connection import Connection
 
 APPENDED = ("events.jsonl", "metrics.jsonl", "log.txt")
+OVERLAP_BYTES = 256  # more than a line's time and step: two different ends never look alike
 REPLACED = ("run.json", "stop", "failure.json", "summary.json")
 
 
@@ -49,16 +52,21 @@ class Mirror:
             self.folder.path.rename(aside)
 
     def _append(self, head: Connection, name: str) -> bool:
+        """What is here is the beginning of what is there, unless the head has lost power and with
+        it what had not reached its disk: then all of it is brought again."""
         local = self.folder.path / name
-        offset = local.stat().st_size if local.exists() else 0
+        size = local.stat().st_size if local.exists() else 0
+        overlap = min(size, OVERLAP_BYTES)
         try:
-            data = head.read(f"{self._path}/{name}", offset)
+            data = head.read(f"{self._path}/{name}", size - overlap)
+            if overlap and data[:overlap] != _end_of(local, overlap):
+                return self._replace(head, name)
         except FileNotFoundError:
             return False
-        if data:
+        if new := data[overlap:]:
             with local.open("ab") as file:
-                file.write(data)
-        return bool(data)
+                file.write(new)
+        return bool(new)
 
     def _replace(self, head: Connection, name: str) -> bool:
         local = self.folder.path / name
@@ -73,3 +81,9 @@ class Mirror:
             partial.write_bytes(data)
             partial.replace(local)
         return data != before
+
+
+def _end_of(path: Path, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(-size, os.SEEK_END)
+        return file.read()

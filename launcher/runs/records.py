@@ -28,15 +28,19 @@ class RecordWriter:
 
 
 class RecordTail:
-    """Reads what has been appended since the last look, whole lines only."""
+    """Reads what has been appended since the last look, whole lines only; all of it again where
+    another file stands there (a mirror whose head had lost the end of its own)."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._inode = 0
         self._offset = 0
 
     def read(self) -> list[Record]:
         try:
             with self._path.open("rb") as file:
+                if (inode := os.fstat(file.fileno()).st_ino) != self._inode:
+                    self._inode, self._offset = inode, 0
                 file.seek(self._offset)
                 data = file.read()
         except FileNotFoundError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from launcher.config.paths import launch_home
@@ -64,20 +64,32 @@ class ClusterRuns:
             fix=f"name one of: {names}" if names else "launch recipe d4 starts one",
         )
 
-    def create(self, name: str | None, recipe: str, spec: Mapping[str, Any]) -> RemoteRun:
+    def create(
+        self,
+        name: str | None,
+        recipe: str,
+        spec: Mapping[str, Any],
+        *,
+        elsewhere: Collection[str] = (),
+    ) -> RemoteRun:
         """A new run's folder on the head and its mirror here. Without a name: RECIPE-1, ...
 
+        `elsewhere`: runs that other hosts have checkpoints of and the head nothing any more.
         Raises InputError for a name that is taken.
         """
         mirrors = launch_home() / "clusters" / self.spec.cluster / "runs"
-        taken = {*self.names(), *(path.name for path in mirrors.glob("*"))}
-        while not self._make_folder(chosen := name or first_free(recipe, taken)):
+        taken = {*self.names(), *elsewhere, *(path.name for path in mirrors.glob("*"))}
+        while True:
+            chosen = name or first_free(recipe, taken)
+            if chosen not in elsewhere and self._make_folder(chosen):
+                break
             taken.add(chosen)
             if name is not None:
+                cluster = self.spec.cluster
+                fix = f", or go on with it: launch resume {cluster}/{name}"
                 raise InputError(
-                    f"run '{name}' exists already on cluster {self.spec.cluster}",
-                    fix=f"choose another --name, or go on with it: "
-                    f"launch resume {name} --cluster {self.spec.cluster}",
+                    f"run '{name}' exists already on cluster {cluster}",
+                    fix=f"choose another --name{'' if name in elsewhere else fix}",
                 )
         run = RemoteRun(self, chosen)
         content = json.dumps({**spec, "run": chosen}, indent=1).encode()

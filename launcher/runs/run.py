@@ -25,13 +25,13 @@ class Run(Protocol):
 
 
 class LocalRun:
-    """One of this machine."""
+    """One of this machine; or what this machine has of a cluster's, while nobody can be asked."""
 
-    cluster = "local"
     poll_seconds = 0.1
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, cluster: str = "local") -> None:
         self.folder = folder
+        self.cluster = cluster
 
     def is_alive(self) -> bool:
         return self.folder.is_locked()

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from launcher.config.recipe import Data
+from launcher.provision.host_lock import host_lock
 from launcher.transport.connection import Connection
 from nanochat.dataset.sources import parse_source
 from nanochat.storage import sha256_of
@@ -37,15 +38,16 @@ def _send_files(head: Connection, spec: str, base: Path, progress: Sent) -> str:
     key = hashlib.sha256(listing.encode()).hexdigest()[:KEY_LENGTH]
     total = sum(file.path.stat().st_size for file in files)
     folder, before = f".launch/text/{key}", 0
-    for file in files:
-        size = file.path.stat().st_size
-        head.send(
-            file.path,
-            f"{folder}/{file.name}",
-            sha256=hashes[file.name],
-            on_bytes=partial(_report, progress, head.name, before, total),
-        )
-        before += size
+    with host_lock(head):  # two clients would append to one file
+        for file in files:
+            size = file.path.stat().st_size
+            head.send(
+                file.path,
+                f"{folder}/{file.name}",
+                sha256=hashes[file.name],
+                on_bytes=partial(_report, progress, head.name, before, total),
+            )
+            before += size
     return f"files:~/{folder}/**/*"
 
 

@@ -6,6 +6,7 @@ for files alike. Every call may be made from any thread.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Protocol
 BytesDone = Callable[[int], None]  # called with the bytes that have arrived so far
 
 COMMAND_SECONDS = 30.0
+_DISK_FULL = re.compile(r"No space left on device|Dis[ck] quota exceeded")
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,10 @@ class Completed:
     status: int
     stdout: str
     stderr: str
+
+    @property
+    def met_full_disk(self) -> bool:
+        return _DISK_FULL.search(self.stderr + self.stdout) is not None
 
 
 class Tunnel(Protocol):

@@ -26,7 +26,6 @@ OPEN_SECONDS = 30.0  # for the channel of a command: a busy host forks slowly
 SESSIONS = 8  # commands and transfers at a time; sshd's MaxSessions is 10, SFTP takes one
 ENDING_SECONDS = 1.0
 STDERR_LINES = 12
-FULL = re.compile(r"No space left on device|Dis[ck] quota exceeded")
 FREE = re.compile(r"\s\d+\s+\d+\s+(\d+)\s+\d+%")  # a line of df -P
 
 
@@ -158,7 +157,7 @@ class SshConnection:
         """The error of a command that ended badly, with the last that it said."""
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-STDERR_LINES:]
         words = more + "".join(f"\n  {line}" for line in said)
-        if FULL.search(done.stderr):
+        if done.met_full_disk:
             free = FREE.search(done.stdout)  # in KiB, where the script has asked df
             room = f", {int(free[1]) * 1024:,} bytes are free" if free else ""
             message = f"its disk is full{room}: {step} failed{words}"

@@ -338,3 +338,8 @@ def test_purge_brings_checkpoints_home_and_leaves_the_hosts_as_found(
     assert any(path.startswith("~/.launch/env/") for path in paths)
     assert {host.name: listing(host) for host in hosts} == before
     assert not os.path.exists(hosts[0].home / ".launch")
+    # What came home is still a run, though its hosts know nothing of it any more.
+    spoken = client.launch("sample", f"{CLUSTER}/whole", "--prompt", "import ", "--tokens", "8")
+    assert spoken.returncode == 0 and "shown as it was seen last" in spoken.stderr
+    logs = client.launch("logs", f"{CLUSTER}/whole")
+    assert printed_steps(logs.stdout) == list(range(1, 41))

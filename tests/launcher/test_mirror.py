@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from launcher.cli.place import locate
+from launcher.cli.place import locate, open_run, open_run_to_read
 from launcher.errors import CommandFailed, ConnectionLost, InputError, LaunchError, NotFound
 from launcher.raycluster.spec import ClusterSpec, NodeSpec
 from launcher.runs.folder import RunFolder, write_json
 from launcher.runs.homecoming import bring_home
 from launcher.runs.lock import hold
 from launcher.runs.mirror import Mirror
+from launcher.runs.records import RecordTail
 from launcher.runs.remote import ClusterRuns, RemoteRun
 from launcher.transport.connection import Completed
 from launcher.transport.fake import FakeConnection
@@ -48,6 +49,24 @@ def test_what_is_appended_there_is_appended_here(head: FakeConnection, tmp_path:
     assert mirror.update(head)
     here = tmp_path / "d4-1" / "metrics.jsonl"
     assert here.read_bytes() == head.files[f"{PATH}/metrics.jsonl"] == b'{"step": 1}\n{"step": 2}\n'
+
+
+def test_a_head_that_lost_the_end_of_a_file_is_believed(
+    head: FakeConnection, tmp_path: Path
+) -> None:
+    """Its power went before the last lines had reached its disk; then the run went on."""
+    mirror = Mirror(RunFolder(tmp_path / "d4-1"), PATH)
+    tail = RecordTail(mirror.folder.metrics)
+    there = f"{PATH}/metrics.jsonl"
+    lines = [b'{"step": %d, "loss": %d}\n' % (step, step) for step in range(1, 40)]
+    head.files[there] = b"".join(lines)
+    mirror.update(head)
+    assert len(tail.read()) == 39
+    for kept, more in (20, b""), (20, b'{"step": 21, "loss": 7}\n'), (10, b'{"s": 1}\n' * 200):
+        head.files[there] = b"".join(lines[:kept]) + more
+        assert mirror.update(head)
+        assert mirror.folder.metrics.read_bytes() == head.files[there]
+    assert tail.read()[-1] == {"s": 1}
 
 
 def test_what_is_replaced_or_removed_there_is_here_too(
@@ -105,6 +124,9 @@ def test_names_that_are_taken_are_passed_over(run: RemoteRun, head: FakeConnecti
     head.replies.insert(0, ("mkdir .*d4-3", ""))
     head.replies.insert(1, ("mkdir", "made\n"))
     assert run.runs.create(None, "d4", {"created": 5}).name == "d4-4"
+    assert run.runs.create(None, "d4", {"created": 6}, elsewhere={"d4-5"}).name == "d4-6"
+    with pytest.raises(InputError, match="exists already"):
+        run.runs.create("d4-5", "d4", {}, elsewhere={"d4-5"})
     head.replies.insert(0, ("mkdir", ""))
     with pytest.raises(InputError, match="exists already"):
         run.runs.create("d4-1", "d4", {})
@@ -199,3 +221,21 @@ def test_where_a_name_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(InputError, match="several runs") as error:
         locate("both", None)
     assert error.value.fix == "say which: local/both or home/both"
+
+
+def test_a_run_that_nobody_can_be_asked_for_is_read_as_it_was_seen_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its hosts were purged, are off, or its cluster file has gone."""
+    monkeypatch.setenv("LAUNCH_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clusters" / "home" / "runs" / "d4-1").mkdir(parents=True)
+    write_json(tmp_path / "clusters" / "home" / "runs" / "d4-1" / "run.json", {"created": 1})
+    with open_run_to_read("d4-1", None) as run:
+        assert (run.cluster, run.folder.name, run.refresh()) == ("home", "d4-1", False)
+    said = capsys.readouterr().err
+    assert "no cluster named 'home'" in said and said.endswith("\nshown as it was seen last\n")
+    with pytest.raises(NotFound), open_run_to_read("home/d4-2", None):
+        pass
+    with pytest.raises(NotFound), open_run("d4-1", None):
+        pass

@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import pytest
 from provisioning import facts, make_build
 
-from launcher.errors import HostError, LaunchError
+from launcher.errors import LaunchError
 from launcher.provision.builds import RELEASE, Build, find_build
-from launcher.provision.platform import Target, require_platform
+from launcher.provision.platform import Target
 from launcher.provision.python import choose_pythons
 from launcher.provision.requirements import host_requirements, index_options, pip_fingerprint
 
@@ -165,21 +165,6 @@ def test_tags_of_a_platform() -> None:
     assert tags[0] == "manylinux_2_28_x86_64"
     assert tags[11:13] == ("manylinux_2_17_x86_64", "manylinux2014_x86_64")
     assert tags[-3:] == ("manylinux_2_5_x86_64", "manylinux1_x86_64", "linux_x86_64")
-
-
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"system": "Darwin"}, "one: runs Darwin"),
-        ({"architecture": "riscv64"}, "one: riscv64: torch and Ray have wheels for x86_64 and"),
-        ({"glibc": "2.27"}, "one: has glibc 2.27; torch needs 2.28"),
-        ({"glibc": None}, "one: has no glibc"),
-    ],
-)
-def test_hosts_without_wheels(changed: dict[str, str], said: str) -> None:
-    with pytest.raises(HostError, match=said):
-        require_platform("one", facts("3.11.2", **changed))
-    require_platform("one", facts("3.11.2", glibc="2.28"))
 
 
 def test_requirements_of_a_host() -> None:

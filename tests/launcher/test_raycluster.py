@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +11,8 @@ import pytest
 
 from launcher.raycluster.environment import node_environment
 from launcher.raycluster.ports import BLOCK_PORTS, cluster_ports
-from launcher.raycluster.spec import ClusterSpec, NodeSpec
-from launcher.raycluster.supervisor import ray_folder, start_arguments
+from launcher.raycluster.spec import WANTED, ClusterSpec, NodeSpec
+from launcher.raycluster.supervisor import Supervisor, ray_folder, start_arguments
 
 NODES = (
     NodeSpec("one", "192.168.1.5", "eno1", cpus=8, slots=1, pool="default"),
@@ -95,3 +97,20 @@ def test_rays_folder_is_ours_unless_socket_names_would_be_too_long() -> None:
     assert ray_folder(LAUNCH, "home") == LAUNCH / "ray" / "home"
     long = Path("/home/a-user-with-a-very-long-name-indeed/.launch")
     assert ray_folder(long, "home").parent == Path("/tmp")
+
+
+def test_a_head_is_in_use_while_a_client_is_there(tmp_path: Path) -> None:
+    """One that has just come, or one that still sends the text of its run."""
+    folder = tmp_path / "clusters" / "home"
+    folder.mkdir(parents=True)
+    (folder / "cluster.json").write_bytes(HEAD.to_json())
+    supervisor = Supervisor(folder)
+    assert not supervisor._in_use()
+    partial = tmp_path / "text" / "0a1b" / "books" / "one.txt.partial"
+    partial.parent.mkdir(parents=True)
+    for sign in (partial, folder / WANTED):
+        sign.touch()
+        assert supervisor._in_use()
+        long_ago = time.time() - 300
+        os.utime(sign, (long_ago, long_ago))
+        assert not supervisor._in_use()

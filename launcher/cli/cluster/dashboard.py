@@ -32,7 +32,12 @@ def command(cluster: str, port: int, no_browser: bool, as_json: bool) -> None:
                 f"cluster {spec.cluster} is down", fix=f"launch cluster up {spec.cluster}"
             )
         token = head.read(f".launch/clusters/{spec.cluster}/token").decode().strip()
-        tunnel = head.forward(spec.ports.dashboard, local_port=port)
+        try:
+            tunnel = head.forward(spec.ports.dashboard, local_port=port)
+        except OSError as error:
+            raise InputError(
+                f"--port {port}: cannot listen there ({error.strerror})", fix="leave --port out"
+            ) from None
         url = f"http://127.0.0.1:{tunnel.port}/"
         if as_json:
             print_json({"cluster": spec.cluster, "url": url, "token": token})

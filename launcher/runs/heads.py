@@ -18,7 +18,7 @@ def open_cluster_runs(cluster: str) -> Iterator[ClusterRuns]:
     """Connected to the head while the block lasts.
 
     Raises NotFound or ConfigError for the cluster's file, HostError for its head, InputError where
-    the cluster was never up.
+    the cluster was never up, or has been purged.
     """
     loaded = load_cluster(cluster)
     head = connect_head(loaded)
@@ -27,7 +27,7 @@ def open_cluster_runs(cluster: str) -> Iterator[ClusterRuns]:
         spec = read_spec(head, name)
         if spec is None:
             raise InputError(
-                f"cluster {name} has no runs: it was never brought up",
+                f"cluster {name} has no runs: it was never brought up, or purged since",
                 fix=f"launch recipe d4 --cluster {name}",
             )
         runs = ClusterRuns(spec, head, lambda: connect_head(loaded))

@@ -99,15 +99,16 @@ def torchrun(cluster: str, run: str) -> dict[str, float]:
     head = connections[loaded.cluster.head_node.name]
     spec = read_spec(head, loaded.cluster.name)
     assert spec is not None
-    settings = json.loads(head.read(f".launch/clusters/{spec.cluster}/runs/{run}/run.json"))
+    folder = f".launch/clusters/{spec.cluster}"  # a purge removes it
+    settings = json.loads(head.read(f"{folder}/runs/{run}/run.json"))
     rows = Path(settings["data"]["folder"]).name
     answers: dict[int, str] = {}
 
     def one(rank: int) -> None:
         node = spec.nodes[rank]
         connection = connections[node.name]
-        connection.write(".launch/bench.py", SCRIPT.encode())
-        connection.write(".launch/bench.json", json.dumps(settings["settings"]).encode())
+        connection.write(f"{folder}/bench.py", SCRIPT.encode())
+        connection.write(f"{folder}/bench.json", json.dumps(settings["settings"]).encode())
         answers[rank] = connection.check(
             command(spec, rank, rows), step="torchrun", timeout=60
         )  # fmt: skip
@@ -124,12 +125,13 @@ def torchrun(cluster: str, run: str) -> dict[str, float]:
 
 def command(spec: ClusterSpec, rank: int, rows: str) -> str:
     node, head = spec.nodes[rank], spec.head
+    folder = f".launch/clusters/{spec.cluster}"
     return (
         f"GLOO_SOCKET_IFNAME={node.interface} OMP_NUM_THREADS={node.cpus} MALLOC_ARENA_MAX=1 "
         f'PYTHONPATH="$HOME/.launch/code/{spec.code}" "$HOME/.launch/env/{spec.env}/bin/python" '
         f"-P -m torch.distributed.run --nnodes {len(spec.nodes)} --node-rank {rank} "
         f"--master-addr {head.address} --master-port {spec.ports.workers[-1] + 1} "
-        f".launch/bench.py .launch/bench.json {rows}"
+        f"{folder}/bench.py {folder}/bench.json {rows}"
     )
 
 

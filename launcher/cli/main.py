@@ -10,7 +10,7 @@ import click
 
 from launcher import __version__
 from launcher.cli.lazy import LazyGroup
-from launcher.errors import Interrupted, LaunchError
+from launcher.errors import HostsFailed, Interrupted, LaunchError
 from nanochat.errors import NanochatError
 
 ENTERED = time.time()  # as near to Enter as our own code gets
@@ -54,6 +54,9 @@ def _run(arguments: list[str]) -> int:
     except Interrupted as error:
         _print_error(error.message, error.fix)
         return error.exit_code
+    except HostsFailed as error:
+        _print_error("\n".join(f"error: {each.message}" for each in error.errors), error.fix)
+        return error.exit_code
     except LaunchError as error:
         _print_error(f"error: {error.message}", error.fix)
         return error.exit_code
@@ -83,4 +86,5 @@ def _run(arguments: list[str]) -> int:
 def _print_error(message: str, fix: str | None) -> None:
     click.echo(message, err=True)
     if fix:
-        click.echo(f"fix: {fix}", err=True)
+        for line in fix.splitlines():
+            click.echo(f"fix: {line}", err=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 from types import FrameType
 from typing import Any
@@ -19,6 +18,8 @@ from launcher.runs.remote import RemoteRun
 from launcher.runs.run import LocalRun, Run, shown_name
 from launcher.runs.state import RunState, status_of
 from launcher.runs.submit import DriverProcess
+
+FULL_BYTES = 2**20  # less is no room for a driver to say anything
 
 
 def run_here(folder: RunFolder, *, detach: bool, as_json: bool) -> None:
@@ -67,9 +68,9 @@ def report_end(run: Run, *, as_json: bool) -> None:
     folder, name = run.folder, shown_name(run)
     summary = folder.summary()
     if summary is None:
-        full = shutil.disk_usage(folder.path).free < 2**20
+        full = run.free_bytes() < FULL_BYTES
         raise RunFailed(
-            f"the disk is full at {folder.path}"
+            f"the disk of run '{name}' is full"
             if full
             else f"the driver of run '{name}' died without a word",
             fix=f"launch resume {name}   (its log: {folder.log})",

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from launcher.cli.attach import follow_there, say_detached
+from launcher.cli.attach import detached_words, follow_there, say_detached
 from launcher.cli.bring_up_view import BringUpView
 from launcher.config.cluster import (
     LoadedCluster,
@@ -20,10 +20,9 @@ from launcher.config.cluster import (
     require_trainable,
 )
 from launcher.config.paths import launch_home
-from launcher.config.recipe import LoadedRecipe
-from launcher.errors import InputError
+from launcher.config.recipe import Data, LoadedRecipe
+from launcher.errors import InputError, Interrupted
 from launcher.raycluster.bring_up import Stages, bring_up, prepare
-from launcher.raycluster.control import read_spec
 from launcher.raycluster.spec import ClusterSpec
 from launcher.runs.folder import USED_FILE, write_json
 from launcher.runs.heads import connect_head, open_cluster_runs
@@ -44,6 +43,16 @@ class UpCluster:
     view: BringUpView
     head_clock_offset_seconds: float  # the head's clock minus ours
 
+    def send_text(self, data: Data) -> dict[str, str]:
+        """See launcher.runs.text."""
+        head = self.connections[self.spec.head.name]
+
+        def waiting() -> None:
+            self.view.say(f"{head.name}: another client is at work there: waiting for it")
+
+        with self.view:
+            return send_text(head, self.spec, data, Path.cwd(), self.view.sent, waiting)
+
     def forgotten_runs(self) -> set[str]:
         """Those that a host has checkpoints of and the head, which lost its disk, nothing."""
         names = on_all(self.connections, lambda host: run_names(host, self.spec.cluster))
@@ -63,8 +72,8 @@ def run_there(
     """`spec`: what goes into run.json."""
     with open_up(cluster, pool) as up:
         with up.stages.stage("text"):
-            text = send_text(up.runs.head, loaded.recipe.data, Path.cwd(), up.view.sent)
-        with up.stages.stage("submit"):
+            text = up.send_text(loaded.recipe.data)
+        with up.stages.stage("create"):
             nodes = [asdict(node) for node in up.spec.nodes]
             workers = sum(node.slots for node in up.spec.nodes)
             settings = {**spec["settings"], "workers": workers}
@@ -76,8 +85,7 @@ def run_there(
             run = up.runs.create(
                 run_name, loaded.name, {**spec, **there}, elsewhere=up.forgotten_runs()
             )
-            run.submit()
-        _watch(run, up, detach=detach, as_json=as_json)
+        _submit(run, up, detach=detach, as_json=as_json)
 
 
 def resume_there(cluster: str, name: str, *, detach: bool, as_json: bool) -> None:
@@ -93,10 +101,8 @@ def resume_there(cluster: str, name: str, *, detach: bool, as_json: bool) -> Non
         if not is_to_resume(run, as_json=as_json):
             return
         _require_same_hosts(run, up.spec)
-        with up.stages.stage("submit"):
-            run.update_spec(entered=time.time() + up.head_clock_offset_seconds)
-            run.submit()
-        _watch(run, up, detach=detach, as_json=as_json)
+        run.update_spec(entered=time.time() + up.head_clock_offset_seconds)
+        _submit(run, up, detach=detach, as_json=as_json)
 
 
 def _require_same_hosts(run: RemoteRun, spec: ClusterSpec) -> None:
@@ -122,13 +128,8 @@ def open_up(cluster: LoadedCluster, pool: str | None) -> Iterator[UpCluster]:
     try:
         with view:
             prepared = prepare(cluster, nodes, connections, stages, view)
-            head = connections[cluster.cluster.head_node.name]
-
-            def running() -> list[str]:
-                before = read_spec(head, cluster.cluster.name)
-                return ClusterRuns(before, head, lambda: head).running() if before else []
-
-            spec = bring_up(prepared, connections, stages, view, running=running)
+            spec = bring_up(prepared, connections, stages, view)
+        head = connections[spec.head.name]
         runs = ClusterRuns(spec, head, lambda: connect_head(cluster))
         here = launch_home() / "clusters" / spec.cluster
         here.mkdir(parents=True, exist_ok=True)
@@ -139,7 +140,13 @@ def open_up(cluster: LoadedCluster, pool: str | None) -> Iterator[UpCluster]:
         close_all(connections)
 
 
-def _watch(run: RemoteRun, up: UpCluster, *, detach: bool, as_json: bool) -> None:
+def _submit(run: RemoteRun, up: UpCluster, *, detach: bool, as_json: bool) -> None:
+    """And follow it, or leave it. Ctrl-C leaves it alone from the moment it may have begun."""
+    try:
+        with up.stages.stage("submit"):
+            run.submit()
+    except KeyboardInterrupt:
+        raise Interrupted(f"detached: {detached_words(run)}") from None
     click.echo(up.view.table(up.stages), err=True)
     if detach:
         say_detached(run, as_json=as_json)

@@ -71,7 +71,8 @@ def _run(arguments: list[str]) -> int:
         _print_error(f"error: {error.message}", error.fix)
         return 1
     except OSError as error:
-        _print_error(f"error: {error.strerror}: {error.filename}", None)
+        words = [error.strerror or str(error) or type(error).__name__, error.filename]
+        _print_error(f"error: {': '.join(str(word) for word in words if word)}", None)
         return 1
     except Exception as error:
         if os.environ.get("LAUNCH_DEBUG"):

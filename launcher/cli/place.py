@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from launcher.config.paths import launch_home
+from launcher.config.paths import launch_home, list_files
 from launcher.errors import HostError, HostsFailed, InputError
 from launcher.runs.folder import USED_FILE, all_mirrors, find_run, read_json, runs_home
 from launcher.runs.run import LocalRun, Run
@@ -64,13 +64,15 @@ def _mirrored(where: str, name: str) -> LocalRun | None:
 
 
 def locate(name: str, cluster: str | None) -> tuple[str, str]:
-    """(cluster's name or file, bare name). A name without a cluster is looked for among all runs
-    known here."""
+    """(cluster's name or file, bare name). C/RUN means what `--cluster C` does; from where there is
+    no file of that name, the one that C was last used with. A name without a cluster is looked for
+    among all runs known here."""
     where, _, bare = name.rpartition("/")
     if cluster is not None:
         return cluster, bare
     if where:
-        return _file_of(where), bare
+        named = any(f.name == where and f.origin != "shipped" for f in list_files("cluster"))
+        return (where if named else _file_of(where)), bare
     mirrors = (launch_home() / "clusters").glob(f"*/runs/{name}/run.json")
     places = [path.parents[2].name for path in mirrors]
     if (runs_home() / name / "run.json").exists():

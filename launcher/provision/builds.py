@@ -14,6 +14,7 @@ from pathlib import Path
 
 from launcher.config.paths import launch_home
 from launcher.errors import LaunchError
+from nanochat.storage import sha256_of
 
 # A release holds one patch version of each minor, with their hashes in one file. The release and
 # the names were read from public projects that use it; GitHub could not be reached from where
@@ -63,7 +64,7 @@ def find_build(wanted: str, architecture: str, *, releases: str | None = None) -
                 f"environment.python: {archive.name} does not run on {architecture}",
                 fix="set environment.python to a version: each host gets the build that fits it",
             )
-    return Build(_version(archive), archive, _sha256(archive))
+    return Build(_version(archive), archive, sha256_of(archive))
 
 
 def _released(wanted: str, architecture: str, releases: str) -> Build:
@@ -91,7 +92,7 @@ def _download(url: str, path: Path, sha256: str | None = None) -> None:
     try:
         with urllib.request.urlopen(url, timeout=10) as answer, partial.open("wb") as file:
             shutil.copyfileobj(answer, file)
-        if sha256 and _sha256(partial) != sha256:
+        if sha256 and sha256_of(partial) != sha256:
             raise LaunchError(f"{url} is not what its SHA256SUMS says", fix=FIX)
         partial.replace(path)
     except (OSError, urllib.error.URLError) as error:
@@ -115,11 +116,6 @@ def _version(archive: Path) -> str:
             f"environment.python: {archive} cannot be read: {error}", fix=FIX
         ) from None
     raise LaunchError(f"environment.python: {archive} has no python/lib/python3.*", fix=FIX)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _folder() -> Path:

@@ -14,6 +14,7 @@ import launcher
 import nanochat
 from launcher.config.paths import launch_home
 from launcher.provision.lock import KEY_LENGTH
+from nanochat.storage import sha256_of
 
 PACKAGES = tuple(Path(str(package.__file__)).parent for package in (launcher, nanochat))
 SKIPPED = {"__pycache__", "shipped"}  # shipped: files for people, read on the client
@@ -46,7 +47,7 @@ def pack_code(packages: tuple[Path, ...] = PACKAGES) -> Code:
         partial = archive.with_name(f"{key}.{os.getpid()}.partial")
         partial.write_bytes(_tar(files))
         partial.replace(archive)
-    return Code(key, archive, hashlib.sha256(archive.read_bytes()).hexdigest())
+    return Code(key, archive, sha256_of(archive))
 
 
 def _tar(files: dict[str, bytes]) -> bytes:

@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 
 from launcher.errors import LaunchError
 from launcher.provision.platform import Target
+from nanochat.storage import sha256_of
 
 KEY_LENGTH = 16  # hexadecimal digits: 64 bits name a folder well enough
 ROUNDS = 5  # of adding what another platform's markers left out; one is enough so far
@@ -166,7 +167,7 @@ def _wheel(item: dict[str, Any]) -> Wheel:
             raise LaunchError(
                 f"the index gives no SHA-256 for {url}", fix="use another index_url or find_links"
             )
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        sha256 = sha256_of(path)
     metadata = item["metadata"]
     return Wheel(
         canonicalize_name(metadata["name"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from launcher.config.paths import launch_home
 from launcher.errors import LaunchError
 from launcher.provision.lock import PIP, Wheel
 from launcher.provision.platform import Target
+from nanochat.storage import sha256_of
 
 # pip takes 0.6 s to start, and keeps nothing of a call that is cut off but its own cache.
 WHEELS_PER_CALL = 6
@@ -101,12 +101,11 @@ def _download(wheels: Sequence[Wheel], target: Target) -> None:
 
 
 def _verify(path: Path, wheel: Wheel) -> None:
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != wheel.sha256:
-            raise LaunchError(
-                f"{wheel.url} is not the file that was chosen (its SHA-256 is another)",
-                fix=f"rm {launch_home() / 'locks'}/*.json, and the wheels are chosen again",
-            )
+    if sha256_of(path) != wheel.sha256:
+        raise LaunchError(
+            f"{wheel.url} is not the file that was chosen (its SHA-256 is another)",
+            fix=f"rm {launch_home() / 'locks'}/*.json, and the wheels are chosen again",
+        )
 
 
 def _partial(wheel: Wheel) -> Path:

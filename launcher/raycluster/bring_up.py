@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -18,9 +18,17 @@ from launcher.provision.apply import apply, gather_all
 from launcher.provision.host_lock import host_lock
 from launcher.provision.needs import find_needs
 from launcher.provision.plan import HostPlan, Need, plan_host
-from launcher.raycluster.control import HostState, host_states, start, start_command, stop
+from launcher.raycluster.control import (
+    HostState,
+    host_states,
+    read_spec,
+    runs_at_work,
+    start,
+    start_command,
+    stop,
+)
 from launcher.raycluster.ports import cluster_ports
-from launcher.raycluster.spec import WANTED, ClusterSpec, NodeSpec
+from launcher.raycluster.spec import WANTED, ClusterSpec, NodeSpec, cluster_folder
 from launcher.transport.connection import Connection
 from launcher.transport.together import on_all
 
@@ -53,12 +61,21 @@ class Stages:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is known and wanted before anything is changed."""
+    """What is known and wanted before anything is changed. `gone`: nodes of the Ray that is up
+    which the file has no more; their slots would still be taken."""
 
     facts: Mapping[str, HostFacts]
     states: Mapping[str, HostState]
     plans: Mapping[str, HostPlan]
     specs: Mapping[str, ClusterSpec]
+    gone: Sequence[str]
+
+    def is_stale(self, states: Mapping[str, HostState]) -> bool:
+        """Whether a Ray is up that must begin anew to be what is wanted."""
+        running = {name: state for name, state in states.items() if state.is_running}
+        return bool(self.gone) or any(
+            state.key != self.specs[name].key for name, state in running.items()
+        )
 
 
 def prepare(
@@ -74,13 +91,19 @@ def prepare(
         facts = on_all(connections, gather_facts)
         states = host_states(connections, cluster.name)
         places = choose_places(cluster.network.interface, facts)
+        before = _running_spec(cluster, connections, states)
+        if before is not None and cluster.network.interface is None:
+            places |= _kept_places(before, facts)
         if not all(state.is_running for state in states.values()):
             needs_ports = port_needs(cluster, states)
             _refuse(check_hosts(connections, facts, places, needs_ports), watcher)
     with stages.stage("choose"):
         needs = find_needs(nodes, cluster.environment, facts, connections, say=watcher.say)
         plans = {name: plan_host(name, facts[name], need) for name, need in needs.items()}
-    return Prepared(facts, states, plans, node_specs(loaded, nodes, facts, places, needs))
+    specs = node_specs(loaded, nodes, facts, places, needs)
+    names = {node.name for node in cluster.nodes}
+    gone = [] if before is None else [n.name for n in before.nodes if n.name not in names]
+    return Prepared(facts, states, plans, specs, gone)
 
 
 def bring_up(
@@ -88,13 +111,11 @@ def bring_up(
     connections: Mapping[str, Connection],
     stages: Stages,
     watcher: Watcher,
-    *,
-    running: Callable[[], list[str]],
 ) -> ClusterSpec:
     """Install what is missing, start Ray where it is not up. The head's spec.
 
-    A Ray that runs other code than ours is started anew. `running`: names of the runs at work.
-    Raises RunBusy where that would end one, HostError or HostsFailed.
+    A Ray of other code or settings than ours, or of another head, is started anew. Raises RunBusy
+    where that would end a run, HostError or HostsFailed.
     """
     if any(plan.operations for plan in prepared.plans.values()):
         with stages.stage("gather"):
@@ -102,42 +123,84 @@ def bring_up(
         with stages.stage("install"):
             applied = apply(connections, prepared.plans, progress=watcher.sent)
         stages.hosts |= {host: done.seconds for host, done in applied.items()}
-    specs = prepared.specs
-    first = next(iter(specs.values()))
-    stale = any(_is_stale(state, specs[name]) for name, state in prepared.states.items())
-    if not stale and all(state.status == "up" for state in prepared.states.values()):
-        mark = f"touch .launch/clusters/{first.cluster}/{WANTED}"
-        connections[first.head.name].check(mark, step="keep Ray up")  # it may have been idle
+    first = next(iter(prepared.specs.values()))
+    head = connections[first.head.name]
+    if _is_up(prepared, prepared.states):
+        mark = f"touch {cluster_folder(first.cluster)}/{WANTED}"
+        head.check(mark, step="keep Ray up")  # it may have been idle
         return first
-    with stages.stage("Ray"):
-        if stale and (names := running()):
+
+    def waiting() -> None:
+        watcher.say(f"{head.name}: another client is at work there: waiting for it")
+
+    with stages.stage("Ray"), host_lock(head, waiting=waiting):
+        states = host_states(connections, first.cluster)  # another client may have been here since
+        if not _is_up(prepared, states):
+            _start(prepared, connections, states, watcher)
+    return first
+
+
+def _start(
+    prepared: Prepared,
+    connections: Mapping[str, Connection],
+    states: Mapping[str, HostState],
+    watcher: Watcher,
+) -> None:
+    first = next(iter(prepared.specs.values()))
+    stale = prepared.is_stale(states)
+    if stale or not states[first.head.name].is_running:
+        up = {name: host for name, host in connections.items() if states[name].status != "down"}
+        if names := runs_at_work(up, first.cluster):
             raise RunBusy(
-                f"run '{names[0]}' is at work on {first.cluster} with other code or packages than "
-                "yours: Ray cannot be started anew",
+                f"run '{names[0]}' is at work on {first.cluster}, and Ray would have to be started "
+                "anew: your code, packages or cluster file differ from what it runs with",
                 fix=f"wait for its end, or: launch stop {first.cluster}/{names[0]}",
             )
         if stale:
-            watcher.say("Ray runs another version of the code: starting it anew")
-            stop(connections, first.cluster)
-        down = {name for name, state in prepared.states.items() if stale or not state.is_running}
+            watcher.say("Ray runs with other code or settings: starting it anew")
+        stop(connections, first.cluster)
+        states = {}
 
-        def show(node: str, status: str) -> None:
-            if node in down:
-                watcher.say(f"{node}: Ray is {status}")
+    def show(node: str, status: str) -> None:
+        if not (node in states and states[node].is_running):
+            watcher.say(f"{node}: Ray is {status}")
 
-        with host_lock(connections[first.head.name]):  # two clients, one cluster
-            start(connections, specs, show)
-    return first
+    start(connections, prepared.specs, show)
+
+
+def _is_up(prepared: Prepared, states: Mapping[str, HostState]) -> bool:
+    every = all(state.status == "up" for state in states.values())
+    return every and not prepared.is_stale(states)
 
 
 def start_commands(prepared: Prepared, node: str) -> list[str]:
     """What `bring_up` would run to start Ray there; nothing where it is up."""
     state, spec = prepared.states[node], prepared.specs[node]
-    if state.is_running and not _is_stale(state, spec):
+    stale = prepared.is_stale(prepared.states)
+    if state.is_running and not stale:
         return []
-    folder = f"~/.launch/clusters/{spec.cluster}"
-    stops = [f"kill {state.pid}   # Ray runs another version of the code"] * state.is_running
+    folder = f"~/{cluster_folder(spec.cluster)}"
+    stops = [f"kill {state.pid}   # Ray runs with other code or settings"] * state.is_running
     return [*stops, f"write {folder}/token (0600), {folder}/cluster.json", start_command(spec)]
+
+
+def _running_spec(
+    cluster: Cluster, connections: Mapping[str, Connection], states: Mapping[str, HostState]
+) -> ClusterSpec | None:
+    """What the head's Ray was started with; None where it is not up."""
+    head = cluster.head_node.name
+    return read_spec(connections[head], cluster.name) if states[head].is_running else None
+
+
+def _kept_places(before: ClusterSpec, facts: Mapping[str, HostFacts]) -> dict[str, Place]:
+    """Addresses that Ray uses and that hosts still have: they stay, whatever way a client comes."""
+    return {
+        node.name: Place(node.address, node.interface, "Ray is up there")
+        for node in before.nodes
+        if node.name in facts
+        and (node.address, node.interface)
+        in {(each.address, each.name) for each in facts[node.name].interfaces}
+    }
 
 
 def port_needs(cluster: Cluster, states: Mapping[str, HostState]) -> dict[str, Needs]:
@@ -191,10 +254,6 @@ def node_specs(
         )
         for node in ordered
     }
-
-
-def _is_stale(state: HostState, spec: ClusterSpec) -> bool:
-    return state.is_running and (state.code, state.env) != (spec.code, spec.env)
 
 
 def _refuse(findings: list[Finding], watcher: Watcher) -> None:

@@ -13,10 +13,11 @@ from typing import Any
 
 from launcher.errors import CommandFailed, HostError, HostsFailed, HostTimeout
 from launcher.raycluster.environment import CLUSTER_MARK
-from launcher.raycluster.spec import ClusterSpec
+from launcher.raycluster.spec import ClusterSpec, cluster_folder
 from launcher.transport.connection import Connection
 from launcher.transport.together import on_all
 
+JOBS = "launcher.raycluster.jobs"
 UP_SECONDS = 120.0  # a slow disk reads a gigabyte of torch and Ray for the first time
 DOWN_SECONDS = 30.0
 GRACE_SECONDS = 5.0  # until a supervisor that is to be seen must be there
@@ -26,13 +27,13 @@ POLL_SECONDS = 0.2
 # Prints state.json, or {}; then `alive` where the supervisor that wrote it lives, `orphans` where
 # only processes of one that was killed do, else `dead`. Plain sh: nothing may be installed yet.
 STATE = """\
-cd .launch/clusters/{cluster} 2>/dev/null || {{ echo '{{}}'; echo dead; exit 0; }}
+cd {folder} 2>/dev/null || {{ echo '{{}}'; echo dead; exit 0; }}
 cat state.json 2>/dev/null || echo '{{}}'
 pid=$(sed -n 's/.*"pid": \\([0-9]*\\).*/\\1/p' state.json 2>/dev/null)
 if [ -n "$pid" ] && tr '\\0' ' ' < /proc/$pid/cmdline 2>/dev/null |
-  grep -qF "raycluster.supervisor $HOME/.launch/clusters/{cluster} "
+  grep -qF "raycluster.supervisor $HOME/{folder} "
 then echo alive
-elif grep -lsxzF "{mark}=$HOME/.launch/clusters/{cluster}" /proc/[0-9]*/environ > /dev/null
+elif grep -lsxzF "{mark}=$HOME/{folder}" /proc/[0-9]*/environ > /dev/null
 then echo orphans
 else echo dead; fi
 """
@@ -44,10 +45,10 @@ if [ -n "{pid}" ]; then
   for i in $(seq {tenths}); do kill -0 {pid} 2>/dev/null || break; sleep 0.1; done
   if kill -0 {pid} 2>/dev/null; then echo "supervisor {pid} does not end" >&2; exit 1; fi
 fi
-for file in $(grep -lsxzF "{mark}=$HOME/.launch/clusters/{cluster}" /proc/[0-9]*/environ); do
+for file in $(grep -lsxzF "{mark}=$HOME/{folder}" /proc/[0-9]*/environ); do
   pid=${{file#/proc/}}; kill -9 "${{pid%/environ}}" 2>/dev/null
 done
-rm -rf .launch/ray/{cluster} "/tmp/launch-$(id -u)-{cluster}"
+rm -rf .launch/ray/{cluster} {folder}/state.json "/tmp/launch-$(id -u)-{cluster}"
 exit 0
 """
 
@@ -55,13 +56,12 @@ exit 0
 @dataclass(frozen=True)
 class HostState:
     """`status`: up, starting, restarting, down; or orphaned: Ray is there, but nobody looks after
-    it. `code` and `env`: what the supervisor runs from."""
+    it. `key`: of the spec that the supervisor has."""
 
     status: str
     pid: int | None = None
     starts: int = 0
-    code: str | None = None
-    env: str | None = None
+    key: str | None = None
 
     @property
     def is_running(self) -> bool:
@@ -81,25 +81,24 @@ def start(
 ) -> None:
     """Start the supervisors that are not running, and wait until Ray is up on every host.
 
-    specs: what each node is to know, the head's first. on_status(node, status) follows it.
-    Raises HostError or HostsFailed; what was started is then stopped, so that no half of a cluster
-    stays behind.
+    Where the head's is not, none may be. specs: what each node is to know, the head's first.
+    on_status(node, status) follows it. Raises HostError or HostsFailed; what was started is then
+    stopped, so that no half of a cluster stays behind.
     """
     first = next(iter(specs.values()))
-    cluster, head = first.cluster, connections[first.head.name]
+    cluster, folder = first.cluster, cluster_folder(first.cluster)
+    head = connections[first.head.name]
     states = host_states(connections, cluster)
     if states[head.name].is_running:
-        token = head.read(f".launch/clusters/{cluster}/token")
-    else:  # what others still run belongs to a head that is gone
-        stop(connections, cluster)
-        states = dict.fromkeys(states, HostState("down"))
+        token = head.read(f"{folder}/token")
+    else:
         token = secrets.token_hex(32).encode()
     started: dict[str, Connection] = {}
     ending: list[bool] = []
 
     def one(connection: Connection) -> None:
         if not states[connection.name].is_running:
-            spec, folder = specs[connection.name], f".launch/clusters/{cluster}"
+            spec = specs[connection.name]
             connection.write(f"{folder}/token", token, mode=0o600)
             connection.write(f"{folder}/cluster.json", spec.to_json())
             started[connection.name] = connection
@@ -119,15 +118,16 @@ def start(
 def start_command(spec: ClusterSpec) -> str:
     """In a session of its own: nothing of it hangs on this login. Its state is written before it
     can do that itself, so that it can be stopped from the first moment on."""
-    folder = f"~/.launch/clusters/{spec.cluster}"
+    folder = f"~/{cluster_folder(spec.cluster)}"
     run = python_command(spec, "launcher.raycluster.supervisor", folder)
-    state = {"status": "starting", "pid": "PID", "starts": 0, "code": spec.code, "env": spec.env}
+    state = {"status": "starting", "pid": "PID", "starts": 0, "key": spec.key}
     first = json.dumps(state).replace('"PID"', "%s")
     run = (
         f"printf {shlex.quote(first)} $$ > {folder}/state.json; "
         f"exec {run} >> {folder}/supervisor.log 2>&1 < /dev/null"
     )
-    return f"mkdir -p {folder}/runs; setsid sh -c {shlex.quote(run)} > /dev/null 2>&1 &"
+    clean = f"mkdir -p {folder}/runs; rm -f {folder}/state.json"  # of one that lost its power
+    return f"{clean}; setsid sh -c {shlex.quote(run)} > /dev/null 2>&1 &"
 
 
 def stop(connections: Mapping[str, Connection], cluster: str) -> dict[str, bool]:
@@ -136,8 +136,9 @@ def stop(connections: Mapping[str, Connection], cluster: str) -> dict[str, bool]
     def one(connection: Connection) -> bool:
         state = host_state(connection, cluster)
         script = END.format(
-            pid=state.pid or "", tenths=int(DOWN_SECONDS * 10), mark=CLUSTER_MARK, cluster=cluster
-        )
+            pid=state.pid or "", tenths=int(DOWN_SECONDS * 10), mark=CLUSTER_MARK,
+            cluster=cluster, folder=cluster_folder(cluster),
+        )  # fmt: skip
         connection.check(script, step="stop Ray", timeout=DOWN_SECONDS + 10)
         return state.is_running
 
@@ -164,7 +165,7 @@ def read_spec(head: Connection, cluster: str) -> ClusterSpec | None:
 
     Raises HostError where the file is torn or another version's.
     """
-    path = f".launch/clusters/{cluster}/cluster.json"
+    path = f"{cluster_folder(cluster)}/cluster.json"
     try:
         return ClusterSpec.from_json(head.read(path))
     except FileNotFoundError:
@@ -186,9 +187,25 @@ def ask_head(
     return json.loads(output)
 
 
+def runs_at_work(connections: Mapping[str, Connection], cluster: str) -> list[str]:
+    """Runs whose drivers are at work or about to be, on whichever host was made the head."""
+
+    def one(connection: Connection) -> list[str]:
+        spec = read_spec(connection, cluster)
+        if spec is None or not spec.is_head:
+            return []
+        names: list[str] = ask_head(
+            connection, spec, JOBS, "running", f"~/{cluster_folder(cluster)}"
+        )
+        return names
+
+    return [name for names in on_all(connections, one).values() for name in names]
+
+
 def host_state(connection: Connection, cluster: str) -> HostState:
     output = connection.check(
-        STATE.format(cluster=cluster, mark=CLUSTER_MARK), step="ask Ray's supervisor"
+        STATE.format(folder=cluster_folder(cluster), mark=CLUSTER_MARK),
+        step="ask Ray's supervisor",
     )
     text, _, alive = output.strip().rpartition("\n")
     try:
@@ -197,8 +214,7 @@ def host_state(connection: Connection, cluster: str) -> HostState:
         state = {}
     if alive != "alive":  # no pid: another process may have it by now
         return HostState("orphaned" if alive == "orphans" else "down")
-    known = {key: state.get(key) for key in ("pid", "code", "env")}
-    return HostState(status=state["status"], starts=state["starts"], **known)
+    return HostState(state["status"], state.get("pid"), state["starts"], state.get("key"))
 
 
 def _wait_until_up(
@@ -224,14 +240,14 @@ def _wait_until_up(
 def _written_state(connection: Connection, cluster: str) -> tuple[str, int]:
     """Status and number of starts, as the supervisor wrote them last."""
     try:
-        state = json.loads(connection.read(f".launch/clusters/{cluster}/state.json"))
+        state = json.loads(connection.read(f"{cluster_folder(cluster)}/state.json"))
     except (FileNotFoundError, ValueError):
         return "starting", 0
     return state["status"], state["starts"]
 
 
 def _why_down(connection: Connection, cluster: str) -> HostError:
-    log = f".launch/clusters/{cluster}/supervisor.log"
+    log = f"{cluster_folder(cluster)}/supervisor.log"
     try:
         last = connection.read(log).decode(errors="replace").strip().splitlines()[-6:]
     except FileNotFoundError:

@@ -12,7 +12,7 @@ import shlex
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class Jobs:
             stale.unlink(missing_ok=True)
         python, path, log = (shlex.quote(str(x)) for x in (sys.executable, folder.path, folder.log))
         job = {
-            "submission_id": _submission_id(run, 1 + len(self._of(run))),
+            "submission_id": _submission_id(run, 1 + len(_of(self._all(), run))),
             "entrypoint": f"exec {python} -P -m launcher.training.driver {path} >> {log} 2>&1",
             "runtime_env": {"env_vars": {JOB_MARK: "1"}},
         }
@@ -54,21 +54,21 @@ class Jobs:
         """Whether the driver is at work, or Ray is about to start it."""
         if RunFolder(self._folder / "runs" / run).is_locked():
             return {"alive": True}  # without asking Ray, which is slow while a step is made
-        jobs = self._of(run)
-        return {"alive": bool(jobs) and jobs[-1].get("status") in ALIVE}
+        return {"alive": _is_alive(_of(self._all(), run))}
 
     def running(self) -> list[str]:
-        """Runs whose drivers are at work."""
-        folders = sorted((self._folder / "runs").glob("*"))
-        return [folder.name for folder in folders if RunFolder(folder).is_locked()]
+        """Runs whose drivers are at work, or about to be."""
+        folders = [RunFolder(path) for path in sorted((self._folder / "runs").glob("*"))]
+        names = [folder.name for folder in folders if folder.is_locked()]
+        # Ray starts a driver seconds after it was asked to; one that has ended wrote a summary.
+        open_ends = [f.name for f in folders if f.name not in names and f.summary() is None]
+        jobs = self._all() if open_ends else {}
+        names += [name for name in open_ends if _is_alive(_of(jobs, name))]
+        return sorted(names)
 
-    def _of(self, run: str) -> list[dict[str, Any]]:
-        """The run's jobs, the newest last. One that was resumed has had several."""
-        jobs = {job.get("submission_id"): job for job in self._ask("GET", "/api/jobs/") or []}
-        found: list[dict[str, Any]] = []
-        while (name := _submission_id(run, len(found) + 1)) in jobs:
-            found.append(jobs[name])
-        return found
+    def _all(self) -> dict[str, dict[str, Any]]:
+        """Every job by its submission id."""
+        return {job.get("submission_id"): job for job in self._ask("GET", "/api/jobs/") or []}
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """The JSON of the answer; None for 404, and where no dashboard answers."""
@@ -89,6 +89,19 @@ class Jobs:
             if method == "GET":
                 return None
             raise SystemExit(f"Ray's dashboard does not answer: {error}") from None
+
+
+def _of(jobs: Mapping[str, dict[str, Any]], run: str) -> list[dict[str, Any]]:
+    """The run's jobs, the newest last. One that was resumed has had several."""
+    found: list[dict[str, Any]] = []
+    while (name := _submission_id(run, len(found) + 1)) in jobs:
+        found.append(jobs[name])
+    return found
+
+
+def _is_alive(jobs: Sequence[Mapping[str, Any]]) -> bool:
+    """Of one run."""
+    return bool(jobs) and jobs[-1].get("status") in ALIVE
 
 
 def _submission_id(run: str, attempt: int) -> str:

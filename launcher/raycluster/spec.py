@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,7 +10,13 @@ from typing import Any
 from launcher.raycluster.ports import Ports, cluster_ports
 
 FORMAT = 1
+KEY_LENGTH = 16
 WANTED = "wanted"  # in the cluster's folder on the head: touched by every client that comes
+
+
+def cluster_folder(cluster: str) -> str:
+    """On each of its hosts, below the home folder."""
+    return f".launch/clusters/{cluster}"
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,12 @@ class ClusterSpec:
     @property
     def is_head(self) -> bool:
         return self.node == self.head.name
+
+    @property
+    def key(self) -> str:
+        """Of all that a supervisor on `node` starts Ray with: with another key it starts anew."""
+        fields = asdict(self) | {"nodes": [asdict(self.here), self.head.address]}
+        return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:KEY_LENGTH]
 
     def to_json(self) -> bytes:
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1).encode() + b"\n"

@@ -29,9 +29,11 @@ from launcher.raycluster.spec import WANTED, ClusterSpec
 from launcher.raycluster.warm import WarmPool
 from launcher.runs.folder import RunFolder, write_json
 from launcher.runs.lock import hold
+from launcher.runs.received import BLOBS
 
 POLL_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 30.0
+LOOK_SECONDS = 5.0  # between looks at what uses Ray
 CLIENT_SECONDS = 60.0  # a sign of a client counts for this long
 HEALTHY_SECONDS = 60.0  # Ray that lived this long is started again at once
 SOCKET_NAME_BYTES = 62  # "/session_2026-11-22_23-06-30_123456_1234567/sockets/plasma_store"
@@ -56,7 +58,8 @@ class Supervisor:
         self.ray_folder = ray_folder(self.home, self.spec.cluster)
         self.ended = False
         self.starts = 0
-        self.used = time.monotonic()
+        self.up = False
+        self.used = self.looked = time.monotonic()
 
     def run(self) -> None:
         adopt_orphans()
@@ -73,7 +76,7 @@ class Supervisor:
 
     def _keep_ray_up(self) -> None:
         pause = 0.5
-        while not self.ended:
+        while not (self.ended or self._is_idle()):
             shutil.rmtree(self.ray_folder, ignore_errors=True)  # sessions of earlier starts
             self.ray_folder.mkdir(parents=True)
             began = time.monotonic()
@@ -101,16 +104,16 @@ class Supervisor:
 
     def _watch(self, ray: subprocess.Popen[bytes]) -> None:
         """Returns when Ray has ended, or when it should."""
-        up = False
+        self.up = False
         raylet = f"{self.spec.here.address}:{self.spec.ports.node_manager}"
         token = self.folder / "token"
         pool = WarmPool(raylet, token, idle_workers(self.spec), self._environment())
         while not self.ended and ray.poll() is None:
             _reap_orphans(ray.pid)
-            if not up and self._answers():
-                up = True
+            if not self.up and self._answers():
+                self.up = True
                 self._say("up")
-            if up:
+            if self.up:
                 pool.refill()
             if self._is_idle():
                 print(f"no run for {self.spec.idle_minutes:g} minutes: ending", flush=True)
@@ -131,25 +134,26 @@ class Supervisor:
         return True
 
     def _is_idle(self) -> bool:
-        """The head: no run for idle_minutes. The others: no head for as long."""
-        if not self.spec.idle_minutes:
-            return False
+        """The head: no run for idle_minutes. The others: no head, or none that takes them."""
         now = time.monotonic()
-        if now - self.used < 10.0:
+        if not self.spec.idle_minutes or now - self.looked < LOOK_SECONDS:
             return False
+        self.looked = now
         if self._in_use():
             self.used = now
         return now - self.used > 60 * self.spec.idle_minutes
 
     def _in_use(self) -> bool:
         if self.spec.is_head:
-            runs = (self.folder / "runs").glob("*/run.json")
             # A client is here, and maybe still sends the text of its run.
             recent = time.time() - CLIENT_SECONDS
-            signs = (self.folder / WANTED, *(self.home / "text").rglob("*.partial"))
+            signs = (self.folder / WANTED, *(self.home / BLOBS).glob("*.partial"))
+            runs = (self.folder / "runs").glob("*/run.json")
             return any(_modified(path) > recent for path in signs) or any(
                 RunFolder(path.parent).is_locked() for path in runs
             )
+        if not self.up:
+            return False
         try:
             place = (self.spec.head.address, self.spec.ports.gcs)
             socket.create_connection(place, timeout=2).close()
@@ -164,8 +168,7 @@ class Supervisor:
             "pid": os.getpid(),
             "time": round(time.time(), 3),
             "starts": self.starts,
-            "code": self.spec.code,
-            "env": self.spec.env,
+            "key": self.spec.key,
         }
         write_json(self.folder / "state.json", state)
 

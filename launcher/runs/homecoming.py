@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import math
 import re
+import secrets
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from launcher.errors import CommandFailed, LaunchError, RunFailed
+from launcher.config.paths import launch_home
+from launcher.errors import CommandFailed, InputError, LaunchError, RunFailed
+from launcher.raycluster.spec import cluster_folder
 from launcher.runs.lock import hold
 from launcher.runs.remote import ClusterRuns, RemoteRun, run_names
 from launcher.transport.connection import Connection
 
 Sent = Callable[[str, str, int, int], None]  # host, what, bytes that came, bytes to come
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+LISTINGS = 3  # a run at work removes older checkpoints while they are being fetched
 MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
 
 
@@ -38,19 +43,27 @@ def bring_home(
     """The newest whole checkpoint of every run, from whichever host has it. Run -> its folder here.
 
     Runs without a checkpoint have their mirrors brought up to date. Raises LaunchError where a run
-    has checkpoints and none of them is whole, or no host has its tokenizer; HostError where a host
-    goes.
+    has checkpoints and none of them is whole, or no host has its record or its tokenizer;
+    HostError where a host goes.
     """
     hosts = list(connections.values())
     cluster = runs.spec.cluster
+    _require_own_folder(hosts, cluster)
     brought = {}
-    # A head that has lost its disk does not know the runs of which others have copies.
+    # A head that has lost its disk does not know the runs of which others have copies, and one
+    # that has just been made the head not those of the one before.
     for name in dict.fromkeys(name for host in hosts for name in run_names(host, cluster)):
         run = RemoteRun(runs, name)
-        run.mirror.update(runs.head)
+        for host in hosts:
+            run.mirror.update(host)
         found = stored_checkpoints(run, hosts)
         if not found:
             continue
+        if not run.folder.spec():
+            raise LaunchError(
+                f"no host has the run.json of run '{name}': nothing was removed",
+                fix="without it the checkpoint cannot speak; give the run up: add --discard-runs",
+            )
         folder = fetch_newest(run, found, progress)
         if folder is None:
             raise LaunchError(
@@ -61,6 +74,25 @@ def bring_home(
         run.folder.tokenizer.write_bytes(_tokenizer(run, hosts))
         brought[name] = str(folder)
     return brought
+
+
+def _require_own_folder(hosts: Sequence[Connection], cluster: str) -> None:
+    """Raises InputError where this machine is one of the hosts and keeps what it brings home in
+    the very folder that is going to be removed."""
+    probe = launch_home() / "clusters" / cluster / f"probe-{secrets.token_hex(8)}"
+    probe.parent.mkdir(parents=True, exist_ok=True)
+    probe.touch()
+    try:
+        for host in hosts:
+            there = f"[ -e {cluster_folder(cluster)}/{probe.name} ]"
+            if host.run(there, step="compare folders").status == 0:
+                raise InputError(
+                    f"LAUNCH_HOME is {launch_home()}, the folder of host {host.name} that is to "
+                    "be removed",
+                    fix="choose another folder of this machine: LAUNCH_HOME=~/launch launch ...",
+                )
+    finally:
+        probe.unlink()
 
 
 def _tokenizer(run: RemoteRun, hosts: Sequence[Connection]) -> bytes:
@@ -79,16 +111,24 @@ def _tokenizer(run: RemoteRun, hosts: Sequence[Connection]) -> bytes:
 
 
 def fetch_weights(run: RemoteRun) -> None:
-    """Bring what the newest whole checkpoint on the head needs to speak, once.
+    """Bring what the newest whole checkpoint on the head needs to speak, once; older ones go.
 
     Raises RunFailed where there is none.
     """
-    found = stored_checkpoints(run, [run.runs.head])
-    if fetch_newest(run, found, lambda *_: None, names=(MODEL, STATE)) is None:
+    folder = None
+    for _ in range(LISTINGS):
+        found = stored_checkpoints(run, [run.runs.head])
+        folder = fetch_newest(run, found, lambda *_: None, names=(MODEL, STATE))
+        if folder is not None or not found:
+            break
+    if folder is None:
         raise RunFailed(
             f"run '{run.name}' has no whole checkpoint yet",
             fix=f"wait for one, or make one now: launch stop {run.cluster}/{run.name}",
         )
+    for other in run.folder.checkpoints.glob("step-*"):
+        if other != folder:
+            shutil.rmtree(other)
     run.folder.tokenizer.write_bytes(_tokenizer(run, [run.runs.head]))
 
 

@@ -8,38 +8,35 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from launcher.config.paths import launch_home
-from launcher.errors import (
-    ConnectionLost,
-    HostTimeout,
-    InputError,
-    NotFound,
-    RunBusy,
-    Unreachable,
-)
-from launcher.raycluster.control import ask_head
-from launcher.raycluster.spec import ClusterSpec
+from launcher.errors import HostError, InputError, KeyChanged, NotFound, RunBusy, Untrusted
+from launcher.raycluster.control import JOBS, ask_head, runs_at_work
+from launcher.raycluster.spec import ClusterSpec, cluster_folder
 from launcher.runs.folder import RUN_NAME, RunFolder, first_free
 from launcher.runs.mirror import Mirror
 from launcher.transport.connection import Connection
 
-JOBS = "launcher.raycluster.jobs"
 QUIET_SECONDS = 5.0  # without a new line: is the driver alive?
 PAUSES = (0.5, 1.0, 2.0, 4.0)  # between attempts to reach the head again, then the last one
 
 
 class ClusterRuns:
-    """Of one cluster. `connect` makes a connection to its head, now and after a break."""
+    """Of one cluster. `connect` makes a connection to its head after a break; without it a break
+    is the end."""
 
     def __init__(
-        self, spec: ClusterSpec, head: Connection, connect: Callable[[], Connection]
+        self,
+        spec: ClusterSpec,
+        head: Connection,
+        connect: Callable[[], Connection] | None = None,
     ) -> None:
         self.spec = spec
         self.head = head
         self._connect = connect
-        self._root = f".launch/clusters/{spec.cluster}/runs"
+        self._root = f"{cluster_folder(spec.cluster)}/runs"
 
     def reconnect(self) -> None:
         """Raises Unreachable and the like."""
+        assert self._connect is not None
         self.head.close()
         self.head = self._connect()
 
@@ -49,9 +46,7 @@ class ClusterRuns:
 
     def running(self) -> list[str]:
         """Names of the runs whose drivers are at work."""
-        cluster = f"~/.launch/clusters/{self.spec.cluster}"
-        names: list[str] = ask_head(self.head, self.spec, JOBS, "running", cluster)
-        return names
+        return runs_at_work({self.head.name: self.head}, self.spec.cluster)
 
     def find(self, name: str) -> RemoteRun:
         """Raises NotFound with the names there are."""
@@ -93,7 +88,11 @@ class ClusterRuns:
                 )
         run = RemoteRun(self, chosen)
         content = json.dumps({**spec, "run": chosen}, indent=1).encode()
-        self.head.write(f"{run.path}/run.json", content)
+        try:
+            self.head.write(f"{run.path}/run.json", content)
+        except HostError:  # a full disk: the name stays free
+            self.head.run(f"rmdir {run.path}", step="give the name back")
+            raise
         run.mirror.update(self.head)
         return run
 
@@ -110,7 +109,7 @@ class ClusterRuns:
 
 def run_names(host: Connection, cluster: str) -> list[str]:
     """Every run that a host has something of, the oldest first."""
-    listed = host.run(f"ls -tr .launch/clusters/{cluster}/runs 2>/dev/null", step="list the runs")
+    listed = host.run(f"ls -tr {cluster_folder(cluster)}/runs 2>/dev/null", step="list the runs")
     return [name for name in listed.stdout.splitlines() if RUN_NAME.fullmatch(name)]
 
 
@@ -123,7 +122,7 @@ class RemoteRun:
         self.runs = runs
         self.name = name
         self.cluster = runs.spec.cluster
-        self.path = f".launch/clusters/{runs.spec.cluster}/runs/{name}"
+        self.path = f"{cluster_folder(runs.spec.cluster)}/runs/{name}"
         self.folder = RunFolder(launch_home() / "clusters" / runs.spec.cluster / "runs" / name)
         self.mirror = Mirror(self.folder, self.path)
         self.say: Callable[[str], None] = lambda text: None
@@ -156,6 +155,11 @@ class RemoteRun:
         """Ask for a checkpoint and an end after the current step."""
         self.runs.head.write(f"{self.path}/stop", b"")
 
+    def free_bytes(self) -> int:
+        """Room on the head's disk. Raises HostError."""
+        line = self.runs.head.check(f"df -Pk {self.path}", step="free space").splitlines()[-1]
+        return int(line.split()[-3]) * 1024
+
     def is_alive(self) -> bool:
         """Whether its driver is at work or about to be."""
         return bool(self._ask("status")["alive"])
@@ -168,7 +172,9 @@ class RemoteRun:
                 self.say(f"connected to {self.runs.head.name} again")
                 self._failures = 0
             return self.update()
-        except (ConnectionLost, HostTimeout, Unreachable) as error:
+        except (Untrusted, KeyChanged):
+            raise
+        except HostError as error:  # sshd lets nobody in for a while after a boot, and more
             if not self._failures:
                 self.say(f"{error.message}; the run goes on, trying to reach it again")
             time.sleep(PAUSES[min(self._failures, len(PAUSES) - 1)])
@@ -188,8 +194,8 @@ class RemoteRun:
         return self._alive
 
     def _ask(self, verb: str) -> dict[str, Any]:
-        cluster = f"~/.launch/clusters/{self.runs.spec.cluster}"
+        folder = f"~/{cluster_folder(self.cluster)}"
         answer: dict[str, Any] = ask_head(
-            self.runs.head, self.runs.spec, JOBS, verb, cluster, self.name
+            self.runs.head, self.runs.spec, JOBS, verb, folder, self.name
         )
         return answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Protocol
 
 from launcher.runs.folder import RunFolder
@@ -23,6 +24,9 @@ class Run(Protocol):
     def request_stop(self) -> None:
         """Ask for a checkpoint and an end after the current step."""
 
+    def free_bytes(self) -> int:
+        """Room on the disk that the driver writes to."""
+
 
 class LocalRun:
     """One of this machine; or what this machine has of a cluster's, while nobody can be asked."""
@@ -41,6 +45,9 @@ class LocalRun:
 
     def request_stop(self) -> None:
         self.folder.stop_request.touch()
+
+    def free_bytes(self) -> int:
+        return shutil.disk_usage(self.folder.path).free
 
 
 def shown_name(run: Run) -> str:

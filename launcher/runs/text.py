@@ -1,54 +1,141 @@
-"""Text of the client's that the head cannot reach: sent once, known there by its content."""
+"""Text of the client's that the head cannot reach: each file's content is sent once."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import io
+import json
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+from launcher.config.paths import launch_home
 from launcher.config.recipe import Data
+from launcher.errors import LaunchError
 from launcher.provision.host_lock import host_lock
+from launcher.raycluster.control import ask_head
+from launcher.raycluster.spec import ClusterSpec
+from launcher.runs.received import BLOBS, TEXT
 from launcher.transport.connection import Connection
+from nanochat.dataset.hashes import FileHashes
 from nanochat.dataset.sources import parse_source
 from nanochat.storage import sha256_of
 
+RECEIVED = "launcher.runs.received"
+TEXT_THERE, BLOBS_THERE = f".launch/{TEXT}", f".launch/{BLOBS}"
 KEY_LENGTH = 16
-Sent = Callable[[str, str, int, int], None]  # host, what, bytes sent, bytes to send
+# A file takes a session and several round trips; smaller ones than this travel together.
+SMALL_BYTES = 1 << 20
+BATCH_BYTES = 64 << 20
+UNPACK_SECONDS = 600.0
+Sent = Callable[[str, str, int, int], None]  # host, what, bytes done, bytes in all
 
 
-def send_text(head: Connection, data: Data, base: Path, progress: Sent) -> dict[str, str]:
-    """Send what `files:` names. Key of Data -> the spec by which the head finds it.
+def send_text(
+    head: Connection,
+    spec: ClusterSpec,
+    data: Data,
+    base: Path,
+    progress: Sent,
+    waiting: Callable[[], None],
+) -> dict[str, str]:
+    """Send what `files:` names. Key of Data -> the key by which the head finds it.
 
-    `base`: where relative patterns begin. Files that are there already are not sent again; one
-    that was cut off goes on. Raises HostError; DataError where a file cannot be read.
+    `base`: where relative patterns begin. `waiting` is called where another client is sending.
+    A file that was cut off goes on. Raises HostError; DataError where a file cannot be read;
+    LaunchError where one changes meanwhile.
     """
     specs = {"source": data.source, "validation": data.validation}
     return {
-        key: _send_files(head, spec, base, progress)
-        for key, spec in specs.items()
-        if spec is not None and spec.startswith("files:")
+        key: _send_files(head, spec, files, base, progress, waiting)
+        for key, files in specs.items()
+        if files is not None and files.startswith("files:")
     }
 
 
-def _send_files(head: Connection, spec: str, base: Path, progress: Sent) -> str:
-    files = parse_source(spec, base).files
-    hashes = {file.name: sha256_of(file.path) for file in files}
-    listing = "".join(f"{digest}  {name}\n" for name, digest in sorted(hashes.items()))
-    key = hashlib.sha256(listing.encode()).hexdigest()[:KEY_LENGTH]
-    total = sum(file.path.stat().st_size for file in files)
-    folder, before = f".launch/text/{key}", 0
-    with host_lock(head):  # two clients would append to one file
-        for file in files:
-            size = file.path.stat().st_size
-            head.send(
-                file.path,
-                f"{folder}/{file.name}",
-                sha256=hashes[file.name],
-                on_bytes=partial(_report, progress, head.name, before, total),
-            )
-            before += size
-    return f"files:~/{folder}/**/*"
+def _send_files(
+    head: Connection,
+    spec: ClusterSpec,
+    files: str,
+    base: Path,
+    progress: Sent,
+    waiting: Callable[[], None],
+) -> str:
+    source = parse_source(files, base)
+    paths = {file.name: file.path for file in source.files}
+    hashes = _hash(paths, progress)
+    listing = json.dumps([[digest, name] for name, digest in hashes.items()]).encode()
+    key = hashlib.sha256(listing).hexdigest()[:KEY_LENGTH]
+    if head.run(f"[ -e {TEXT_THERE}/{key} ]", step="is the text there").status == 0:
+        return key
+    head.write(f"{TEXT_THERE}/{key}.json", listing)
+    contents = {digest: paths[name] for name, digest in hashes.items()}
+    with host_lock(head, waiting=waiting):  # two clients would append to one file
+        missing: list[str] = ask_head(head, spec, RECEIVED, key)
+        _send_blobs(head, {digest: contents[digest] for digest in missing}, progress)
+        if missing:
+            missing = ask_head(head, spec, RECEIVED, key, seconds=UNPACK_SECONDS)
+    if missing:
+        raise LaunchError(f"{contents[missing[0]]} changed while it was sent", fix="try again")
+    return key
+
+
+def _hash(paths: Mapping[str, Path], progress: Sent) -> dict[str, str]:
+    """Name -> SHA-256. Files of the same size and time as last time are not read again."""
+    known = FileHashes(launch_home() / "data" / "file-hashes.json")
+    total = sum(path.stat().st_size for path in paths.values())
+    hashes, done = {}, 0
+    for name, path in paths.items():
+        hashes[name] = known.sha256(path)
+        done += path.stat().st_size
+        progress("this machine", "hashing text", done, total)
+    known.save()
+    return hashes
+
+
+def _send_blobs(head: Connection, files: Mapping[str, Path], progress: Sent) -> None:
+    sizes = {digest: path.stat().st_size for digest, path in files.items()}
+    total, done = sum(sizes.values()), 0
+    for digest, size in sizes.items():
+        if size > SMALL_BYTES:
+            report = partial(_report, progress, head.name, done, total)
+            head.send(files[digest], f"{BLOBS_THERE}/{digest}", sha256=digest, on_bytes=report)
+            done += size
+    for batch in _batches(sizes):
+        with tempfile.TemporaryDirectory(prefix="launch-text-") as folder:
+            tar = Path(folder, "batch.tar")
+            _pack({digest: files[digest] for digest in batch}, tar)
+            digest = sha256_of(tar)
+            head.send(tar, f"{BLOBS_THERE}/{digest}.tar", sha256=digest)
+        done += sum(sizes[each] for each in batch)
+        progress(head.name, "text", done, total)
+
+
+def _batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
+    """Of small files; in a fixed order, so that a batch that was cut off goes on."""
+    batch: list[str] = []
+    room = BATCH_BYTES
+    for digest in sorted(sizes):
+        if sizes[digest] > SMALL_BYTES:
+            continue
+        if sizes[digest] > room:
+            yield batch
+            batch, room = [], BATCH_BYTES
+        batch.append(digest)
+        room -= sizes[digest]
+    if batch:
+        yield batch
+
+
+def _pack(files: Mapping[str, Path], tar: Path) -> None:
+    with tarfile.open(tar, "w") as archive:
+        for digest, path in files.items():
+            content = path.read_bytes()
+            member = tarfile.TarInfo(digest)  # no time, no owner: the same bytes again
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
 
 
 def _report(progress: Sent, host: str, before: int, total: int, done: int) -> None:

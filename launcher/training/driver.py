@@ -34,11 +34,12 @@ from launcher.raycluster.processes import die_with_parent
 from launcher.raycluster.session import ClusterSession, Session
 from launcher.raycluster.spec import ClusterSpec, NodeSpec
 from launcher.runs.folder import RunFolder, write_json
+from launcher.runs.received import received_source
 from launcher.runs.records import Record, RecordWriter
 from launcher.runs.state import Status, summarise
 from nanochat.dataset.prepare import prepare
 from nanochat.dataset.rows import PreparedData
-from nanochat.dataset.sources import parse_source
+from nanochat.dataset.sources import Source, parse_source
 from nanochat.errors import NanochatError
 
 ORPHAN_SECONDS = 600.0  # for the step at hand and its checkpoint: d8 needs 110 s a step here
@@ -122,14 +123,18 @@ class Driver:
         data = self.recipe.data
         spec = self.folder.spec()
         base, sent = Path(spec["folder"]), spec.get("text", {})  # sent: what the client has sent
-        source = sent.get("source", data.source)
-        validation = sent.get("validation", data.validation)
+
+        def source(key: str, text: str) -> Source:
+            if key in sent:
+                return received_source(launch_home(), text, sent[key])
+            return parse_source(text, base)
+
         prepared = prepare(
-            parse_source(source, base),
+            source("source", data.source),
             cache=launch_home() / "data",
             sequence_length=self.recipe.sequence_length,
             vocab_size=self.recipe.vocab_size,
-            validation=None if validation is None else parse_source(validation, base),
+            validation=None if data.validation is None else source("validation", data.validation),
             threads=len(os.sched_getaffinity(0)),
             on_progress=_Progress(self.events),
         )

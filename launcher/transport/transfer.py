@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from launcher.errors import CommandFailed
 from launcher.transport.connection import BytesDone, Completed
+from nanochat.storage import sha256_of
 
 if TYPE_CHECKING:
     from launcher.transport.ssh import SshConnection
@@ -79,7 +80,7 @@ def send(
     for _ in range(ATTEMPTS):
         if _sent(connection, local, path, sha256, on_bytes):
             return
-    if _digest(local) != sha256:
+    if sha256_of(local) != sha256:
         message, fix = f"{local} is not the file that {path} is to be: another hash", None
     else:
         message = f"{path} arrived with another hash, {ATTEMPTS} times"
@@ -127,7 +128,7 @@ def fetch(
     connection: SshConnection, path: str, local: Path, sha256: str, on_bytes: BytesDone
 ) -> None:
     """See Connection.fetch."""
-    if local.is_file() and _digest(local) == sha256:
+    if local.is_file() and sha256_of(local) == sha256:
         on_bytes(local.stat().st_size)
         return
     local.parent.mkdir(parents=True, exist_ok=True)
@@ -172,8 +173,3 @@ def _fetched(
 
 def _folder(path: str) -> str:
     return quote(posixpath.dirname(path) or ".")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from nanochat.dataset.document import Document, Source, SourceFile, readable
@@ -23,10 +23,17 @@ READERS: dict[str, Callable[[Path], Iterator[Document]]] = {
 
 
 class FilesSource(Source):
-    """Files in the order of their names, which are relative to the glob's fixed folder."""
+    """Files in the order of their names."""
 
-    def __init__(self, pattern: str, base: Path) -> None:
-        """Raises DataError where nothing matches or a file is of another kind."""
+    def __init__(self, spec: str, files: Iterable[SourceFile]) -> None:
+        super().__init__(spec, sorted(files))
+
+    @classmethod
+    def matching(cls, pattern: str, base: Path) -> FilesSource:
+        """Names are relative to the glob's fixed folder, and relative globs to `base`.
+
+        Raises DataError where nothing matches or a file is of another kind.
+        """
         spec = f"files:{pattern}"
         path = Path(pattern).expanduser()
         if (base / path).is_file():  # though its name may look like a pattern
@@ -52,8 +59,7 @@ class FilesSource(Source):
                     f"{path}: cannot read this kind of file",
                     fix=f"Choose files that end in {', '.join(READERS)}.",
                 )
-        files = [SourceFile(path.relative_to(folder).as_posix(), path) for path in paths]
-        super().__init__(spec, sorted(files))
+        return cls(spec, [SourceFile(path.relative_to(folder).as_posix(), path) for path in paths])
 
     def documents(self, files: Sequence[SourceFile] | None = None) -> Iterator[Document]:
         for file in self._chosen(files):

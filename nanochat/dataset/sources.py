@@ -24,7 +24,7 @@ def parse_source(spec: str, base: Path) -> Source:
     if spec == "embedded":
         return EmbeddedSource()
     if kind == "files" and argument:
-        return FilesSource(argument, base)
+        return FilesSource.matching(argument, base)
     if kind == "climbmix":
         raise DataError(f"the data source {spec!r} is not supported yet", fix=ALTERNATIVES)
     close = difflib.get_close_matches(kind, ("embedded", "files"), n=1, cutoff=0.5)

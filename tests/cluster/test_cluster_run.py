@@ -258,6 +258,26 @@ async def _look_at_the_dashboard(url: str, token: str) -> None:
         assert text.count("ALIVE") >= 1
 
 
+def test_a_changed_cluster_file_is_heard_and_ends_no_run(client: PairClient, whole: Run) -> None:
+    file = client.path / "clusters" / f"{CLUSTER}.yaml"
+    as_it_was = file.read_text()
+    begun = client.launch(
+        "recipe", "tiny", "--cluster", CLUSTER, "--name", "busy", *LONG, "--detach"
+    )
+    assert begun.returncode == 0, begun.stderr
+    for change in ("idle_minutes: 31\n", "head: two\n"):
+        file.write_text(as_it_was + change)
+        refused = client.launch("cluster", "up", CLUSTER)
+        assert refused.returncode == 2 and "run 'busy' is at work" in refused.stderr
+        assert client.launch("cluster", "down", CLUSTER).returncode == 2
+    assert client.launch("stop", f"{CLUSTER}/busy").returncode == 0
+    file.write_text(as_it_was + "idle_minutes: 31\n")
+    assert "Ray" in client.cluster("up")["seconds"]
+    assert "Ray" not in client.cluster("up")["seconds"]
+    file.write_text(as_it_was)
+    client.cluster("up")
+
+
 def test_a_node_that_lost_its_supervisor_is_mended_by_up(
     client: PairClient, whole: Run, hosts: tuple[Host, Host]
 ) -> None:
@@ -310,7 +330,15 @@ def test_down_stops_ours_and_leaves_a_strangers_ray(
     )
     theirs = {name for name in one.processes() if "/tmp/strange" in name}
     assert theirs
-    assert client.cluster("down")["stopped"] == ["one", "two"]
+    # A host that does not answer keeps none of the others from being stopped.
+    file = client.path / "clusters" / f"{CLUSTER}.yaml"
+    as_it_was = file.read_text()
+    gone = one.address.rpartition(".")[0] + ".99"
+    file.write_text(f"{as_it_was}  - {{name: gone, host: {gone}, user: {USER}}}\n")
+    done = client.launch("cluster", "down", CLUSTER, "--json")
+    assert done.returncode == 1 and f"no way to {gone}" in done.stderr
+    assert json.loads(done.stdout)["stopped"] == ["one", "two"]
+    file.write_text(as_it_was)
     left = set(one.processes())
     assert theirs <= left
     assert not [name for name in left if "raycluster" in name or f"/ray/{CLUSTER}" in name]

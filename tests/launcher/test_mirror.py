@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from launcher.cli.place import locate, open_run, open_run_to_read
-from launcher.errors import CommandFailed, ConnectionLost, InputError, LaunchError, NotFound
+from launcher.errors import (
+    CommandFailed,
+    ConnectionLost,
+    DiskFull,
+    InputError,
+    LaunchError,
+    NotFound,
+)
 from launcher.raycluster.spec import ClusterSpec, NodeSpec
 from launcher.runs.folder import RunFolder, write_json
 from launcher.runs.homecoming import bring_home
@@ -118,6 +125,20 @@ def test_a_run_that_cannot_be_made_says_so(run: RemoteRun, head: FakeConnection)
         run.runs.create(None, "d4", {})
 
 
+def test_a_disk_that_is_full_for_the_record_leaves_the_name_free(
+    run: RemoteRun, head: FakeConnection
+) -> None:
+    head.replies[:0] = [("rmdir", ""), ("mkdir", "made\n")]
+
+    def full(*_: object, **__: object) -> None:
+        raise DiskFull("one", "its disk is full")
+
+    head.write = full  # type: ignore[method-assign]
+    with pytest.raises(DiskFull):
+        run.runs.create("mine", "d4", {})
+    assert head.ran[-1] == "rmdir .launch/clusters/home/runs/mine"
+
+
 def test_names_that_are_taken_are_passed_over(run: RemoteRun, head: FakeConnection) -> None:
     """d4-1 by its folder on the head, d4-2 by an earlier mirror here, d4-3 in this very moment."""
     (run.folder.path.parent / "d4-2").mkdir(parents=True)
@@ -149,6 +170,7 @@ def test_checkpoints_come_home_with_their_tokenizer_and_nothing_else(
     checkpoint(head, "step-00000009", **parts, **{"../../../evil": b"e"})
     head.files[f"{PATH}/tokenizer.json"] = b"tokens"
     head.replies.insert(0, ("ls .*checkpoints", "step-00000009\n"))
+    head.replies.insert(0, ("probe", Completed(1, "", "")))
     home = bring_home(run.runs, {"one": head}, lambda *_: None)
     assert home == {"d4-1": str(run.folder.checkpoints / "step-00000009")}
     assert run.folder.tokenizer.read_bytes() == b"tokens"
@@ -158,6 +180,24 @@ def test_checkpoints_come_home_with_their_tokenizer_and_nothing_else(
     del head.files[f"{PATH}/tokenizer.json"]
     with pytest.raises(LaunchError, match="no host has the tokenizer"):
         bring_home(run.runs, {"one": head}, lambda *_: None)
+    head.replies.insert(0, ("probe", ""))  # seen there: the host's folder is this machine's
+    with pytest.raises(InputError, match=r"LAUNCH_HOME is .* the folder of host one"):
+        bring_home(run.runs, {"one": head}, lambda *_: None)
+
+
+def test_a_run_whose_record_nobody_has_is_not_removed(run: RemoteRun, head: FakeConnection) -> None:
+    parts = {"model.safetensors": b"m", "optimizer.safetensors": b"o", "state.json": b"{}"}
+    checkpoint(head, "step-00000009", **parts)
+    record = head.files.pop(f"{PATH}/run.json")
+    two = FakeConnection("two", head.replies, {f"{PATH}/run.json": record})
+    for host in (head, two):
+        host.replies.insert(0, ("ls .*checkpoints", "step-00000009\n"))
+        host.replies.insert(0, ("probe", Completed(1, "", "")))
+    with pytest.raises(LaunchError, match=r"no host has the run\.json of run 'd4-1'"):
+        bring_home(run.runs, {"one": head}, lambda *_: None)
+    two.files[f"{PATH}/tokenizer.json"] = b"tokens"  # the head before this one
+    assert bring_home(run.runs, {"one": head, "two": two}, lambda *_: None)
+    assert run.folder.spec()["run"] == "d4-1"
 
 
 def test_following_outlives_a_break(
@@ -216,6 +256,11 @@ def test_where_a_name_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert locate("there", None) == locate("home/there", None) == (str(file), "there")
     assert locate("there", "other.yaml") == locate("home/there", "other.yaml")
     assert locate("new", None) == ("local", "new")
+    # C/RUN is of the cluster that --cluster C means here, whatever C was used with before.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clusters" / "home.yaml").touch()
+    assert locate("home/there", None) == ("home", "there")
+    assert locate("there", None) == (str(file), "there")
     file.unlink()
     assert locate("there", None) == ("home", "there")
     with pytest.raises(InputError, match="several runs") as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from launcher.raycluster.environment import node_environment
+from launcher.raycluster.jobs import Jobs
 from launcher.raycluster.ports import BLOCK_PORTS, cluster_ports
 from launcher.raycluster.spec import WANTED, ClusterSpec, NodeSpec
 from launcher.raycluster.supervisor import Supervisor, ray_folder, start_arguments
@@ -106,7 +107,7 @@ def test_a_head_is_in_use_while_a_client_is_there(tmp_path: Path) -> None:
     (folder / "cluster.json").write_bytes(HEAD.to_json())
     supervisor = Supervisor(folder)
     assert not supervisor._in_use()
-    partial = tmp_path / "text" / "0a1b" / "books" / "one.txt.partial"
+    partial = tmp_path / "text" / "blobs" / "0a1b.partial"
     partial.parent.mkdir(parents=True)
     for sign in (partial, folder / WANTED):
         sign.touch()
@@ -114,3 +115,39 @@ def test_a_head_is_in_use_while_a_client_is_there(tmp_path: Path) -> None:
         long_ago = time.time() - 300
         os.utime(sign, (long_ago, long_ago))
         assert not supervisor._in_use()
+
+
+def test_ray_begins_anew_for_what_its_host_starts_it_with() -> None:
+    """A node that comes or goes elsewhere is none of it, but the head's address is."""
+    other = replace(OTHER, nodes=(*NODES, NodeSpec("three", "192.168.1.7", "eth0", 1, 1, "x")))
+    assert other.key == OTHER.key != HEAD.key
+    moved = replace(NODES[0], address="192.168.1.99")
+    slow = replace(NODES[1], pool="slow")
+    for changed in (
+        replace(OTHER, idle_minutes=5),
+        replace(OTHER, profile="wifi"),
+        replace(OTHER, code="c2"),
+        replace(OTHER, nodes=(moved, NODES[1])),
+        replace(OTHER, nodes=(NODES[0], slow)),
+    ):
+        assert changed.key != OTHER.key
+
+
+def test_a_run_that_ray_is_about_to_start_is_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its driver holds no lock yet."""
+    (tmp_path / "cluster.json").write_bytes(HEAD.to_json())
+    (tmp_path / "token").touch()
+    for name in ("ended", "pending", "died"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    (tmp_path / "runs" / "ended" / "summary.json").write_text("{}")
+    listed = [
+        {"submission_id": "pending", "status": "FAILED"},
+        {"submission_id": "pending:2", "status": "PENDING"},
+        {"submission_id": "died", "status": "FAILED"},
+        {"submission_id": "ended", "status": "RUNNING"},  # for a moment more
+    ]
+    jobs = Jobs(tmp_path)
+    monkeypatch.setattr(jobs, "_ask", lambda *_: listed)
+    assert jobs.running() == ["pending"]

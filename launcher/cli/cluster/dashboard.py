@@ -10,6 +10,7 @@ import click
 from launcher.cli.output import json_option, print_json
 from launcher.errors import InputError
 from launcher.raycluster.control import host_state
+from launcher.raycluster.spec import cluster_folder
 from launcher.runs.heads import open_cluster_runs
 
 POLL_SECONDS = 1.0
@@ -31,7 +32,7 @@ def command(cluster: str, port: int, no_browser: bool, as_json: bool) -> None:
             raise InputError(
                 f"cluster {spec.cluster} is down", fix=f"launch cluster up {spec.cluster}"
             )
-        token = head.read(f".launch/clusters/{spec.cluster}/token").decode().strip()
+        token = head.read(f"{cluster_folder(spec.cluster)}/token").decode().strip()
         try:
             tunnel = head.forward(spec.ports.dashboard, local_port=port)
         except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -10,12 +10,12 @@ from launcher.cli.bring_up_view import BringUpView
 from launcher.cli.output import json_option, print_json, size
 from launcher.config.cluster import load_cluster, require_addresses
 from launcher.errors import HostError, InputError, RunBusy
-from launcher.provision.purge import purge
-from launcher.raycluster.control import host_states, read_spec, stop
+from launcher.provision.purge import Removed, purge
+from launcher.raycluster.control import host_states, read_spec, runs_at_work, stop
 from launcher.runs.homecoming import bring_home
 from launcher.runs.remote import ClusterRuns, run_names
 from launcher.transport.connection import Connection
-from launcher.transport.together import close_all, connect_all, on_all
+from launcher.transport.together import all_of, close_all, connect_each, on_all
 
 
 @click.command()
@@ -25,7 +25,7 @@ from launcher.transport.together import close_all, connect_all, on_all
 @click.option("--force", is_flag=True, help="Even while a run is at work: it is not saved first.")
 @json_option
 def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json: bool) -> None:
-    """Stop what was started on the hosts, and nothing else.
+    """Stop what was started on the hosts, and nothing else; those that do not answer are named.
 
     --purge brings the newest verified checkpoint of every run home first (where it cannot,
     nothing is removed), then removes what was put there and lists it.
@@ -36,10 +36,17 @@ def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json
     nodes = tuple(loaded.cluster.nodes)
     require_addresses(loaded, nodes)
     name, head = loaded.cluster.name, loaded.cluster.head_node.name
-    connections = connect_all(loaded, nodes)
+    connections, unreached = connect_each(loaded, nodes)
     try:
-        runs = _runs(connections, head, name, discard=discard_runs or not purges)
-        if runs is not None and not force and (running := runs.running()):
+        if purges and unreached:
+            raise all_of(unreached)
+        if head not in connections and not force:
+            raise HostError(
+                head,
+                "the head does not answer: whether a run is at work is not known",
+                fix=f"launch cluster down {name} --force   stops Ray on the other hosts",
+            )
+        if not force and (running := runs_at_work(connections, name)):
             raise RunBusy(
                 f"run '{running[0]}' is at work on {name}",
                 fix=f"save and stop it first: launch stop {name}/{running[0]}   (or add --force)",
@@ -48,7 +55,7 @@ def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json
         stop(connections, name)
         stopped = [node for node, state in before.items() if state.is_running]
         home: dict[str, str] = {}
-        if purges and not discard_runs and runs is not None:
+        if purges and not discard_runs and (runs := _runs(connections, name)):
             with BringUpView() as view:
                 home = bring_home(runs, connections, view.sent)
         removed = on_all(connections, lambda each: purge(each, name)) if purges else {}
@@ -61,7 +68,15 @@ def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json
         }
         purged = {"brought_home": home, "removed": lists} if purges else {}
         print_json({"cluster": name, "stopped": stopped, **purged})
-        return
+    else:
+        _print(home, stopped, removed)
+    if unreached:
+        raise all_of(unreached)
+
+
+def _print(
+    home: Mapping[str, str], stopped: Sequence[str], removed: Mapping[str, Sequence[Removed]]
+) -> None:
     for run, path in home.items():
         click.echo(f"run '{run}': its newest checkpoint is at {path}")
     click.echo(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
@@ -73,24 +88,17 @@ def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json
             click.echo("  there was nothing to remove")
 
 
-def _runs(
-    connections: Mapping[str, Connection], head: str, cluster: str, *, discard: bool
-) -> ClusterRuns | None:
+def _runs(connections: Mapping[str, Connection], cluster: str) -> ClusterRuns | None:
     """None where there are none. Raises HostError where there are some that cannot be brought
-    home, unless they are to be discarded."""
-    try:
-        spec = read_spec(connections[head], cluster)
-    except HostError:
-        if not discard:
-            raise
-        return None
-    if spec is not None:
-        return ClusterRuns(spec, connections[head], lambda: connections[head])
-    for host, connection in connections.items():
-        if not discard and (names := run_names(connection, cluster)):
+    home."""
+    for host in connections.values():
+        if (spec := read_spec(host, cluster)) is not None:
+            return ClusterRuns(spec, host)
+    for host in connections.values():
+        if names := run_names(host, cluster):
             raise HostError(
-                host,
-                f"it has run '{names[0]}', of which the head, {head}, knows nothing",
+                host.name,
+                f"it has run '{names[0]}', of which no host has a record",
                 fix="look at ~/.launch/clusters there, or give it up: add --discard-runs",
             )
     return None

@@ -6,10 +6,9 @@ import click
 
 from launcher.cli.output import Column, json_option, print_table
 from launcher.config.cluster import load_cluster, require_addresses
-from launcher.errors import HostError, HostsFailed
-from launcher.raycluster.control import host_state, read_spec
-from launcher.runs.remote import ClusterRuns
-from launcher.transport.together import close_all, connect_each, in_parallel
+from launcher.errors import HostError
+from launcher.raycluster.control import host_state, runs_at_work
+from launcher.transport.together import all_of, close_all, connect_each, in_parallel
 
 COLOURS = {"up": "green", "down": "yellow", "orphaned": "red", "unreachable": "red"}
 COLUMNS = [
@@ -34,9 +33,8 @@ def command(cluster: str, as_json: bool) -> None:
     try:
         states, lost = in_parallel(connections, lambda connection: host_state(connection, name))
         running: list[str] = []
-        if head in states and (spec := read_spec(connections[head], name)) is not None:
-            runs = ClusterRuns(spec, connections[head], lambda: connections[head])
-            running = runs.running()
+        if head in states:
+            running = runs_at_work({head: connections[head]}, name)
         rows = []
         for node in nodes:
             state = states.get(node.name)
@@ -54,4 +52,4 @@ def command(cluster: str, as_json: bool) -> None:
     print_table(COLUMNS, rows, as_json=as_json)
     failed: list[HostError] = [*errors, *lost]
     if failed:
-        raise failed[0] if len(failed) == 1 else HostsFailed(failed)
+        raise all_of(failed)

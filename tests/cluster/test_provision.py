@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import http.server
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 from lab import USER, Host, Lab
+from pair import wait
 
 from launcher.errors import ConnectionLost, DiskFull
 from launcher.hosts.facts import HostFacts, gather_facts
@@ -147,6 +149,14 @@ def test_bare_then_ready_then_bare(connections: Connections, lock: Lock) -> None
         assert files(connection) == before[name]
 
 
+def _bytes_below(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # renamed in this moment
+            total += path.stat().st_size * path.is_file()
+    return total
+
+
 def test_an_interrupted_push_goes_on(
     lab: Lab, connections: Connections, lock: Lock, tmp_path: Path
 ) -> None:
@@ -154,17 +164,12 @@ def test_an_interrupted_push_goes_on(
     host, connection = lab.hosts[0], connections["one"]
     need = need_of(connections, lock)
     plan = plans_of({"one": connection}, need)
-    arrived = threading.Event()
-
-    def progress(name: str, what: str, done: int, total: int) -> None:
-        if done > total / 2:
-            arrived.set()
-
+    total = sum(sizes(need))
     caught: list[Exception] = []
 
     def push() -> None:
         try:
-            apply({"one": connection}, plan, progress=progress)
+            apply({"one": connection}, plan)
         except ConnectionLost as error:
             caught.append(error)
 
@@ -172,7 +177,7 @@ def test_an_interrupted_push_goes_on(
     thread = threading.Thread(target=push)
     thread.start()
     try:
-        assert arrived.wait(20)
+        wait(lambda: _bytes_below(host.home / ".launch" / "wheels") > total / 2, 30, "half of it")
         host.cut_power()
     finally:
         thread.join()
@@ -185,8 +190,7 @@ def test_an_interrupted_push_goes_on(
     before = int(counter.read_text())
     apply({"one": connection}, plans_of({"one": connection}, need))
     sent = int(counter.read_text()) - before
-    total = sum(sizes(need))
-    assert there > total / 4
+    assert there > total / 2
     assert sent < total - there + 400_000  # packets' headers, commands
     assert plans_of({"one": connection}, need)["one"].operations == ()
 

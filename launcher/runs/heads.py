@@ -18,7 +18,7 @@ def open_cluster_runs(cluster: str) -> Iterator[ClusterRuns]:
     """Connected to the head while the block lasts.
 
     Raises NotFound or ConfigError for the cluster's file, HostError for its head, InputError where
-    the cluster was never up, or has been purged.
+    the cluster was never up, has been purged, or was up with another head last.
     """
     loaded = load_cluster(cluster)
     head = connect_head(loaded)
@@ -29,6 +29,12 @@ def open_cluster_runs(cluster: str) -> Iterator[ClusterRuns]:
             raise InputError(
                 f"cluster {name} has no runs: it was never brought up, or purged since",
                 fix=f"launch recipe d4 --cluster {name}",
+            )
+        if not spec.is_head:
+            raise InputError(
+                f"the head of cluster {name} is to be {spec.node}, but its runs are on "
+                f"{spec.head.name} still",
+                fix=f"launch cluster up {name}   (or write head: {spec.head.name} again)",
             )
         runs = ClusterRuns(spec, head, lambda: connect_head(loaded))
     except BaseException:

@@ -270,6 +270,9 @@ def test_a_changed_cluster_file_is_heard_and_ends_no_run(client: PairClient, who
         refused = client.launch("cluster", "up", CLUSTER)
         assert refused.returncode == 2 and "run 'busy' is at work" in refused.stderr
         assert client.launch("cluster", "down", CLUSTER).returncode == 2
+    elsewhere = client.launch("stop", f"{CLUSTER}/busy")
+    assert elsewhere.returncode == 2 and "its runs are on one still" in elsewhere.stderr
+    file.write_text(as_it_was)
     assert client.launch("stop", f"{CLUSTER}/busy").returncode == 0
     file.write_text(as_it_was + "idle_minutes: 31\n")
     assert "Ray" in client.cluster("up")["seconds"]

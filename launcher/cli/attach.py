@@ -100,7 +100,9 @@ def summary_block(name: str, summary: dict[str, Any]) -> str:
         ("checkpoint", str(s["checkpoint"] or "-")),
     ]
     text = "\n".join(f"{key:<12}{value}" for key, value in lines)
-    if s["checkpoint"]:
+    if s["status"] == "stopped":
+        text += f"\n\nlaunch resume {name}   goes on with it"
+    elif s["checkpoint"]:
         text += f"\n\nlaunch sample {name} --prompt 'import '   lets it speak"
     return text
 

@@ -75,4 +75,7 @@ class BringUpView:
             self._said[key] = kind
             if key not in self._tasks:
                 self._tasks[key] = self._bar.add_task(description, total=total)
-            self._bar.update(self._tasks[key], description=description, completed=done, total=total)
+            self._bar.update(
+                self._tasks[key], description=description, completed=done, total=total,
+                visible=done < total,
+            )  # fmt: skip

@@ -20,13 +20,14 @@ from launcher.config.cluster import (
     require_trainable,
 )
 from launcher.config.paths import launch_home
-from launcher.config.recipe import Data, LoadedRecipe
+from launcher.config.recipe import Data, LoadedRecipe, Recipe
 from launcher.errors import InputError, Interrupted
 from launcher.raycluster.bring_up import Stages, bring_up, prepare
-from launcher.raycluster.spec import ClusterSpec
-from launcher.runs.folder import USED_FILE, write_json
+from launcher.raycluster.spec import ClusterSpec, cluster_folder
+from launcher.runs.folder import USED_FILE, RunFolder, write_json
 from launcher.runs.heads import connect_head, open_cluster_runs
 from launcher.runs.remote import ClusterRuns, RemoteRun, run_names
+from launcher.runs.sending_back import newest_whole, send_back
 from launcher.runs.text import send_text
 from launcher.transport.connection import Connection
 from launcher.transport.together import close_all, connect_all, on_all
@@ -43,7 +44,7 @@ class UpCluster:
     view: BringUpView
     head_clock_offset_seconds: float  # the head's clock minus ours
 
-    def send_text(self, data: Data) -> dict[str, str]:
+    def send_text(self, data: Data, base: Path) -> dict[str, str]:
         """See launcher.runs.text."""
         head = self.connections[self.spec.head.name]
 
@@ -51,7 +52,7 @@ class UpCluster:
             self.view.say(f"{head.name}: another client is at work there: waiting for it")
 
         with self.view:
-            return send_text(head, self.spec, data, Path.cwd(), self.view.sent, waiting)
+            return send_text(head, self.spec, data, base, self.view.sent, waiting)
 
     def forgotten_runs(self) -> set[str]:
         """Those that a host has checkpoints of and the head, which lost its disk, nothing."""
@@ -72,7 +73,7 @@ def run_there(
     """`spec`: what goes into run.json."""
     with open_up(cluster, pool) as up:
         with up.stages.stage("text"):
-            text = up.send_text(loaded.recipe.data)
+            text = up.send_text(loaded.recipe.data, Path.cwd())
         with up.stages.stage("create"):
             nodes = [asdict(node) for node in up.spec.nodes]
             workers = sum(node.slots for node in up.spec.nodes)
@@ -92,17 +93,37 @@ def resume_there(cluster: str, name: str, *, detach: bool, as_json: bool) -> Non
     from launcher.cli.resume import is_to_resume
 
     loaded = load_cluster(cluster)
-    with open_cluster_runs(cluster) as runs:
-        run = runs.find(name)
-        run.update()
-        pool = run.folder.spec()["pool"]
-    with open_up(loaded, pool) as up:
+    at_home = None  # a checkpoint here, of a run that its hosts have forgotten
+    try:
+        with open_cluster_runs(cluster) as runs:
+            run = runs.find(name)
+            run.update()
+            spec = run.folder.spec()
+    except InputError:
+        folder = RunFolder(launch_home() / "clusters" / loaded.name / "runs" / name)
+        spec, at_home = folder.spec(), newest_whole(folder)
+        if at_home is None or not spec:
+            raise
+    with open_up(loaded, spec["pool"]) as up:
+        if at_home is not None:
+            _send_back(folder, at_home, up)
         run = up.runs.find(name)
         if not is_to_resume(run, as_json=as_json):
             return
         _require_same_hosts(run, up.spec)
         run.update_spec(entered=time.time() + up.head_clock_offset_seconds)
         _submit(run, up, detach=detach, as_json=as_json)
+
+
+def _send_back(folder: RunFolder, checkpoint: Path, up: UpCluster) -> None:
+    spec = folder.spec()
+    data = Recipe.model_validate(spec["settings"]).data
+    with up.stages.stage("text"):
+        text = up.send_text(data, Path(spec["folder"]))
+    with up.stages.stage("send back"), up.view:
+        path = f"{cluster_folder(up.spec.cluster)}/runs/{folder.name}"
+        head = up.connections[up.spec.head.name]
+        send_back(head, folder, checkpoint, path, {"text": text}, up.view.sent)
 
 
 def _require_same_hosts(run: RemoteRun, spec: ClusterSpec) -> None:

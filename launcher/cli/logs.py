@@ -70,13 +70,24 @@ def _follow(run: Run) -> None:
     if isinstance(run, RemoteRun):
         run.say = lambda text: click.echo(text, err=True)
     for news in Follower(run).until_end():
-        for event in news.events:
-            if event["kind"] != "evaluate" and (line := event_line(event)) is not None:
-                click.echo(line)
+        before = [event for event in news.events if not _follows_a_step(event)]
+        after = [event for event in news.events if _follows_a_step(event)]
+        _echo(before)
         for record in news.metrics:
             shown = _echo_new(record, steps, shown)
+        _echo(after)
     if run.folder.summary() is not None:
         report_end(run, as_json=False)
+
+
+def _follows_a_step(event: Record) -> bool:
+    return event["kind"] in ("checkpoint", "stop") or event.get("stage") == "first_step"
+
+
+def _echo(events: list[Record]) -> None:
+    for event in events:
+        if event["kind"] != "evaluate" and (line := event_line(event)) is not None:
+            click.echo(line)
 
 
 def _echo_new(record: Record, steps: int, shown: int) -> int:

@@ -66,6 +66,7 @@ def _run(arguments: list[str]) -> int:
         _print_error(f"error: {message[0].lower()}{message[1:].rstrip('.')}", help_command)
         return error.exit_code
     except click.Abort:  # Ctrl-C
+        _print_error("interrupted", None)
         return Interrupted.exit_code
     except NanochatError as error:
         _print_error(f"error: {error.message}", error.fix)

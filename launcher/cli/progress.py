@@ -76,7 +76,10 @@ class RunProgress:
     def _event(self, event: Record) -> None:
         if event["kind"] == "progress":
             self._bar.update(self._task, description=progress_words(event))
-        elif (line := event_line(event)) is not None:
+            return
+        if event["kind"] == "start":  # what was in progress is over
+            self._bar.update(self._task, description="starting")
+        if (line := event_line(event)) is not None:
             self.say(line)
 
 
@@ -105,6 +108,7 @@ def event_line(event: Record) -> str | None:
         "restart": lambda: f"restarted{took}: attempt {event['attempt']}",
         "resume": lambda: f"went on from step {event['step']:,}{took}",
         "start": lambda: _started(event, took),
+        "wait": lambda: f"waiting for run '{event['run']}', which has these hosts",
     }
     return lines[kind]() if kind in lines else None
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
 from launcher.cli.attach import run_here
 from launcher.cli.main import ENTERED
 from launcher.cli.output import json_option, print_json
 from launcher.cli.plan_text import Where, outlook_lines
+from launcher.config.paths import shown_path
 from launcher.config.recipe import LoadedRecipe, load_recipe
 from launcher.errors import InputError
 from launcher.guide.outlook import outlook
@@ -27,7 +26,7 @@ from launcher.runs.submit import (
 @click.argument("name")
 @click.option("--cluster", default="local", show_default=True, metavar="C", help="Where.")
 @click.option("--pool", metavar="P", help="The hosts of one pool of the cluster only.")
-@click.option("--data", help="embedded, or files:PATTERN (txt, md, jsonl, parquet).")
+@click.option("--data", help="embedded, or files:PATTERN (txt, md, rst, py, jsonl, parquet).")
 @click.option("--steps", help="Optimizer steps.")
 @click.option("--name", "run_name", help="Of the run; else NAME-1, NAME-2, ...")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override any key.")
@@ -72,7 +71,7 @@ def command(
     require_training_packages("launch recipe")
     folder = create_run(run_name, loaded.name, spec)
     click.echo(outlook_lines(loaded.name, plan, where), err=True)
-    click.echo(f"  {'folder':<10}{os.path.relpath(folder.path, os.getcwd())}", err=True)
+    click.echo(f"  {'folder':<10}{shown_path(folder.path)}", err=True)
     run_here(folder, detach=detach, as_json=as_json)
 
 

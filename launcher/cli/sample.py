@@ -50,8 +50,6 @@ def command(
         "seed": seed,
     }  # fmt: skip
     with open_run_to_read(run, cluster) as opened:
-        if not as_json:
-            click.echo(prompt, nl=False)
         if isinstance(opened, RemoteRun) and missing_packages():
             step, text = _speak_there(opened, options)
             pieces: Iterable[str] = [text]
@@ -63,6 +61,8 @@ def command(
             step = speaker.step
             pieces = speaker.speak(**options)
         said = []
+        if not as_json:
+            click.echo(prompt, nl=False)
         for piece in pieces:
             said.append(piece)
             if not as_json:

@@ -74,7 +74,9 @@ def judge_host(
         yield taken_ports(name, taken, host.listeners)
     if host.rays and not ours:
         count = len(host.rays)
-        message = f"{count} process{'es' * (count > 1)} of another Ray or torchrun: left alone"
+        message = (
+            f"{count} process{'es' * (count > 1)} of another Ray, cluster or torchrun: left alone"
+        )
         yield Finding("ok", name, "ray-foreign", message)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 from launcher.raycluster.environment import COMMON, FOREIGN
 from launcher.raycluster.session import Failure
@@ -67,6 +68,11 @@ class LocalSession:
             object_store_memory=OBJECT_STORE_BYTES,
             _temp_dir=self.notes,
         )
+
+    def turn(
+        self, run: str, waits_for: Callable[[str], None], given_up: Callable[[], bool]
+    ) -> AbstractContextManager[None]:
+        return nullcontext()  # this Ray is the run's own
 
     def train_run(self, run_folder: str) -> Failure:
         from launcher.training.trainer import train_run

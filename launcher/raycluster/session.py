@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+from launcher.raycluster.slots import take_turn
 from launcher.raycluster.spec import ClusterSpec, NodeSpec
 
 Failure = tuple[str, str | None] | None  # what went wrong, and how to mend it
@@ -35,6 +37,11 @@ class Session(Protocol):
 
     def connect(self) -> None: ...
 
+    def turn(
+        self, run: str, waits_for: Callable[[str], None], given_up: Callable[[], bool]
+    ) -> AbstractContextManager[None]:
+        """See launcher.raycluster.slots."""
+
     def train_run(self, run_folder: str) -> Failure:
         """launcher.training.trainer's, in the process where it begins soonest."""
 
@@ -45,8 +52,11 @@ class ClusterSession:
     exports_metrics = True
     trains_here = False
 
-    def __init__(self, spec: ClusterSpec, nodes: Sequence[NodeSpec], *, pool: str | None) -> None:
-        """`nodes`: those of the run, the head first."""
+    def __init__(
+        self, folder: Path, spec: ClusterSpec, nodes: Sequence[NodeSpec], *, pool: str | None
+    ) -> None:
+        """`folder`: the cluster's. `nodes`: those of the run, the head first."""
+        self._folder = folder
         self._spec = spec
         self.threads: Mapping[str, int] = {
             node.name: max(1, node.cpus // node.slots) for node in nodes
@@ -66,6 +76,13 @@ class ClusterSession:
         import ray
 
         ray.init(logging_level="warning", _node_ip_address=self._spec.head.address)
+
+    def turn(
+        self, run: str, waits_for: Callable[[str], None], given_up: Callable[[], bool]
+    ) -> AbstractContextManager[None]:
+        return take_turn(
+            self._folder, list(self.threads), run, waits_for=waits_for, given_up=given_up
+        )
 
     def train_run(self, run_folder: str) -> Failure:
         """In a worker on this host that has Ray Train imported: 3 s less on one core."""

@@ -117,6 +117,11 @@ def all_mirrors() -> list[RunFolder]:
     return _whole_runs((launch_home() / "clusters").glob("*/runs/*/run.json"))
 
 
+def known_names() -> set[str]:
+    """Of all runs of this machine and of clusters: a new one of these would need its place said."""
+    return {run.name for run in (*all_runs(), *all_mirrors())}
+
+
 def _whole_runs(files: Iterable[Path]) -> list[RunFolder]:
     folders = [RunFolder(path.parent) for path in files]
     whole = [folder for folder in folders if "created" in folder.spec()]
@@ -129,9 +134,10 @@ def find_run(name: str) -> RunFolder:
     folder = RunFolder(runs_home() / bare)
     if RUN_NAME.fullmatch(bare) and "created" in folder.spec():
         return folder
-    names = ", ".join(run.name for run in all_runs()[-8:])
+    mirrors = [f"{run.path.parents[1].name}/{run.name}" for run in all_mirrors()[-8:]]
+    names = ", ".join([*(run.name for run in all_runs()[-8:]), *mirrors])
     raise NotFound(
-        f"no run '{name}' in {runs_home()}",
+        f"no run '{name}' is known here",
         fix=(f"name one of: {names}" if names else "launch recipe d4 starts one")
         + "; a cluster's run that was never seen here is CLUSTER/RUN",
     )
@@ -160,7 +166,7 @@ def create_run(name: str | None, recipe: str, spec: dict[str, Any]) -> RunFolder
 
 def _make_first_free(recipe: str) -> RunFolder:
     while True:
-        taken = [path.name for path in runs_home().iterdir()]
+        taken = known_names() | {path.name for path in runs_home().iterdir()}
         folder = RunFolder(runs_home() / first_free(recipe, taken))
         try:
             folder.path.mkdir()

@@ -7,19 +7,18 @@ import math
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from launcher.config.paths import launch_home
 from launcher.errors import CommandFailed, InputError, LaunchError, RunFailed
 from launcher.raycluster.spec import cluster_folder
+from launcher.runs.folder import write_json
 from launcher.runs.lock import hold
 from launcher.runs.remote import ClusterRuns, RemoteRun, run_names
-from launcher.transport.connection import Connection
+from launcher.transport.connection import Connection, Progress, part_of
 
-Sent = Callable[[str, str, int, int], None]  # host, what, bytes that came, bytes to come
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 LISTINGS = 3  # a run at work removes older checkpoints while they are being fetched
 MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
@@ -36,9 +35,14 @@ class StoredCheckpoint:
     def name(self) -> str:
         return self.path.rpartition("/")[2]
 
+    @property
+    def shown(self) -> str:
+        """With the run's name."""
+        return f"run {self.path.split('/')[-3]}, {self.name}"
+
 
 def bring_home(
-    runs: ClusterRuns, connections: Mapping[str, Connection], progress: Sent
+    runs: ClusterRuns, connections: Mapping[str, Connection], progress: Progress
 ) -> dict[str, str]:
     """The newest whole checkpoint of every run, from whichever host has it. Run -> its folder here.
 
@@ -72,6 +76,8 @@ def bring_home(
                 "add --discard-runs",
             )
         run.folder.tokenizer.write_bytes(_tokenizer(run, hosts))
+        if (summary := run.folder.summary()) is not None:
+            write_json(run.folder.summary_file, summary | {"checkpoint": str(folder)})
         brought[name] = str(folder)
     return brought
 
@@ -147,7 +153,7 @@ def stored_checkpoints(run: RemoteRun, hosts: Sequence[Connection]) -> list[Stor
 def fetch_newest(
     run: RemoteRun,
     found: Sequence[StoredCheckpoint],
-    progress: Sent,
+    progress: Progress,
     *,
     names: Sequence[str] = (MODEL, OPTIMIZER, STATE),
 ) -> Path | None:
@@ -162,7 +168,7 @@ def fetch_newest(
 
 
 def _fetch(
-    checkpoint: StoredCheckpoint, folder: Path, names: Sequence[str], progress: Sent
+    checkpoint: StoredCheckpoint, folder: Path, names: Sequence[str], progress: Progress
 ) -> bool:
     """False where it is torn. A file that is here already with the right hash is not fetched."""
     host = checkpoint.host
@@ -177,14 +183,10 @@ def _fetch(
                 f"{checkpoint.path}/{name}",
                 folder / name,
                 sha256=each["sha256"],
-                on_bytes=partial(_report, progress, host.name, checkpoint.name, before, total),
+                on_bytes=part_of(progress, host.name, checkpoint.shown, before, total),
             )
             before += each["bytes"]
     except (FileNotFoundError, ValueError, KeyError, TypeError, CommandFailed):
         return False
     (folder / MANIFEST).write_bytes(manifest)
     return True
-
-
-def _report(progress: Sent, host: str, what: str, before: int, total: int, done: int) -> None:
-    progress(host, what, before + done, total)

@@ -11,7 +11,7 @@ from launcher.config.paths import launch_home
 from launcher.errors import HostError, InputError, KeyChanged, NotFound, RunBusy, Untrusted
 from launcher.raycluster.control import JOBS, ask_head, runs_at_work
 from launcher.raycluster.spec import ClusterSpec, cluster_folder
-from launcher.runs.folder import RUN_NAME, RunFolder, first_free
+from launcher.runs.folder import RUN_NAME, RunFolder, first_free, known_names
 from launcher.runs.mirror import Mirror
 from launcher.transport.connection import Connection
 
@@ -73,7 +73,13 @@ class ClusterRuns:
         Raises InputError for a name that is taken.
         """
         mirrors = launch_home() / "clusters" / self.spec.cluster / "runs"
-        taken = {*self.names(), *elsewhere, *(path.name for path in mirrors.glob("*"))}
+        if name is not None and RunFolder(mirrors / name).spec() and name not in self.names():
+            raise InputError(
+                f"run '{name}' of cluster {self.spec.cluster} is on this machine: {mirrors / name}",
+                fix=f"choose another --name, or go on with it: "
+                f"launch resume {self.spec.cluster}/{name}",
+            )
+        taken = {*self.names(), *elsewhere, *known_names(), *(p.name for p in mirrors.glob("*"))}
         while True:
             chosen = name or first_free(recipe, taken)
             if chosen not in elsewhere and self._make_folder(chosen):

@@ -41,7 +41,8 @@ class Speaker:
         if checkpoint is None:
             raise RunFailed(
                 f"run '{folder.name}' has no whole checkpoint yet",
-                fix=f"wait for one, or make one now: launch stop {folder.name}",
+                fix="a run saves one every checkpoint.every_minutes, when it is stopped and at "
+                "its end",
             )
         model = GPT.empty(Recipe.model_validate(folder.spec()["settings"]).model)
         model.load_state_dict(checkpoint.model_tensors())

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from launcher.runs.folder import RunFolder
 from launcher.runs.records import Record, each_step_once, read_records
 
-# unknown: of a cluster's run, at work when it was seen last.
-Status = Literal["running", "stopping", "finished", "stopped", "failed", "interrupted", "unknown"]
+# waiting: for another run that has its hosts; unknown: of a cluster's run, at work when it was seen
+# last; gone: no host has it any more.
+Status = Literal[
+    "running", "waiting", "stopping", "finished", "stopped", "failed", "interrupted", "unknown",
+    "gone",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,11 @@ class RunState:
     def of(cls, folder: RunFolder, alive: bool | None = None) -> RunState:
         """`alive`: whether its driver is, where it is not this machine's to know."""
         metrics = each_step_once(read_records(folder.metrics))
-        return cls.from_metrics(folder, metrics, status_of(folder, alive))
+        state = cls.from_metrics(folder, metrics, status_of(folder, alive))
+        summary = folder.summary()
+        if summary is None or state.status in ("running", "waiting", "stopping"):
+            return state
+        return replace(state, tokens_per_second=summary["tokens_per_second"])  # of the whole run
 
     @classmethod
     def from_metrics(cls, folder: RunFolder, metrics: list[Record], status: Status) -> RunState:
@@ -58,7 +66,10 @@ def status_of(folder: RunFolder, alive: bool | None = None) -> Status:
     """`alive`: whether its driver is. None: to be found out, which only the run's machine can."""
     here = folder.spec().get("cluster") == "local"
     if folder.is_locked() if alive is None and here else alive:
-        return "stopping" if folder.stop_request.exists() else "running"
+        if folder.stop_request.exists():
+            return "stopping"
+        events = read_records(folder.events)
+        return "waiting" if events and events[-1]["kind"] == "wait" else "running"
     summary = folder.summary()
     if summary is None:
         return "interrupted" if here or alive is not None else "unknown"

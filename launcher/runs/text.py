@@ -8,7 +8,6 @@ import json
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 
 from launcher.config.paths import launch_home
@@ -18,7 +17,7 @@ from launcher.provision.host_lock import host_lock
 from launcher.raycluster.control import ask_head
 from launcher.raycluster.spec import ClusterSpec
 from launcher.runs.received import BLOBS, TEXT
-from launcher.transport.connection import Connection
+from launcher.transport.connection import Connection, Progress, part_of
 from nanochat.dataset.hashes import FileHashes
 from nanochat.dataset.sources import parse_source
 from nanochat.storage import sha256_of
@@ -30,7 +29,6 @@ KEY_LENGTH = 16
 SMALL_BYTES = 1 << 20
 BATCH_BYTES = 64 << 20
 UNPACK_SECONDS = 600.0
-Sent = Callable[[str, str, int, int], None]  # host, what, bytes done, bytes in all
 
 
 def send_text(
@@ -38,7 +36,7 @@ def send_text(
     spec: ClusterSpec,
     data: Data,
     base: Path,
-    progress: Sent,
+    progress: Progress,
     waiting: Callable[[], None],
 ) -> dict[str, str]:
     """Send what `files:` names. Key of Data -> the key by which the head finds it.
@@ -60,7 +58,7 @@ def _send_files(
     spec: ClusterSpec,
     files: str,
     base: Path,
-    progress: Sent,
+    progress: Progress,
     waiting: Callable[[], None],
 ) -> str:
     source = parse_source(files, base)
@@ -82,7 +80,7 @@ def _send_files(
     return key
 
 
-def _hash(paths: Mapping[str, Path], progress: Sent) -> dict[str, str]:
+def _hash(paths: Mapping[str, Path], progress: Progress) -> dict[str, str]:
     """Name -> SHA-256. Files of the same size and time as last time are not read again."""
     known = FileHashes(launch_home() / "data" / "file-hashes.json")
     total = sum(path.stat().st_size for path in paths.values())
@@ -95,12 +93,12 @@ def _hash(paths: Mapping[str, Path], progress: Sent) -> dict[str, str]:
     return hashes
 
 
-def _send_blobs(head: Connection, files: Mapping[str, Path], progress: Sent) -> None:
+def _send_blobs(head: Connection, files: Mapping[str, Path], progress: Progress) -> None:
     sizes = {digest: path.stat().st_size for digest, path in files.items()}
     total, done = sum(sizes.values()), 0
     for digest, size in sizes.items():
         if size > SMALL_BYTES:
-            report = partial(_report, progress, head.name, done, total)
+            report = part_of(progress, head.name, "text", done, total)
             head.send(files[digest], f"{BLOBS_THERE}/{digest}", sha256=digest, on_bytes=report)
             done += size
     for batch in _batches(sizes):
@@ -136,7 +134,3 @@ def _pack(files: Mapping[str, Path], tar: Path) -> None:
             member = tarfile.TarInfo(digest)  # no time, no owner: the same bytes again
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
-
-
-def _report(progress: Sent, host: str, before: int, total: int, done: int) -> None:
-    progress(host, "text", before + done, total)

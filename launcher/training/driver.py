@@ -58,10 +58,11 @@ def main(run_folder: str, ray_folder: str | None = None) -> None:
         die_with_parent()
         session = LocalSession(ray_folder, workers=recipe.workers)
     else:
-        content = (folder.path.parents[1] / "cluster.json").read_bytes()
+        cluster = folder.path.parents[1]
+        content = (cluster / "cluster.json").read_bytes()
         asked = folder.spec()
         nodes = [NodeSpec(**node) for node in asked["nodes"]]
-        session = ClusterSession(ClusterSpec.from_json(content), nodes, pool=asked["pool"])
+        session = ClusterSession(cluster, ClusterSpec.from_json(content), nodes, pool=asked["pool"])
     with folder.locked():
         code = Driver(folder, recipe, session).run()
         sys.stdout.flush()
@@ -94,16 +95,21 @@ class Driver:
                     | {"launch": __version__, "python": platform.python_version()},
                 )
                 imports.result()
-            if not self.folder.stop_request.exists():
-                failure = self.session.train_run(str(self.folder.path))
-                if failure is not None:
-                    self._fail(*failure)
+            asked_to_stop = self.folder.stop_request.exists
+            with self.session.turn(self.folder.name, self._waits_for, asked_to_stop):
+                if not asked_to_stop():
+                    failure = self.session.train_run(str(self.folder.path))
+                    if failure is not None:
+                        self._fail(*failure)
         except (LaunchError, NanochatError) as error:
             self._fail(error.message, error.fix)
         except Exception as error:
             traceback.print_exc()  # to log.txt, where the standard streams of a driver go
             self._fail(traceback.format_exception_only(error)[0].strip(), None)
         return self._finish()
+
+    def _waits_for(self, other: str) -> None:
+        self.events.event("wait", run=other)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -141,11 +147,13 @@ class Driver:
         prepared.verify()
         train, held_out = len(prepared.train_rows), len(prepared.validation_rows)
         length = self.recipe.sequence_length
+        passes = self.recipe.steps_total * self.recipe.rows_per_step / train
         self.events.event(
             "start",
             stage="data",
             seconds=round(time.monotonic() - began, 3),
-            words=f"{train:,} rows of {length:,} tokens to train on, {held_out:,} to validate",
+            words=f"{train:,} rows of {length:,} tokens to train on, {held_out:,} to validate"
+            + (f"; each is read {passes:,.3g} times" if passes > 1 else ""),
         )
         return prepared
 

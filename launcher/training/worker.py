@@ -101,8 +101,9 @@ class RunObserver:
         if not self._leads:
             return
         self._attempt = count_attempts(self._folder)
-        kind = "restart" if self._attempt else "start"
+        kind = "start"
         if self._attempt > attempts_before:  # Ray's doing, some time after the start
+            kind = "restart"
             waited = time.time() - self._folder.metrics.stat().st_mtime
         self._events.event(kind, stage="workers", attempt=self._attempt, seconds=round(waited, 3))
         useful, reached = attempts_before - 1, 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 BytesDone = Callable[[int], None]  # called with the bytes that have arrived so far
+Progress = Callable[[str, str, int, int], None]  # host, what, bytes done, bytes in all
 
 COMMAND_SECONDS = 30.0
 _DISK_FULL = re.compile(r"No space left on device|Dis[ck] quota exceeded")
@@ -96,3 +97,8 @@ class Connection(Protocol):
         taken; 0 picks a free one. It ends with the connection."""
 
     def close(self) -> None: ...
+
+
+def part_of(progress: Progress, host: str, what: str, before: int, total: int) -> BytesDone:
+    """For one of several files: `before` bytes of `total` have gone before it."""
+    return lambda done: progress(host, what, before + done, total)

@@ -126,6 +126,49 @@ def test_a_stopped_run_goes_on(client: PairClient, whole: Run, hosts: tuple[Host
     assert HostRun(hosts[1], "parts").hashes(40) == HostRun(hosts[0], "whole").hashes(40)
 
 
+def test_a_run_that_came_home_goes_on_where_its_hosts_have_forgotten_it(
+    client: PairClient, whole: Run, hosts: tuple[Host, Host]
+) -> None:
+    started = client.start("recipe", "tiny", "--cluster", CLUSTER, "--name", "sent")
+    wait(lambda: len(client.run("sent").metrics) > 3, 60, "steps")
+    assert client.launch("stop", "sent").returncode == 0
+    assert started.end()[0] == 0
+    there = HostRun(hosts[0], "sent").path
+    shutil.copytree(there / "checkpoints", client.run("sent").path / "checkpoints")
+    shutil.copyfile(there / "tokenizer.json", client.run("sent").path / "tokenizer.json")
+    for host in hosts:
+        shutil.rmtree(HostRun(host, "sent").path)
+    taken = client.launch("recipe", "tiny", "--cluster", CLUSTER, "--name", "sent")
+    assert taken.returncode == 2 and f"launch resume {CLUSTER}/sent" in taken.stderr
+    done = client.launch("resume", "sent", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["restarts"] == 0
+    assert client.run("sent").losses() == whole.losses()
+    assert HostRun(hosts[1], "sent").hashes(40) == HostRun(hosts[0], "whole").hashes(40)
+
+
+def test_a_second_run_waits_its_turn_and_says_for_whom(client: PairClient, whole: Run) -> None:
+    first = ("recipe", "tiny", "--cluster", CLUSTER, "--name", "first", *LONG, "--detach")
+    assert client.launch(*first).returncode == 0
+    wait(lambda: "running" in client.launch("runs", "--cluster", CLUSTER).stdout, 60, "the first")
+    names = ("second", "third")
+    waiting = [
+        client.start("recipe", "tiny", "--cluster", CLUSTER, "--name", name, "--steps", "2")
+        for name in names
+    ]
+    for name, each in zip(names, waiting, strict=True):
+        wait(lambda: "waiting for run 'first'" in each.output(), 90, name)  # noqa: B023
+    listed = json.loads(client.launch("runs", "--cluster", CLUSTER, "--json").stdout)
+    states = {run["run"]: run["status"] for run in listed}
+    assert (states["first"], states["second"]) == ("running", "waiting")
+    # One that waits stops at once, one that does not goes on as soon as it can.
+    assert client.launch("stop", f"{CLUSTER}/second").returncode == 0
+    assert client.launch("stop", f"{CLUSTER}/first").returncode == 0
+    assert [each.end(90)[0] for each in waiting] == [0, 0]
+    assert len(client.run("second").metrics) == 0
+    assert len(client.run("third").metrics) == 2
+
+
 def test_the_run_outlives_its_client(client: PairClient, whole: Run) -> None:
     started = client.start("recipe", "tiny", "--cluster", CLUSTER, "--name", "alone")
     wait(lambda: client.run("alone").metrics, 60, "the first step")

@@ -117,11 +117,13 @@ def test_a_changed_key_is_asked_for_by_name(trust: Trust, pins: Path, lab: Lab, 
     assert f"  was  ED25519 {old}  (clusters/home.known_hosts:3)" in refused.stderr
     assert f"  is   ED25519 {new}" in refused.stderr
     assert "error: two: HOST KEY CHANGED" in refused.stderr
-    accepted = trust("--yes", "--json")
-    assert accepted.returncode == 0, accepted.stderr
-    assert "WARNING: THE HOST KEY OF two HAS CHANGED" in accepted.stderr
-    assert rows(accepted)[2] == ("two", "changed", True)
-    assert json.loads(accepted.stdout)[2]["known_fingerprint"] == old
+    before = pins.read_text()
+    unasked = trust("--yes", "--json")  # nobody has looked at it
+    assert unasked.returncode == 1 and "error: two: HOST KEY CHANGED" in unasked.stderr
+    assert rows(unasked)[2] == ("two", "changed", False)
+    assert json.loads(unasked.stdout)[2]["known_fingerprint"] == old
+    assert pins.read_text() == before
+    assert trust(typed="y\n").returncode == 0
     assert pins.read_text() == (
         f"# ours\nelsewhere {stranger}friend {stranger}"
         f"{box.known_hosts_line()}{one.known_hosts_line()}{two.known_hosts_line()}"

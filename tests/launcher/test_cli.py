@@ -88,7 +88,7 @@ def test_wrong_input(arguments: list[str], code: int, said: str) -> None:
         (ConfigError("a.yaml:1:1: no"), 2, "error: a.yaml:1:1: no\n"),
         (Interrupted("saved at step 5", fix="launch resume r"), 130,
          "saved at step 5\nfix: launch resume r\n"),
-        (KeyboardInterrupt(), 130, "\n"),
+        (KeyboardInterrupt(), 130, "\ninterrupted\n"),
         (KeyError("x"), 1, "internal error: KeyError: 'x'\n"
          "fix: set LAUNCH_DEBUG=1 to see where it comes from, and report it\n"),
     ],

@@ -9,7 +9,7 @@ import click
 from launcher.cli.bring_up_view import BringUpView
 from launcher.cli.output import json_option, print_json, size
 from launcher.config.cluster import load_cluster, require_addresses
-from launcher.errors import HostError, InputError, RunBusy
+from launcher.errors import HostError, HostsFailed, InputError, RunBusy
 from launcher.provision.purge import Removed, purge
 from launcher.raycluster.control import host_states, read_spec, runs_at_work, stop
 from launcher.runs.homecoming import bring_home
@@ -46,11 +46,14 @@ def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json
                 "the head does not answer: whether a run is at work is not known",
                 fix=f"launch cluster down {name} --force   stops Ray on the other hosts",
             )
-        if not force and (running := runs_at_work(connections, name)):
+        running = _running(connections, name, force=force)
+        if running and not force:
             raise RunBusy(
                 f"run '{running[0]}' is at work on {name}",
                 fix=f"save and stop it first: launch stop {name}/{running[0]}   (or add --force)",
             )
+        for run in running:
+            click.echo(f"run '{run}' is ended: what it has not saved is lost", err=True)
         before = host_states(connections, name)
         stop(connections, name)
         stopped = [node for node, state in before.items() if state.is_running]
@@ -58,6 +61,8 @@ def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json
         if purges and not discard_runs and (runs := _runs(connections, name)):
             with BringUpView() as view:
                 home = bring_home(runs, connections, view.sent)
+        if purges:
+            click.echo("removing what was put on the hosts", err=True)
         removed = on_all(connections, lambda each: purge(each, name)) if purges else {}
     finally:
         close_all(connections)
@@ -72,6 +77,16 @@ def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json
         _print(home, stopped, removed)
     if unreached:
         raise all_of(unreached)
+
+
+def _running(connections: Mapping[str, Connection], cluster: str, *, force: bool) -> list[str]:
+    """Raises HostError where it cannot be known, unless that does not matter."""
+    try:
+        return runs_at_work(connections, cluster)
+    except (HostError, HostsFailed):
+        if not force:
+            raise
+        return []
 
 
 def _print(

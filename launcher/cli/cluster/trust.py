@@ -32,7 +32,7 @@ COMPARE = "Each machine says its own with: ssh-keygen -lf /etc/ssh/ssh_host_ed25
 
 @click.command("trust")
 @click.argument("cluster")
-@click.option("--yes", is_flag=True, help="Trust new and changed keys without asking.")
+@click.option("--yes", is_flag=True, help="Trust new keys unasked; changed ones stay refused.")
 @json_option
 def command(cluster: str, yes: bool, as_json: bool) -> None:
     """Show the host keys of a cluster and pin them.
@@ -84,7 +84,7 @@ def _agreed(keys: Sequence[ShownKey], *, ask: bool) -> list[ShownKey]:
             click.echo(
                 "It was reinstalled or replaced, or somebody answers in its place.", err=True
             )
-            if not ask or click.confirm(f"Trust the new key of {name}?", err=True):
+            if ask and click.confirm(f"Trust the new key of {name}?", err=True):
                 agreed.append(key)
     return agreed
 

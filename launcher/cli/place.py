@@ -58,7 +58,7 @@ def _mirrored(where: str, name: str) -> LocalRun | None:
     """`where`: as from `locate`."""
     for folder in all_mirrors():
         cluster = folder.path.parents[1].name
-        if folder.name == name and where in (cluster, _file_of(cluster)):
+        if folder.name == name and where in (cluster, file_of(cluster)):
             return LocalRun(folder, cluster)
     return None
 
@@ -72,7 +72,7 @@ def locate(name: str, cluster: str | None) -> tuple[str, str]:
         return cluster, bare
     if where:
         named = any(f.name == where and f.origin != "shipped" for f in list_files("cluster"))
-        return (where if named else _file_of(where)), bare
+        return (where if named else file_of(where)), bare
     mirrors = (launch_home() / "clusters").glob(f"*/runs/{name}/run.json")
     places = [path.parents[2].name for path in mirrors]
     if (runs_home() / name / "run.json").exists():
@@ -80,10 +80,10 @@ def locate(name: str, cluster: str | None) -> tuple[str, str]:
     if len(places) > 1:
         both = " or ".join(f"{place}/{name}" for place in places)
         raise InputError(f"several runs are named '{name}'", fix=f"say which: {both}")
-    return (_file_of(places[0]) if places else "local"), name
+    return (file_of(places[0]) if places else "local"), name
 
 
-def _file_of(cluster: str) -> str:
+def file_of(cluster: str) -> str:
     """The file that this cluster was last used with, where it is still there; else its name."""
     used = read_json(launch_home() / "clusters" / cluster / USED_FILE)
     file = (used or {}).get("file", "")

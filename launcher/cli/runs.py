@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 
 import click
 
 from launcher.cli.output import Column, Row, json_option, print_table
-from launcher.runs.folder import all_mirrors, all_runs
+from launcher.cli.place import file_of
+from launcher.errors import InputError, LaunchError
+from launcher.runs.folder import RunFolder, all_mirrors, all_runs
 from launcher.runs.remote import RemoteRun
 from launcher.runs.state import RunState
 
@@ -24,8 +28,9 @@ def _name(row: Row) -> str:
     return row["run"] if row["cluster"] == "local" else f"{row['cluster']}/{row['run']}"
 
 
+ASK_SECONDS = 4.0  # for all clusters together: this is a list, not a search
 TITLES = {"train_loss": "loss", "tokens_per_second": "tok/s"}
-COLOURS = {"running": "green", "failed": "red", "interrupted": "yellow"}
+COLOURS = {"running": "green", "failed": "red", "interrupted": "yellow", "gone": "red"}
 COLUMNS = [
     Column("run", _name),
     Column("recipe", lambda row: row["recipe"]),
@@ -44,16 +49,51 @@ COLUMNS = [
 def command(cluster: str | None, as_json: bool) -> None:
     """List the runs: how far, how good, how fast.
 
-    Without --cluster: those of this machine, and those of clusters as they were seen last.
+    Without --cluster: those of this machine, and those of clusters that it has seen. Clusters
+    with runs that were not seen to end are asked.
     """
     if cluster is None or cluster == "local":
         states = [RunState.of(folder) for folder in all_runs()]
         if cluster is None:
-            states += [RunState.of(folder, alive=None) for folder in all_mirrors()]
+            states += _of_clusters(all_mirrors())
     else:
         states = _ask(cluster)
     rows = [asdict(state) for state in sorted(states, key=lambda state: state.created)]
     print_table(COLUMNS, rows, as_json=as_json, empty="no runs yet: launch recipe d4")
+
+
+def _of_clusters(mirrors: Sequence[RunFolder]) -> list[RunState]:
+    """As their heads say, where these answer soon; else as they were seen last."""
+    to_ask = {_cluster(mirror) for mirror in mirrors if mirror.summary() is None}
+    answers: dict[str, dict[str, RunState]] = {}
+
+    def ask(cluster: str) -> None:
+        try:
+            answers[cluster] = {state.run: state for state in _ask(file_of(cluster))}
+        except InputError:  # no file, or nothing there any more
+            answers[cluster] = {}
+        except LaunchError:
+            return
+
+    threads = [threading.Thread(target=ask, args=(cluster,), daemon=True) for cluster in to_ask]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + ASK_SECONDS
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    for cluster in sorted(to_ask - answers.keys()):
+        click.echo(f"{cluster} does not answer: its runs as they were seen last", err=True)
+    states = []
+    for mirror in mirrors:
+        state = answers.get(_cluster(mirror), {}).get(mirror.name) or RunState.of(mirror)
+        if state.status == "unknown" and _cluster(mirror) in answers:
+            state = replace(state, status="gone")
+        states.append(state)
+    return states
+
+
+def _cluster(mirror: RunFolder) -> str:
+    return mirror.path.parents[1].name
 
 
 def _ask(cluster: str) -> list[RunState]:

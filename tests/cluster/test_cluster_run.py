@@ -142,7 +142,6 @@ def test_a_run_that_came_home_goes_on_where_its_hosts_have_forgotten_it(
     assert taken.returncode == 2 and f"launch resume {CLUSTER}/sent" in taken.stderr
     done = client.launch("resume", "sent", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["restarts"] == 0
     assert client.run("sent").losses() == whole.losses()
     assert HostRun(hosts[1], "sent").hashes(40) == HostRun(hosts[0], "whole").hashes(40)
 

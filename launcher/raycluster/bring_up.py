@@ -88,8 +88,9 @@ def prepare(
     """Facts in, plans out. Raises LaunchError where a check finds an error."""
     cluster = loaded.cluster
     with stages.stage("check"):
-        facts = on_all(connections, gather_facts)
+        # In this order: what ends meanwhile is ours to both, not a stranger's on our ports.
         states = host_states(connections, cluster.name)
+        facts = on_all(connections, gather_facts)
         places = choose_places(cluster.network.interface, facts)
         before = _running_spec(cluster, connections, states)
         if before is not None and cluster.network.interface is None:

@@ -47,10 +47,10 @@ def find_all(loaded: LoadedCluster, nodes: tuple[Node, ...]) -> list[Finding]:
     """Hosts that cannot be reached are findings too."""
     connections, errors = connect_each(loaded, nodes)
     try:
-        facts, lost = in_parallel(connections, gather_facts)
-        answered = {name: connections[name] for name in facts}
-        states, gone = in_parallel(answered, lambda each: host_state(each, loaded.cluster.name))
-        facts = {name: facts[name] for name in states}
+        states, lost = in_parallel(connections, lambda each: host_state(each, loaded.cluster.name))
+        answered = {name: connections[name] for name in states}
+        facts, gone = in_parallel(answered, gather_facts)
+        states = {name: states[name] for name in facts}
         known = {name: connections[name] for name in facts}
         findings = [_failed(error) for error in [*errors, *lost, *gone]]
         places: dict[str, Place] = {}

@@ -33,7 +33,7 @@ pid=$(sed -n 's/.*"pid": \\([0-9]*\\).*/\\1/p' state.json 2>/dev/null)
 if [ -n "$pid" ] && tr '\\0' ' ' < /proc/$pid/cmdline 2>/dev/null |
   grep -qF "raycluster.supervisor $HOME/{folder} "
 then echo alive
-elif grep -lsxzF "{mark}=$HOME/{folder}" /proc/[0-9]*/environ > /dev/null
+elif grep -qsxzF "{mark}=$HOME/{folder}" /proc/[0-9]*/environ
 then echo orphans
 else echo dead; fi
 """

@@ -385,6 +385,12 @@ def test_down_stops_ours_and_leaves_a_strangers_ray(
     assert done.returncode == 1 and f"no way to {gone}" in done.stderr
     assert json.loads(done.stdout)["stopped"] == ["one", "two"]
     file.write_text(as_it_was)
+    # What a supervisor that was killed has left is seen, among processes of others, and ended.
+    folder = f"/home/{USER}/.launch/clusters/{CLUSTER}"
+    one.ssh(f"LAUNCH_CLUSTER_FOLDER={folder} setsid sleep 600 > /dev/null 2>&1 &")
+    assert [node["status"] for node in client.cluster("status")] == ["orphaned", "down"]
+    client.cluster("down")
+    assert [node["status"] for node in client.cluster("status")] == ["down", "down"]
     left = set(one.processes())
     assert theirs <= left
     assert not [name for name in left if "raycluster" in name or f"/ray/{CLUSTER}" in name]

@@ -26,6 +26,7 @@ POLL_SECONDS = 0.2
 
 # Prints state.json, or {}; then `alive` where the supervisor that wrote it lives, `orphans` where
 # only processes of one that was killed do, else `dead`. Plain sh: nothing may be installed yet.
+# grep -q, because any other fails for environments of others that it may not read.
 STATE = """\
 cd {folder} 2>/dev/null || {{ echo '{{}}'; echo dead; exit 0; }}
 cat state.json 2>/dev/null || echo '{{}}'

@@ -36,3 +36,7 @@ class IdentityError(NanochatError):
 
 class TrainingError(NanochatError):
     """Training itself went wrong: the loss is no number."""
+
+
+class ShareError(NanochatError):
+    """The rows of a step cannot be dealt out to these ranks."""

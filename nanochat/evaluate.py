@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from nanochat.dataset import Rows
 from nanochat.exchange import GradientExchange
 from nanochat.model import GPT
+from nanochat.shares import deal
 
 
 def evaluate_bits_per_byte(
@@ -21,31 +23,34 @@ def evaluate_bits_per_byte(
     max_tokens: int,
     micro_batch: int,
     rank: int,
+    weights: Sequence[float],
     exchange: GradientExchange,
     sample_tokens: int | None = None,
 ) -> float:
     """Sum of nats / (ln 2 x sum of bytes) over the first rows, at most `max_tokens` tokens.
 
     token_bytes: (vocab,) bytes of each id, 0 for special ids, whose losses are left out. Rows are
-    dealt out to ranks in turn; every rank returns the same figure. `sample_tokens`: run the model
-    on the first so many tokens only and take their nats per token for those of all rows, which is
-    right for an untrained model; the bytes are still counted in all rows.
+    dealt out to ranks by their weights; every rank returns the same figure. `sample_tokens`: run
+    the model on the first so many tokens only and take their nats per token for those of all rows,
+    which is right for an untrained model; the bytes are still counted in all rows.
     """
     length = model.config.sequence_length
     count = max(1, min(len(rows), max_tokens // length))
     sample = count if sample_tokens is None else max(1, min(count, sample_tokens // length))
     device = token_bytes.device
     nats, sampled, tokens, size = torch.zeros(4, dtype=torch.float64, device=device)
-    for start in range(rank, count, micro_batch * exchange.world_size):
-        numbers = np.arange(start, count, exchange.world_size)[:micro_batch]
-        batch = torch.from_numpy(rows.batch(numbers)).to(device)
-        counted = token_bytes[batch[:, 1:]]
-        tokens += (counted > 0).sum()
-        size += counted.sum()
-        few = batch[: int((numbers < sample).sum())]
-        if len(few):
-            counts = counted[: len(few)] > 0
-            nats += (model.nats(few[:, :-1], few[:, 1:]) * counts).sum(dtype=torch.float64)
-            sampled += counts.sum()
+    for first, last in ((0, sample), (sample, count)):
+        share = deal(last - first, weights)[rank]
+        for start in share[::micro_batch]:
+            numbers = first + np.arange(start, min(start + micro_batch, share.stop))
+            batch = torch.from_numpy(rows.batch(numbers)).to(device)
+            counted = token_bytes[batch[:, 1:]]
+            counts = counted > 0
+            tokens += counts.sum()
+            size += counted.sum()
+            if first == 0:
+                each = model.nats(batch[:, :-1], batch[:, 1:])
+                nats += (each * counts).sum(dtype=torch.float64)
+                sampled += counts.sum()
     nats, sampled, tokens, size = exchange.sum(torch.stack((nats, sampled, tokens, size)))
     return float(nats * (tokens / sampled) / (math.log(2) * size))

@@ -207,6 +207,12 @@ class GPT(nn.Module):
         """The longest text, in tokens, that the model has positions for."""
         return ROTARY_REACH * self.config.sequence_length
 
+    def lookup_tables(self) -> Iterator[nn.Parameter]:
+        """(vocab, dim) each: only the rows of a batch's tokens get a gradient."""
+        for name, parameter in self.named_parameters():
+            if name.startswith(("transformer.wte.", "value_embeds.")):
+                yield parameter
+
     def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """(batch, tokens) ids -> (batch, tokens, dim), normed: what the head reads."""
         start = 0 if cache is None else cache.length

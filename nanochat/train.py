@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -20,12 +20,13 @@ from torch import Tensor
 
 from nanochat.checkpoint import Checkpoint, CheckpointFolder, identity_difference
 from nanochat.dataset import PreparedData, TrainOrder
-from nanochat.errors import CheckpointError, IdentityError, TrainingError
+from nanochat.errors import CheckpointError, IdentityError, ShareError, TrainingError
 from nanochat.evaluate import evaluate_bits_per_byte
 from nanochat.exchange import GradientExchange, agree
 from nanochat.memory import keep_freed_memory
 from nanochat.model import GPT
 from nanochat.optimizer import MuonAdamW, Schedule
+from nanochat.shares import deal
 from nanochat.sizes import ModelConfig
 
 # Tokens of one forward and backward pass where a recipe leaves `micro_batch` out.
@@ -100,20 +101,28 @@ def train(
     dtype: torch.dtype,
     rank: int = 0,
     world_size: int = 1,
+    weights: Sequence[float] | None = None,
     saves: bool = True,
 ) -> TrainResult:
     """Train from the newest whole checkpoint of any rank, or from the start, to the last step.
 
-    With world_size > 1 the default process group exists already. `saves`: this rank writes
-    checkpoints (one rank per host does). Raises IdentityError where the checkpoint is another
-    run's, CheckpointError where the last one cannot be written, TrainingError where the loss is
-    no number any more.
+    With world_size > 1 the default process group exists already. `weights`: of the rows that each
+    rank takes of a step, in rank order (default: equal). They change who computes what, and sums
+    by rounding, but not the run. `saves`: this rank writes checkpoints (one rank per host does).
+
+    Raises ShareError where a rank would get no row of a step, IdentityError where the checkpoint
+    is another run's, CheckpointError where the last one cannot be written, TrainingError where the
+    loss is no number any more.
     """
-    if config.rows_per_step % world_size:
-        raise ValueError(f"{config.rows_per_step} rows per step for {world_size} ranks")
+    weights = [1.0] * world_size if weights is None else weights
+    shares = deal(config.rows_per_step, weights)
+    if not all(shares):
+        raise ShareError(
+            f"{config.rows_per_step} rows per step leave rank {shares.index(range(0))} none"
+        )
     if device.type == "cpu":
         keep_freed_memory()
-    run = _Run(config, data, checkpoints, observer, device, dtype, rank, world_size, saves)
+    run = _Run(config, data, checkpoints, observer, device, dtype, rank, weights, saves)
     return run.train()
 
 
@@ -122,13 +131,15 @@ class _Run:
 
     def __init__(
         self, config: TrainConfig, data: PreparedData, checkpoints: CheckpointFolder,
-        observer: Observer, device: torch.device, dtype: torch.dtype, rank: int, world_size: int,
-        saves: bool,
+        observer: Observer, device: torch.device, dtype: torch.dtype, rank: int,
+        weights: Sequence[float], saves: bool,
     ) -> None:  # fmt: skip
         self.config, self.data, self.checkpoints, self.observer = (
             config, data, checkpoints, observer,
         )  # fmt: skip
-        self.device, self.rank, self.world_size, self.saves = device, rank, world_size, saves
+        self.device, self.rank, self.weights, self.saves = device, rank, weights, saves
+        self.shares = deal(config.rows_per_step, weights)
+        world_size = self.world_size = len(weights)
         self.identity = config.identity(data, dtype)
         self.order = TrainOrder(config.seed, data.train_rows.block_rows)
         self.token_bytes = torch.from_numpy(data.tokenizer.token_bytes()).to(device)
@@ -142,16 +153,17 @@ class _Run:
             self.model = GPT.empty(config.model, dtype=dtype, device=device)
         else:
             self.model = GPT.build(config.model, seed=config.seed, dtype=dtype, device=device)
-        self.exchange = GradientExchange(self.model.parameters(), world_size)
+        self.exchange = GradientExchange(
+            self.model.parameters(), self.model.lookup_tables(), world_size
+        )
         schedule = Schedule(config.steps, config.warmup_steps)
         self.optimizer = MuonAdamW(
             self.model, tokens_per_step=config.tokens_per_step, schedule=schedule
         )
         if self.step:
             self._restore(mine, steps)
-        rows = config.rows_per_step // world_size
         self.micro_batch = config.micro_batch or largest_micro_batch(
-            rows, config.model.sequence_length, device.type
+            len(self.shares[rank]), config.model.sequence_length, device.type
         )
         self.saved_at = time.monotonic()
 
@@ -183,8 +195,8 @@ class _Run:
         batches = list(self._micro_batches())
         for number, rows in enumerate(batches, start=1):
             batch = torch.from_numpy(self.data.train_rows.batch(rows)).to(self.device)
-            if number == len(batches):
-                self.exchange.open()
+            if number == len(batches) and self.world_size > 1:
+                self.exchange.open([self._touched_ids(share) for share in self.shares])
             part = self.model(batch[:, :-1], batch[:, 1:], denominator=config.tokens_per_step)
             part.backward()
             loss += part.detach()
@@ -219,11 +231,21 @@ class _Run:
 
     def _micro_batches(self) -> Iterator[np.ndarray[Any, Any]]:
         """Row numbers of this rank's share of the step, `micro_batch` at a time."""
-        rows = self.config.rows_per_step
-        share = rows // self.world_size
-        first = self.step * rows + self.rank * share
-        for start in range(first, first + share, self.micro_batch):
-            yield self.order.rows(start, min(start + self.micro_batch, first + share))
+        share = self.shares[self.rank]
+        for start in share[:: self.micro_batch]:
+            yield self._rows(start, min(start + self.micro_batch, share.stop))
+
+    def _rows(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        """Stored rows of the step's rows [start, stop)."""
+        first = self.step * self.config.rows_per_step
+        return self.order.rows(first + start, first + stop)
+
+    def _touched_ids(self, share: range) -> Tensor:
+        """(n,) ids that a rank with this share looks up in this step, each once, in order."""
+        batch = self.data.train_rows.batch(self._rows(share.start, share.stop))
+        touched = np.zeros(self.config.model.padded_vocab_size, dtype=np.bool_)
+        touched[batch[:, :-1]] = True
+        return torch.from_numpy(np.flatnonzero(touched)).to(self.device)
 
     def _evaluate(self, sample_tokens: int | None = None) -> float:
         began = time.perf_counter()
@@ -234,6 +256,7 @@ class _Run:
             max_tokens=self.config.evaluate_tokens,
             micro_batch=self.micro_batch,
             rank=self.rank,
+            weights=self.weights,
             exchange=self.exchange,
             sample_tokens=sample_tokens,
         )

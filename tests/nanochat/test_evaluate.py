@@ -25,6 +25,7 @@ def measured(
     model: GPT | None = None,
     rank: int = 0,
     world_size: int = 1,
+    weights: list[float] | None = None,
     micro_batch: int = 2,
     sample_tokens: int | None = None,
 ) -> float:
@@ -35,7 +36,8 @@ def measured(
         max_tokens=max_tokens,
         micro_batch=micro_batch,
         rank=rank,
-        exchange=GradientExchange([], world_size),
+        weights=weights or [1.0] * world_size,
+        exchange=GradientExchange([], [], world_size),
         sample_tokens=sample_tokens,
     )
 

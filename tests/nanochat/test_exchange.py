@@ -11,16 +11,17 @@ import pytest
 import torch
 import torch.distributed as dist
 from ranks import run_ranks
-from tiny import SEQUENCE_LENGTH, ids, lively, shape
+from tiny import SEQUENCE_LENGTH, VOCAB_SIZE, ids, lively, shape
 
 from nanochat.exchange import GradientExchange, agree
 from nanochat.model import GPT
 from nanochat.optimizer import MuonAdamW, Schedule
-from nanochat.sizes import parameter_counts
+from nanochat.shares import deal
 
 CONFIG = shape(depth=3)  # backout takes the middle layer off the last: with 2 they are one
 ROWS = 6
 STEPS = 5
+WEIGHTS = (2.0, 1.0, 3.0)  # of up to 3 ranks
 Arrays = dict[str, npt.NDArray[np.float32]]
 
 
@@ -30,10 +31,11 @@ def backward(
 ) -> None:  # fmt: skip
     """This rank's share of a step of 6 rows; the gradients are exchanged."""
     batch = ids(ROWS, SEQUENCE_LENGTH + 1, seed=step)
-    parts = batch.chunk(world_size)[rank].split(micro_batch)
+    shares = [batch[share.start : share.stop] for share in deal(ROWS, WEIGHTS[:world_size])]
+    parts = shares[rank].split(micro_batch)
     for number, part in enumerate(parts, start=1):
         if number == len(parts):
-            exchange.open()
+            exchange.open([share[:, :-1].unique() for share in shares])
         model(part[:, :-1], part[:, 1:], denominator=ROWS * SEQUENCE_LENGTH).backward()
     exchange.finish()
 
@@ -47,7 +49,7 @@ def hashes_after_each_step(
 ) -> list[list[str]]:
     """After each step, every rank's hash of all parameters."""
     model = lively(CONFIG)
-    exchange = GradientExchange(model.parameters(), exchanged_with)
+    exchange = GradientExchange(model.parameters(), model.lookup_tables(), exchanged_with)
     optimizer = MuonAdamW(model, tokens_per_step=2**17, schedule=Schedule(STEPS, 1))
     hashes = []
     for step in range(steps):
@@ -65,17 +67,21 @@ def exercise(rank: int, world_size: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for micro_batch in (1, ROWS):
         model = lively(CONFIG)
-        exchange = GradientExchange(model.parameters(), world_size)
+        exchange = GradientExchange(model.parameters(), model.lookup_tables(), world_size)
         sent: list[int] = []
-        real = dist.all_reduce
+        real = dist.all_reduce, dist.all_gather
 
-        def counted(tensor: torch.Tensor, *rest: Any, **options: Any) -> Any:
+        def sum_counted(tensor: torch.Tensor, **options: Any) -> Any:
             sent.append(tensor.numel())  # noqa: B023 - called within this turn of the loop
-            return real(tensor, *rest, **options)  # noqa: B023
+            return real[0](tensor, **options)  # noqa: B023
 
-        dist.all_reduce = counted
+        def gather_counted(every: Any, tensor: torch.Tensor, **options: Any) -> Any:
+            sent.append(tensor.numel())  # noqa: B023
+            return real[1](every, tensor, **options)  # noqa: B023
+
+        dist.all_reduce, dist.all_gather = sum_counted, gather_counted
         backward(model, exchange, rank, world_size, micro_batch=micro_batch)
-        dist.all_reduce = real
+        dist.all_reduce, dist.all_gather = real
         found[f"gradients {micro_batch}"] = gradients(model)
         found[f"sent {micro_batch}"] = sent
         found[f"wire {micro_batch}"] = exchange.wire_bytes
@@ -101,7 +107,7 @@ def assert_ranks_are_equal(steps: list[list[str]]) -> None:
 
 def test_the_sum_over_ranks_is_the_gradient_of_the_whole_batch(found: list[dict[str, Any]]) -> None:
     model = lively(CONFIG)
-    backward(model, GradientExchange(model.parameters(), 1), 0, 1, micro_batch=ROWS)
+    backward(model, GradientExchange(model.parameters(), (), 1), 0, 1, micro_batch=ROWS)
     whole = gradients(model)
     for rank in found:
         for micro_batch in (1, ROWS):
@@ -123,24 +129,39 @@ def test_ranks_that_do_not_sum_are_caught_by_the_same_check(found: list[dict[str
         assert_ranks_are_equal(found[0]["broken hashes"])
 
 
+def sizes(world_size: int) -> tuple[list[int], list[int]]:
+    """Numbers that a rank hands over in a step: of each dense gradient, of each table."""
+    batch = ids(ROWS, SEQUENCE_LENGTH + 1)
+    shares = deal(ROWS, WEIGHTS[:world_size])
+    most = max(len(batch[share.start : share.stop, :-1].unique()) for share in shares)
+    model = GPT.empty(CONFIG, device="meta")
+    tables = set(model.lookup_tables())
+    assert len(tables) == 3  # wte and 2 of 3 layers' value embeddings
+    dense = [p.numel() for p in model.parameters() if p not in tables]
+    return dense, [most * CONFIG.dim] * len(tables)
+
+
 def test_gradients_travel_once_a_step_however_many_passes_it_has(
     found: list[dict[str, Any]],
 ) -> None:
-    counts = parameter_counts(CONFIG)
-    names = dict(GPT.empty(CONFIG, device="meta").named_parameters())
+    dense, tables = sizes(len(found))
+    assert sum(tables) < 0.5 * 3 * VOCAB_SIZE * CONFIG.dim
     for rank in found:
         assert rank["sent 1"] == rank[f"sent {ROWS}"]
         assert rank["wire 1"] == rank[f"wire {ROWS}"]
-        assert (len(rank["sent 1"]), sum(rank["sent 1"])) == (len(names), counts.total)
+        assert sorted(rank["sent 1"]) == sorted([*dense, *tables])
 
 
-def test_wire_bytes_are_those_of_a_ring(found: list[dict[str, Any]]) -> None:
+def test_wire_bytes_are_those_of_rings(found: list[dict[str, Any]]) -> None:
+    """A sum sends 2 (N - 1) / N of a tensor, what is gathered N - 1 times its own part."""
     world_size = len(found)
     share = 2 * (world_size - 1) / world_size
-    sizes = [4 * p.numel() for p in GPT.empty(CONFIG, device="meta").parameters()]
+    dense, tables = sizes(world_size)
     for rank in found:
-        assert rank["wire 1"] == sum(round(share * size) for size in sizes)
-        assert rank["wire 1"] == pytest.approx(share * sum(sizes), abs=len(sizes) / 2)
+        expected = sum(round(share * 4 * size) for size in dense) + 4 * (world_size - 1) * sum(
+            tables
+        )
+        assert rank["wire 1"] == expected
         assert rank["small wire"] == share * 12
 
 
@@ -153,7 +174,7 @@ def test_small_sums_and_agreement(found: list[dict[str, Any]]) -> None:
 
 def test_one_process_alone_needs_no_group_and_sends_nothing() -> None:
     model = lively(CONFIG)
-    exchange = GradientExchange(model.parameters(), 1)
+    exchange = GradientExchange(model.parameters(), (), 1)
     backward(model, exchange, 0, 1)
     assert exchange.sum(torch.tensor([2.0])).tolist() == [2.0]
     assert agree(7, 1, torch.device("cpu")) == [7]

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ranks import run_ranks
@@ -20,8 +21,8 @@ from tiny import SEQUENCE_LENGTH, Recorder, equal, newest_tensors, plan, run, sh
 
 import nanochat
 from nanochat.checkpoint import CheckpointFolder
-from nanochat.dataset import PreparedData
-from nanochat.errors import CheckpointError, IdentityError, TrainingError
+from nanochat.dataset import PreparedData, TrainOrder
+from nanochat.errors import CheckpointError, IdentityError, ShareError, TrainingError
 from nanochat.train import TrainResult, largest_micro_batch
 
 KEYS = {"step", "tokens", "loss", "lr", "step_seconds", "tokens_per_second", "wire_bytes"}
@@ -303,12 +304,54 @@ def test_two_ranks_train_as_one(two_ranks: list[dict[str, Any]], whole: Finished
     assert bpb[0][-1] == pytest.approx(whole.result.val_bpb, rel=1e-4)
 
 
-def test_two_ranks_report_what_they_sent(two_ranks: list[dict[str, Any]], whole: Finished) -> None:
+def test_two_ranks_report_what_they_sent(
+    two_ranks: list[dict[str, Any]], whole: Finished, data: PreparedData
+) -> None:
+    """All dense gradients, and of tables as many rows as the rank with more of them touches."""
     weights = CheckpointFolder(whole.folder).newest()
     assert weights is not None
-    numbers = sum(tensor.numel() for tensor in weights.model_tensors().values())
+    tensors = weights.model_tensors()
+    tables = [name for name in tensors if name.startswith(("transformer.wte", "value_embeds"))]
+    dense = sum(tensor.numel() for name, tensor in tensors.items() if name not in tables)
+    order = TrainOrder(plan().seed, data.train_rows.block_rows)
     for rank in two_ranks:
-        assert {record["wire_bytes"] for record in rank["records"]} == {4 * numbers + 12}
+        for step, record in enumerate(rank["records"]):
+            halves = data.train_rows.batch(order.rows(4 * step, 4 * step + 4)).reshape(2, 2, -1)
+            most = max(len(np.unique(half[:, :-1])) for half in halves)
+            rows = most * shape().dim * len(tables)
+            assert record["wire_bytes"] == 4 * (dense + rows) + 12
+
+
+def uneven(rank: int, world_size: int, data_path: Path, folder: Path) -> dict[str, Any]:
+    """Runs of three ranks: equal, and with other shares of the four rows of a step."""
+    data, found = PreparedData.load(data_path), {}
+    for name, weights in (("equal", None), ("last", [1, 1, 2]), ("first", [20, 1, 1])):
+        observer = Recorder()
+        options = {"rank": rank, "world_size": world_size, "weights": weights}
+        if name == "first":
+            with pytest.raises(ShareError, match="4 rows per step leave rank 1 none"):
+                run(plan(), data, folder / name / str(rank), observer, **options)
+            observer = Recorder()
+            changed = plan(tokens_per_step=22 * SEQUENCE_LENGTH, steps=2, warmup_steps=0)
+            run(changed, data, folder / name / str(rank), observer, **options)
+        else:
+            run(plan(), data, folder / name / str(rank), observer, **options)
+        found[name] = observer.records
+    return found
+
+
+def test_uneven_shares_train_as_even_ones(
+    data: PreparedData, folder: Path, whole: Finished, tmp_path: Path
+) -> None:
+    ranks = run_ranks(3, uneven, data.path, folder / "uneven")
+    one = Finished(data, tmp_path, tokens_per_step=22 * SEQUENCE_LENGTH, steps=2, warmup_steps=0)
+    for name, expected in (("equal", whole), ("last", whole), ("first", one)):
+        for found in ranks:
+            assert losses(found[name]) == pytest.approx(expected.losses, rel=1e-4)
+            assert losses(found[name]) == losses(ranks[0][name])
+            assert found[name][-1]["val_bpb"] == pytest.approx(expected.result.val_bpb, rel=1e-4)
+        tensors = [newest_tensors(folder / "uneven" / name / str(rank)) for rank in range(3)]
+        assert equal(tensors[0], tensors[1]) and equal(tensors[0], tensors[2])
 
 
 def test_two_ranks_hold_the_same_bits_after_a_loss_of_one_disk(

@@ -87,5 +87,5 @@ def find_place(loaded: LoadedRecipe, cluster: str, pool: str | None) -> Where:
 
     hosts = load_cluster(cluster)
     nodes = require_trainable(hosts, pool)
-    check_hosts_share(loaded, hosts.cluster.name, len(nodes))
+    check_hosts_share(loaded, hosts.cluster.name, {node.name: node.share for node in nodes})
     return Where(hosts.cluster.name, len(nodes), hosts)

@@ -113,8 +113,8 @@ class Node(Block):
     """GPUs that training may use; null: all."""
     gpu_model: Text | None = None
     """As its vendor calls it."""
-    share: Annotated[float | None, BeforeValidator(_not_yet)] = None
-    """Part of the batch. Not supported yet."""
+    share: Positive = 1.0
+    """Weight of its part of each step's rows: a node of 3 takes three times as many as one of 1."""
     watts: Positive | None = None
     """What it draws while it trains."""
 

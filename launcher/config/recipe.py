@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -249,30 +248,15 @@ def _broken_batch_rules(recipe: Recipe) -> Iterator[Rule]:
         message = f"{tokens:,} tokens per step are not whole rows of {length:,}: use {nearest}"
         yield message, ("tokens_per_step", "sequence_length")
         return
-    rows = recipe.rows_per_step
-    if rows % recipe.workers:
+    if recipe.rows_per_step < recipe.workers:
+        rows = recipe.rows_per_step
         message = (
-            f"{_rows(rows)} per step ({tokens:,} tokens) cannot be dealt out evenly to "
-            f"{recipe.workers} workers: use {_divisors(rows, near=recipe.workers)}"
+            f"{rows_text(rows)} per step ({tokens:,} tokens) cannot be dealt out to "
+            f"{recipe.workers} workers: use {rows} or fewer"
         )
         yield message, ("workers", "tokens_per_step", "sequence_length")
-        return
-    share = rows // recipe.workers
-    if recipe.micro_batch is not None and share % recipe.micro_batch:
-        message = (
-            f"micro_batch {recipe.micro_batch} does not divide the {_rows(share)} per step of a "
-            f"worker: use {_divisors(share, near=recipe.micro_batch)}"
-        )
-        yield message, ("micro_batch", "tokens_per_step", "workers", "sequence_length")
 
 
-def _rows(count: int) -> str:
+def rows_text(count: int) -> str:
+    """For people."""
     return "1 row" if count == 1 else f"{count:,} rows"
-
-
-def _divisors(number: int, *, near: int) -> str:
-    """Words for the divisors; of many, the eight nearest."""
-    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
-    both = {*small, *(number // n for n in small)}
-    *most, last = sorted(sorted(both, key=lambda n: abs(n - near))[:8])
-    return f"{', '.join(map(str, most))} or {last}" if most else str(last)

@@ -235,6 +235,7 @@ def node_specs(
             cpus=min(node.cpus or facts[node.name].cores, facts[node.name].cores),
             slots=1,
             pool=node.pool,
+            share=node.share,
         )
         for node in ordered
     )

@@ -41,6 +41,7 @@ class LocalSession:
         self.notes = folder
         self.workers = workers
         self.threads: Mapping[str, int] = {"": len(os.sched_getaffinity(0)) // workers}
+        self.shares: Mapping[str, float] = {"": 1.0}
         self.resources = {"rank_slot": 1.0}
 
     def set_environment(self) -> None:

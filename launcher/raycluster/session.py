@@ -19,7 +19,8 @@ JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 class Session(Protocol):
-    """`threads`: of one worker, by the name of its node, in the order that ranks are dealt out in.
+    """`threads`: of one worker, by the name of its node, in the order that ranks are dealt out in;
+    `shares`: weights of the rows that the nodes take.
 
     `notes`: a folder of Ray Train's. `resources`: what one worker asks for. `exports_metrics`:
     somebody scrapes gauges. `trains_here`: `train_run` imports Ray Train into this process.
@@ -27,6 +28,7 @@ class Session(Protocol):
 
     workers: int
     threads: Mapping[str, int]
+    shares: Mapping[str, float]
     notes: str
     resources: dict[str, float]
     exports_metrics: bool
@@ -61,6 +63,7 @@ class ClusterSession:
         self.threads: Mapping[str, int] = {
             node.name: max(1, node.cpus // node.slots) for node in nodes
         }
+        self.shares: Mapping[str, float] = {node.name: node.share for node in nodes}
         self.workers = sum(node.slots for node in nodes)
         self.notes = str(Path(os.environ["RAY_TMPDIR"]) / "train")
         self.resources = {"rank_slot": 1.0} | ({f"pool_{pool}": 1.0} if pool else {})

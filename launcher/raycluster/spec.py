@@ -21,7 +21,8 @@ def cluster_folder(cluster: str) -> str:
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """One host. `address` is its own in the cluster's network, `slots` how many ranks it takes."""
+    """One host. `address` is its own in the cluster's network, `slots` how many ranks it takes,
+    `share` the weight of the rows that they take together."""
 
     name: str
     address: str
@@ -29,6 +30,7 @@ class NodeSpec:
     cpus: int
     slots: int
     pool: str
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class ClusterSpec:
     @property
     def key(self) -> str:
         """Of all that a supervisor on `node` starts Ray with: with another key it starts anew."""
-        fields = asdict(self) | {"nodes": [asdict(self.here), self.head.address]}
+        here = {key: value for key, value in asdict(self.here).items() if key != "share"}
+        fields = asdict(self) | {"nodes": [here, self.head.address]}
         return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:KEY_LENGTH]
 
     def to_json(self) -> bytes:

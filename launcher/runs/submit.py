@@ -8,15 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from launcher.config.paths import launch_home
-from launcher.config.recipe import LoadedRecipe
+from launcher.config.recipe import LoadedRecipe, rows_text
 from launcher.errors import InputError, MissingExtra, RunFailed
 from launcher.runs.folder import RunFolder
 from nanochat.dataset.sources import parse_source
 from nanochat.errors import DataError
+from nanochat.shares import deal
 
 START_SECONDS = 60.0
 GPU_DEVICES = ("/dev/nvidia0", "/dev/kfd")
@@ -46,23 +48,22 @@ def check_cores(loaded: LoadedRecipe) -> None:
         raise loaded.error("workers", f"{workers} on a machine of {cores} cores")
 
 
-def check_hosts_share(loaded: LoadedRecipe, cluster: str, hosts: int) -> None:
-    """Raises ConfigError where a step's rows cannot be dealt out to that many hosts."""
+def check_hosts_share(loaded: LoadedRecipe, cluster: str, shares: Mapping[str, float]) -> None:
+    """Raises ConfigError where a host would get no row of a step. `shares`: by node."""
     recipe, rows = loaded.recipe, loaded.recipe.rows_per_step
-    if recipe.workers not in (1, hosts):
-        message = f"{recipe.workers}, but each of the {hosts} hosts of {cluster} is one worker"
+    if recipe.workers not in (1, len(shares)):
+        message = (
+            f"{recipe.workers}, but each of the {len(shares)} hosts of {cluster} is one worker"
+        )
         raise loaded.error("workers", message, fix="leave workers out")
-    if rows % hosts:
-        length = recipe.sequence_length
+    dealt = dict(zip(shares, deal(rows, list(shares.values())), strict=True))
+    empty = [name for name, share in dealt.items() if not share]
+    if empty:
         raise loaded.error(
             "tokens_per_step",
-            f"{rows} rows per step cannot be dealt out evenly to the {hosts} hosts of {cluster}",
-            fix=f"--set tokens_per_step={-(-rows // hosts) * hosts * length}",
+            f"{rows_text(rows)} per step leave none for {', '.join(empty)} of {cluster}",
+            fix="more tokens per step, fewer hosts (--pool), or other shares in the cluster file",
         )
-    if recipe.micro_batch is not None and rows // hosts % recipe.micro_batch:
-        share = rows // hosts
-        message = f"{recipe.micro_batch} does not divide the {share} rows per step of a host"
-        raise loaded.error("micro_batch", message)
 
 
 def check_text(loaded: LoadedRecipe) -> None:

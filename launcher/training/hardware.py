@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from launcher.config.recipe import Recipe
 from launcher.errors import InputError
 from launcher.raycluster.session import Session
+from nanochat.shares import deal
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ def choose_hardware(recipe: Recipe, session: Session) -> Hardware:
             "device": "CPU: torch sees no GPU",
             "dtype": f"{dtype}: {why}",
             "threads": _threads(session),
+            **_shares(recipe.rows_per_step, session.shares),
         },
     )
 
@@ -58,6 +61,15 @@ def _threads(session: Session) -> str:
         return f"{each} per worker: {usable_cores()} cores for {session.workers}"
     each_host = ", ".join(f"{name} {count}" for name, count in session.threads.items())
     return f"{each_host}: the cores of each host"
+
+
+def _shares(rows: int, shares: Mapping[str, float]) -> dict[str, str]:
+    """Nothing where they are equal."""
+    if len(set(shares.values())) == 1:
+        return {}
+    dealt = zip(shares, deal(rows, list(shares.values())), strict=True)
+    each = ", ".join(f"{name} {len(share)}" for name, share in dealt)
+    return {"shares": f"{each} of the {rows} rows of a step: the cluster file says so"}
 
 
 def _gpu(recipe: Recipe) -> Hardware:

@@ -66,12 +66,19 @@ def train_loop(arguments: dict[str, Any]) -> None:
             dtype=getattr(torch, spec["dtype"]),
             rank=rank,
             world_size=world_size,
+            weights=_weights(spec),
             saves=local_rank == 0,
         )
     except NanochatError as error:
         raise FinalFailure(_here(error.message), error.fix) from error
     except OSError as error:
         raise FinalFailure(_here(str(error)), None) from error
+
+
+def _weights(spec: dict[str, Any]) -> list[float] | None:
+    """Of ranks: each node's share, dealt out to its slots. None on a machine of its own."""
+    nodes = spec.get("nodes", ())
+    return [n["share"] / n["slots"] for n in nodes for _ in range(n["slots"])] or None
 
 
 def _here(message: str) -> str:

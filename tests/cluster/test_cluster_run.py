@@ -78,6 +78,18 @@ def test_its_losses_are_those_of_one_machine(client: PairClient, whole: Run) -> 
     assert whole.losses() == pytest.approx(here.losses(), rel=1e-5)
 
 
+def test_uneven_shares_are_the_same_run(client: PairClient, whole: Run) -> None:
+    file = client.path / "clusters" / f"{CLUSTER}.yaml"
+    as_it_was = file.read_text()
+    file.write_text(as_it_was.replace("{name: one,", "{name: one, share: 3,"))
+    client.train("uneven")
+    file.write_text(as_it_was)
+    uneven = client.run("uneven")
+    assert uneven.losses() == pytest.approx(whole.losses(), rel=1e-4)
+    said = next(event["reasons"] for event in uneven.events if event.get("stage") == "hardware")
+    assert said["shares"].startswith("one 24, two 8 of the 32 rows of a step")
+
+
 def test_up_again_changes_nothing(client: PairClient, whole: Run) -> None:
     assert client.cluster("up", "--dry-run") == {"one": [], "two": []}
     seconds = client.cluster("up")["seconds"]

@@ -195,7 +195,7 @@ def test_show(here: Path) -> None:
     assert document["nodes"][1] == {
         "name": "pc2", "host": "pc2", "user": None, "port": None, "key": None, "jump": None,
         "pool": "default", "accelerator": "cuda", "cpus": None, "memory_gb": 12, "gpus": 2,
-        "gpu_model": "RTX 4070", "share": None, "watts": None, "change_me": False,
+        "gpu_model": "RTX 4070", "share": 1.0, "watts": None, "change_me": False,
     }  # fmt: skip
 
 

@@ -139,7 +139,7 @@ WRONG_LINES = [
     ),
     (
         "    share: half",
-        "4:12: nodes[1].share: not supported yet: leave it out\n"
+        "4:12: nodes[1].share: expected a number, got the text 'half'\n"
         "      share: half\n             ^^^^",
     ),
     (
@@ -260,6 +260,7 @@ def test_two_hosts_need_few_lines() -> None:
     assert cluster.nodes[0].model_dump(exclude={"name", "host"}, exclude_none=True) == {
         "pool": "default",
         "accelerator": "cpu",
+        "share": 1.0,
     }
 
 

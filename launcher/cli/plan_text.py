@@ -40,6 +40,7 @@ def outlook_lines(name: str, outlook: Outlook, where: Where) -> str:
             f"{count(outlook.tokens)} tokens ({ratio:.2g} per scaling parameter; "
             f"about 12 are optimal), {flops(outlook.tokens * outlook.flops_per_token)}",
         ),
+        *outlook.reasons.items(),
         ("text", recipe.data.source),
         (
             "memory",

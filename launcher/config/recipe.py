@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,12 +15,18 @@ from launcher.config.paths import find_file, shown_path
 from launcher.config.validation import Rule, raise_broken, validate
 from launcher.config.yaml_source import Source, read_source
 from launcher.errors import ConfigError
+from nanochat.scaling import (
+    TOKENS_PER_SCALING_PARAMETER,
+    optimal_tokens_per_step,
+    steps_for_flops,
+    steps_for_tokens,
+)
 from nanochat.sizes import VOCAB_SIZE, ModelConfig, parameter_counts
 
 SPECIAL_TOKENS = 9  # upstream's: <|bos|> and eight that mark a conversation's turns
 SMALLEST_VOCABULARY = 256 + SPECIAL_TOKENS  # one token per byte value
 WARMUP_STEPS = 40  # upstream's; a tenth of the run where that is shorter
-HORIZON = ("steps", "tokens_per_scaling_parameter")  # exactly one of them
+HORIZON = ("steps", "tokens", "flops", "tokens_per_scaling_parameter")  # one of them at most
 
 
 def _windows(value: str) -> str:
@@ -31,6 +37,16 @@ def _windows(value: str) -> str:
 
 
 Count = Annotated[int, Field(ge=1, le=1_000_000_000), WHOLE]
+
+
+def _batch_by_rule(known: dict[str, Any]) -> int:
+    """known: the keys before it, checked."""
+    return optimal_tokens_per_step(_model(known))
+
+
+def _model(keys: Mapping[str, Any]) -> ModelConfig:
+    names = ("depth", "head_dim", "sequence_length", "window_pattern", "vocab_size")
+    return ModelConfig(**{name: keys[name] for name in names})
 
 
 class Data(Block):
@@ -110,12 +126,20 @@ class Recipe(Block):
     """How far layers look back, tiled over them: S a quarter of the sequence, L all of it."""
     vocab_size: Annotated[int, Field(ge=SMALLEST_VOCABULARY, le=1_048_576), WHOLE] = VOCAB_SIZE
     """Tokens of the vocabulary, the 9 special ones included."""
-    tokens_per_step: Annotated[int, Field(ge=2, le=2**30), WHOLE]
-    """Tokens per optimizer step, all workers together; a multiple of sequence_length."""
+    tokens_per_step: Annotated[int, Field(ge=2, le=2**30), WHOLE] = Field(
+        default_factory=_batch_by_rule
+    )
+    """Tokens per optimizer step, all workers together; a multiple of sequence_length. Default:
+    upstream's rule for the size, 2^18 for d4 and d8, 2^19 for d12, 2^20 for d20 and d24."""
     steps: Count | None = None
-    """Optimizer steps. Either this or tokens_per_scaling_parameter."""
+    """The training horizon in optimizer steps; or one of the next three."""
+    tokens: Annotated[float, Field(ge=1, le=1e18)] | None = None
+    """The horizon in tokens."""
+    flops: Annotated[float, Field(ge=1, le=1e30)] | None = None
+    """The horizon as a budget of training FLOPs."""
     tokens_per_scaling_parameter: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
-    """Tokens per parameter of matrices and head, instead of steps; 12 is about optimal."""
+    """The horizon in tokens per parameter of matrices and head; without any horizon: 12, which is
+    about the compute optimum."""
     micro_batch: Count | None = None
     """Rows per forward pass and worker; null: as many as fit 4,096 tokens (GPU: 16,384)."""
     warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000), WHOLE] | None = None
@@ -140,22 +164,20 @@ class Recipe(Block):
 
     @property
     def model(self) -> ModelConfig:
-        return ModelConfig(
-            depth=self.depth,
-            head_dim=self.head_dim,
-            sequence_length=self.sequence_length,
-            window_pattern=self.window_pattern,
-            vocab_size=self.vocab_size,
-        )
+        return _model(dict(self))
 
     @property
     def steps_total(self) -> int:
-        """Steps, given or worked out from tokens_per_scaling_parameter (rounded down)."""
+        """Steps, given or worked out from another horizon."""
         if self.steps is not None:
             return self.steps
-        assert self.tokens_per_scaling_parameter is not None  # a rule
-        tokens = self.tokens_per_scaling_parameter * parameter_counts(self.model).scaling
-        return int(tokens // self.tokens_per_step)
+        if self.flops is not None:
+            return steps_for_flops(self.flops, self.model, self.tokens_per_step)
+        tokens = self.tokens
+        if tokens is None:
+            ratio = self.tokens_per_scaling_parameter or TOKENS_PER_SCALING_PARAMETER
+            tokens = ratio * parameter_counts(self.model).scaling
+        return steps_for_tokens(tokens, self.tokens_per_step)
 
     @property
     def warmup(self) -> int:
@@ -205,11 +227,12 @@ def load_recipe(name_or_path: str, overrides: Iterable[tuple[str, str]] = ()) ->
 
 
 def _give_way_to_options(source: Source) -> None:
-    """An option that sets one of the two horizons takes the file's other one out, and the file's
-    warm-up where the steps have become fewer."""
+    """An option that sets a horizon takes the file's other one out, and the file's warm-up where
+    the steps have become fewer."""
     given = [key for key in HORIZON if (key,) in source.overridden and source.data[key] is not None]
     if len(given) == 1:
-        source.drop(HORIZON[1 - HORIZON.index(given[0])])
+        for other in set(HORIZON) - set(given):
+            source.drop(other)
     steps, warmup = source.data.get("steps"), source.data.get("warmup_steps")
     numbers = isinstance(steps, int | float) and isinstance(warmup, int | float)
     own = ("warmup_steps",) in source.overridden
@@ -225,16 +248,16 @@ def _broken_rules(recipe: Recipe) -> Iterator[Rule]:
         yield "data.validation is what is trained on: name other text", ("data.validation",)
     yield from _broken_batch_rules(recipe)
     given = [key for key in HORIZON if getattr(recipe, key) is not None]
-    if len(given) != 1:
-        found = "both are given" if given else "neither is given"
-        yield f"write either steps or tokens_per_scaling_parameter: {found}", HORIZON[::-1]
+    if len(given) > 1:
+        yield f"write one horizon: {' and '.join(given)} are given", tuple(given[::-1])
         return
     if recipe.steps_total < 1:
-        yield (
-            f"{recipe.tokens_per_scaling_parameter:g} tokens per scaling parameter are less than "
-            f"one step of {recipe.tokens_per_step:,} tokens",
-            ("tokens_per_scaling_parameter", "tokens_per_step"),
+        [key] = given
+        message = (
+            f"{key}: {getattr(recipe, key):g} is less than one step of "
+            f"{recipe.tokens_per_step:,} tokens"
         )
+        yield message, (key, "tokens_per_step")
     elif recipe.warmup > recipe.steps_total:
         message = f"{recipe.warmup:,} warm-up steps are more than all {recipe.steps_total:,} steps"
         yield message, ("warmup_steps", *HORIZON)

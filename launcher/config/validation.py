@@ -57,6 +57,8 @@ def _problems(model: type[BaseModel], source: Source, error: ErrorDetails) -> It
             yield Problem(source.place(*keys), message)
         return
     path, kind = error["loc"], error["type"]
+    if kind == "default_factory_not_called":  # a key that it follows from is wrong: said there
+        return
     key = shown_key(path)
     if kind == "extra_forbidden":
         yield Problem(source.keys[path], _unknown(model, path))

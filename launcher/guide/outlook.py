@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from launcher.config.recipe import Recipe
+from launcher.config.recipe import HORIZON, Recipe
+from nanochat.scaling import (
+    REFERENCE_TOKENS_PER_STEP,
+    TOKENS_PER_SCALING_PARAMETER,
+    learning_rate_scale,
+    muon_weight_decay,
+)
 from nanochat.sizes import flops_per_token, parameter_counts, state_bytes
 
 
@@ -24,6 +30,24 @@ class Outlook:
     def tokens(self) -> int:
         return self.recipe.steps_total * self.recipe.tokens_per_step
 
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why what the recipe leaves out is as it is."""
+        recipe = self.recipe
+        found = {}
+        if "tokens_per_step" not in recipe.model_fields_set:
+            found["batch"] = f"{recipe.tokens_per_step:,} tokens: upstream's rule for this size"
+        if not recipe.model_fields_set & set(HORIZON):
+            ratio = TOKENS_PER_SCALING_PARAMETER
+            found["horizon"] = f"{ratio:g} tokens per scaling parameter: about the compute optimum"
+        scale = learning_rate_scale(recipe.tokens_per_step)
+        decay = muon_weight_decay(recipe.model, recipe.tokens_per_step)
+        found["rates"] = (
+            f"upstream's x {scale:.3g}, the root of this batch / {REFERENCE_TOKENS_PER_STEP:,}; "
+            f"weight decay {decay:.3g}; {recipe.warmup:,} steps of warm-up"
+        )
+        return found
+
     def as_json(self, name: str) -> dict[str, Any]:
         recipe = self.recipe
         return {
@@ -40,6 +64,7 @@ class Outlook:
             "flops": self.tokens * self.flops_per_token,
             "workers": recipe.workers,
             "data": recipe.data.source,
+            "reasons": self.reasons,
             "settings": recipe.model_dump(mode="json", exclude={"guide"}),
         }
 

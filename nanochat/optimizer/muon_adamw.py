@@ -10,7 +10,8 @@ from torch import Tensor
 from nanochat.model import GPT
 from nanochat.optimizer.adamw import GROUPS, AdamW
 from nanochat.optimizer.muon import muon_update, variance_shape
-from nanochat.optimizer.schedule import Schedule, learning_rate_scale, muon_weight_decay
+from nanochat.optimizer.schedule import Schedule
+from nanochat.scaling import learning_rate_scale, muon_weight_decay
 
 MUON_PREFIX = "transformer.h."
 MATRIX_RATE = 0.02

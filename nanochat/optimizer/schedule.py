@@ -8,17 +8,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from nanochat.sizes import ModelConfig, parameter_counts
-
 WARMDOWN_FRACTION = 0.65  # of the steps, at the end
 FINAL_LEARNING_RATE = 0.05  # of the peak, reached at the last step
 MOMENTUM_START, MOMENTUM_PEAK, MOMENTUM_END = 0.85, 0.97, 0.90
 MOMENTUM_WARMUP_STEPS = 400
-
-# The batch and the model that upstream tuned its rates on.
-REFERENCE_TOKENS_PER_STEP = 2**19
-REFERENCE_DEPTH = 12
-REFERENCE_WEIGHT_DECAY = 0.28
 
 
 @dataclass(frozen=True)
@@ -54,23 +47,6 @@ class Schedule:
     def weight_decay(self, step: int) -> float:
         """Fraction of Muon's weight decay: a cosine from 1 to 0."""
         return 0.5 * (1 + math.cos(math.pi * step / self.steps))
-
-
-def learning_rate_scale(tokens_per_step: int) -> float:
-    """Rates grow with the square root of the batch (AdamW theory; for Muon an assumption)."""
-    return math.sqrt(tokens_per_step / REFERENCE_TOKENS_PER_STEP)
-
-
-def muon_weight_decay(config: ModelConfig, tokens_per_step: int) -> float:
-    """Weight decay that keeps the time scale B / (lr wd D) constant, arXiv 2405.13698.
-
-    D, the compute-optimal tokens, is proportional to the scaling parameters.
-    """
-    reference = ModelConfig(
-        depth=REFERENCE_DEPTH, head_dim=config.head_dim, vocab_size=config.vocab_size
-    )
-    ratio = parameter_counts(reference).scaling / parameter_counts(config).scaling
-    return REFERENCE_WEIGHT_DECAY * learning_rate_scale(tokens_per_step) * ratio
 
 
 def _between(start: float, end: float, fraction: float) -> float:

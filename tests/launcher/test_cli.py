@@ -224,7 +224,7 @@ def test_edit_copies_a_shipped_recipe(here: Path, editor: None, name: str, folde
     first, _, rest = (here / copy).read_text().partition("\n")
     schema = here / "home" / "schema" / "recipe.json"
     assert first == f"# yaml-language-server: $schema={schema.as_uri()}"
-    assert json.loads(schema.read_text())["required"] == ["depth", "tokens_per_step"]
+    assert json.loads(schema.read_text())["required"] == ["depth"]
     assert rest == shipped.replace("depth: 4", "depth: 6")
     assert (shipped_folder("recipe") / "d4.yaml").read_text() == shipped
 

@@ -161,7 +161,7 @@ WRONG_LINES = [
     ),
     (
         "tokens_per_scaling_parameter: 12",
-        "5:31: write either steps or tokens_per_scaling_parameter: both are given\n"
+        "5:31: write one horizon: steps and tokens_per_scaling_parameter are given\n"
         "  tokens_per_scaling_parameter: 12\n                                ^^",
     ),
     (
@@ -216,18 +216,17 @@ def test_wrong_line(line: str, expected: str) -> None:
         (b"- d4\n", "1:1: expected keys and values, as in key: value\n  - d4\n  ^^^^"),
         (b"a: 1\nb: caf\xe9", "2:7: not UTF-8 (byte 0xe9): save the file as UTF-8\n"
          "  b: caf\N{REPLACEMENT CHARACTER}\n        ^"),
-        (b"depth: 4\nsteps: 9", "1:1: tokens_per_step is missing\n  depth: 4\n  ^"),
+        (b"steps: 9", "1:1: depth is missing\n  steps: 9\n  ^"),
         (b"depth: 101\nsteps: 9\ntokens_per_step: 2048",
          "1:8: depth: must be at most 100, got 101\n  depth: 101\n         ^^^"),
         (b"depth: 4\ntokens_per_step: 3_000\nsteps: 9",
          "2:18: 3,000 tokens per step are not whole rows of 2,048: use 2,048 or 4,096\n"
          "  tokens_per_step: 3_000\n                   ^^^^^"),
-        (b"depth: 4\ntokens_per_step: 2048",
-         "1:1: write either steps or tokens_per_scaling_parameter: neither is given\n"
-         "  depth: 4\n  ^^^^^^^^"),
         (b"depth: 4\ntokens_per_step: 2048\ntokens_per_scaling_parameter: 1e-5",
-         "3:31: 1e-05 tokens per scaling parameter are less than one step of 2,048 tokens\n"
+         "3:31: tokens_per_scaling_parameter: 1e-05 is less than one step of 2,048 tokens\n"
          "  tokens_per_scaling_parameter: 1e-5\n                                ^^^^"),
+        (b"depth: 4\ntokens_per_step: 2048\nflops: 1e9",
+         "3:8: flops: 1e+09 is less than one step of 2,048 tokens\n  flops: 1e9\n         ^^^"),
     ],
 )  # fmt: skip
 def test_wrong_file(text: bytes, expected: str) -> None:
@@ -267,7 +266,7 @@ def test_wrong_option(option: str, argument: str, expected: str) -> None:
 def test_all_problems_are_shown_from_top_to_bottom() -> None:
     said = message("steps: x\nseed: -1\ndepth: 0\nzzz: 1\ndepth: 2", [("--set", "workers=0")])
     places = [line.split(": ")[0] for line in said.splitlines() if not line.startswith("  ")]
-    rows = ["1:1", "1:8", "2:7", "3:8", "4:1", "5:1"]
+    rows = ["1:8", "2:7", "3:8", "4:1", "5:1"]
     assert places == [*(f"recipes/r.yaml:{row}" for row in rows), "--set:1:9"]
 
 
@@ -366,7 +365,42 @@ def test_a_warm_up_that_an_option_asks_for_does_not_give_way() -> None:
 
 def test_options_of_both_horizons_contradict() -> None:
     said = message(GOOD, [("--steps", "7"), ("--set", "tokens_per_scaling_parameter=2")])
-    assert said.startswith("--set:1:30: write either steps or tokens_per_scaling_parameter: both")
+    assert said.startswith("--set:1:30: write one horizon: steps and tokens_per_scaling_param")
+
+
+@pytest.mark.parametrize(
+    ("horizon", "steps"),
+    [
+        ("steps: 7", 7),
+        ("tokens: 1e6", 488),  # 488.3
+        ("flops: 1e15", 5174),  # of 94,372,272 a token: 5,174.0
+        ("tokens_per_scaling_parameter: 2", 11264),
+        ("", 67584),  # 12 for each of 11,534,384
+    ],
+)
+def test_horizons(horizon: str, steps: int) -> None:
+    write(f"depth: 4\ntokens_per_step: 2048\n{horizon}")
+    assert load_recipe("r").recipe.steps_total == steps
+    again = load_recipe("r", [("--set", "tokens=20480")]).recipe
+    assert again.steps_total == 10
+
+
+@pytest.mark.parametrize(
+    ("depth", "exponent", "steps"),
+    [(4, 18, 528), (8, 18, 1920), (12, 19, 2520), (20, 20, 4980), (24, 20, 8352)],
+)
+def test_a_depth_alone_is_upstreams_run_of_that_size(depth: int, exponent: int, steps: int) -> None:
+    """Batch and steps as its training script works them out."""
+    write(f"depth: {depth}")
+    recipe = load_recipe("r").recipe
+    assert (recipe.tokens_per_step, recipe.steps_total) == (2**exponent, steps)
+    assert "tokens_per_step" not in recipe.model_fields_set
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe  # as run.json keeps it
+
+
+def test_a_batch_by_rule_is_of_whole_rows() -> None:
+    write("depth: 4\nsequence_length: 1000")
+    assert load_recipe("r").recipe.tokens_per_step == 262_000
 
 
 def test_overrides_reach_every_depth() -> None:
@@ -473,7 +507,7 @@ def test_launch_home(
 def test_schema_has_every_key_with_its_meaning() -> None:
     found = schema("recipe")
     assert list(found["properties"]) == list(Recipe.model_fields)
-    assert found["required"] == ["depth", "tokens_per_step"]
+    assert found["required"] == ["depth"]
     assert (found["properties"]["depth"]["minimum"], found["properties"]["depth"]["maximum"]) == (
         1,
         100,

@@ -15,7 +15,7 @@ from nanochat.model import GPT
 from nanochat.optimizer import MuonAdamW, Schedule
 from nanochat.optimizer.adamw import GROUPS
 from nanochat.optimizer.muon import POLAR_EXPRESS, muon_update, orthogonalise, variance_shape
-from nanochat.optimizer.schedule import muon_weight_decay
+from nanochat.scaling import muon_weight_decay
 from nanochat.sizes import ModelConfig
 
 SCHEDULE = Schedule(steps=20, warmup_steps=2)

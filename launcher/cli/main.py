@@ -22,6 +22,8 @@ COMMANDS = {
     "stop": "Save and stop a run.",
     "resume": "Go on with a stopped run.",
     "sample": "Let a trained model write.",
+    "export": "Write a model for others, or for upstream's tools.",
+    "import": "Read a model that was exported, or upstream's.",
     "cluster": "Make machines ready, look after them, leave them clean.",
     "size": "Show the sizing table, the guide's figures beside ours.",
     "edit": "Edit a recipe or a cluster in $VISUAL or $EDITOR.",

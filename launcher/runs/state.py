@@ -40,7 +40,8 @@ class RunState:
         summary = folder.summary()
         if summary is None or state.status in ("running", "waiting", "stopping"):
             return state
-        return replace(state, tokens_per_second=summary["tokens_per_second"])  # of the whole run
+        keys = ("train_loss", "val_bpb", "tokens_per_second")  # the last: of the whole run
+        return replace(state, step=summary["steps"], **{key: summary[key] for key in keys})
 
     @classmethod
     def from_metrics(cls, folder: RunFolder, metrics: list[Record], status: Status) -> RunState:

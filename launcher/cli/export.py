@@ -1,0 +1,80 @@
+"""`launch export RUN DIR`: a model as files for others."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shlex
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import click
+
+from launcher.cli.output import json_option, print_json
+from launcher.cli.place import cluster_option, open_run_to_read
+from launcher.errors import CommandFailed, InputError
+from launcher.raycluster.control import ask_head
+from launcher.raycluster.spec import cluster_folder
+from launcher.runs.exported import LAYOUTS, export
+from launcher.runs.homecoming import fetch_weights
+from launcher.runs.remote import RemoteRun
+from launcher.runs.run import Run
+from launcher.runs.submit import missing_packages, require_training_packages
+
+EXPORT_SECONDS = 600.0
+
+
+@click.command("export")
+@click.argument("run")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "layout",
+    type=click.Choice(LAYOUTS),
+    default=LAYOUTS[0],
+    show_default=True,
+    help="nanochat: a base folder for upstream's tools.",
+)
+@cluster_option
+@json_option
+def command(run: str, folder: Path, layout: str, cluster: str | None, as_json: bool) -> None:
+    """Write the newest checkpoint's model into DIR: weights, shape, tokenizer and model card."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists already", fix="name a new or an empty folder")
+    with open_run_to_read(run, cluster) as opened:
+        done = _export(opened, folder, layout)
+    if as_json:
+        print_json({"run": opened.folder.name, "format": layout, "folder": str(folder), **done})
+        return
+    click.echo(f"step {done['step']:,} of run '{opened.folder.name}' is in {folder}:")
+    for name in done["files"]:
+        click.echo(f"  {name}")
+    if layout == "nanochat":
+        click.echo(f"upstream's tools load it with NANOCHAT_BASE_DIR={folder.absolute()}")
+
+
+def _export(run: Run, folder: Path, layout: str) -> dict[str, Any]:
+    """Here where torch is installed, else on the head of its cluster."""
+    if isinstance(run, RemoteRun) and missing_packages():
+        return _export_there(run, folder, layout)
+    require_training_packages("launch export")
+    if isinstance(run, RemoteRun):
+        fetch_weights(run)
+    return export(run.folder, folder, layout)
+
+
+def _export_there(run: RemoteRun, folder: Path, layout: str) -> dict[str, Any]:
+    head = run.runs.head
+    there = f"{cluster_folder(run.cluster)}/exports/{run.name}-{secrets.token_hex(4)}"
+    try:
+        done: dict[str, Any] = ask_head(
+            head, run.runs.spec, "launcher.runs.exported", f"~/{run.path}", f"~/{there}", layout,
+            seconds=EXPORT_SECONDS,
+        )  # fmt: skip
+        for name, digest in done["files"].items():
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise CommandFailed(head.name, f"it names a file {json.dumps(name)}")
+            head.fetch(f"{there}/{name}", folder / name, sha256=digest)
+    finally:
+        head.run(f"rm -rf {shlex.quote(there)}", step="remove the export there")
+    return done

@@ -1,0 +1,32 @@
+"""`launch import DIR`: a model of others becomes a run of this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from launcher.cli.output import json_option, print_json
+from launcher.runs.folder import require_run_name
+from launcher.runs.submit import require_training_packages
+
+
+@click.command("import")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--name", help="Of the run; else dN-1, dN-2, ...")
+@json_option
+def command(folder: Path, name: str | None, as_json: bool) -> None:
+    """Read a model: a folder that `launch export` has written, or upstream's base folder.
+
+    It can be sampled and exported; its optimizer is not read, so it cannot be trained on.
+    """
+    if name is not None:
+        require_run_name(name)
+    require_training_packages("launch import")
+    from launcher.runs.imported import import_run
+
+    run = import_run(folder, name)
+    if as_json:
+        print_json({"run": run.name, "folder": str(run.path)})
+    else:
+        click.echo(f"run '{run.name}': launch sample {run.name} --prompt 'import '   lets it speak")

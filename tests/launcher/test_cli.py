@@ -17,7 +17,10 @@ from launcher.config.paths import shipped_folder
 from launcher.errors import ConfigError, Interrupted, LaunchError, RunFailed
 
 ROOT = Path(main.__file__).parents[2]
-COMMANDS = ["recipe", "runs", "logs", "stop", "resume", "sample", "export", "import", "cluster", "size", "edit"]
+COMMANDS = [
+    "recipe", "runs", "logs", "stop", "resume", "sample", "export", "import", "cluster", "size",
+    "edit",
+]  # fmt: skip
 ENTRY = "from launcher.cli.main import main; main()"
 
 

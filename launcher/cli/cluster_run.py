@@ -27,7 +27,7 @@ from launcher.raycluster.spec import ClusterSpec, cluster_folder
 from launcher.runs.folder import USED_FILE, RunFolder, write_json
 from launcher.runs.heads import connect_head, open_cluster_runs
 from launcher.runs.remote import ClusterRuns, RemoteRun, run_names
-from launcher.runs.sending_back import newest_whole, send_back
+from launcher.runs.sending_back import newest_resumable, send_back
 from launcher.runs.text import send_text
 from launcher.transport.connection import Connection
 from launcher.transport.together import close_all, connect_all, on_all
@@ -101,7 +101,7 @@ def resume_there(cluster: str, name: str, *, detach: bool, as_json: bool) -> Non
             spec = run.folder.spec()
     except InputError:
         folder = RunFolder(launch_home() / "clusters" / loaded.name / "runs" / name)
-        spec, at_home = folder.spec(), newest_whole(folder)
+        spec, at_home = folder.spec(), newest_resumable(folder)
         if at_home is None or not spec:
             raise
     with open_up(loaded, spec["pool"]) as up:

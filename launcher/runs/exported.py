@@ -23,6 +23,11 @@ from nanochat.storage import sha256_of, write_atomically
 LAYOUTS = ("safetensors", "nanochat")
 FORMAT = "nanochat-safetensors"
 FORMAT_VERSION = 1
+FILES = ("README.md", "config.json", "model.safetensors", "tokenizer.json")
+TRAINING = (
+    "run", "steps", "planned", "tokens_per_step", "tokens", "source", "seed", "dtype", "val_bpb",
+    "train_loss",
+)  # fmt: skip
 CARD = """\
 ---
 library_name: nanochat
@@ -89,13 +94,6 @@ def export(folder: RunFolder, target: Path, layout: str) -> dict[str, Any]:
         paths = [target / name for name in FILES]
     names = {path.relative_to(target).as_posix(): sha256_of(path) for path in paths}
     return {"step": checkpoint.step, "files": names}
-
-
-FILES = ("README.md", "config.json", "model.safetensors", "tokenizer.json")
-TRAINING = (
-    "run", "steps", "planned", "tokens_per_step", "tokens", "source", "seed", "dtype", "val_bpb",
-    "train_loss",
-)  # fmt: skip
 
 
 def _facts(folder: RunFolder, recipe: Recipe, state: dict[str, Any]) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def fetch_weights(run: RemoteRun) -> None:
             fix=f"wait for one, or make one now: launch stop {run.cluster}/{run.name}",
         )
     for other in run.folder.checkpoints.glob("step-*"):
-        if other != folder:
+        if other != folder and not (other / OPTIMIZER).exists():  # with it, a run can go on
             shutil.rmtree(other)
     run.folder.tokenizer.write_bytes(_tokenizer(run, [run.runs.head]))
 

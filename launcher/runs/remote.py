@@ -73,13 +73,14 @@ class ClusterRuns:
         Raises InputError for a name that is taken.
         """
         mirrors = launch_home() / "clusters" / self.spec.cluster / "runs"
-        if name is not None and RunFolder(mirrors / name).spec() and name not in self.names():
+        there = self.names()
+        if name is not None and RunFolder(mirrors / name).spec() and name not in there:
             raise InputError(
                 f"run '{name}' of cluster {self.spec.cluster} is on this machine: {mirrors / name}",
                 fix=f"choose another --name, or go on with it: "
                 f"launch resume {self.spec.cluster}/{name}",
             )
-        taken = {*self.names(), *elsewhere, *known_names(), *(p.name for p in mirrors.glob("*"))}
+        taken = {*there, *elsewhere, *known_names(), *(p.name for p in mirrors.glob("*"))}
         while True:
             chosen = name or first_free(recipe, taken)
             if chosen not in elsewhere and self._make_folder(chosen):

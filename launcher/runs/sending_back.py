@@ -16,7 +16,7 @@ from nanochat.storage import sha256_of
 RECORDS = ("metrics.jsonl", "events.jsonl", "log.txt", TOKENIZER)
 
 
-def newest_whole(folder: RunFolder) -> Path | None:
+def newest_resumable(folder: RunFolder) -> Path | None:
     """The newest checkpoint here from which a run can go on."""
     for path in sorted(folder.checkpoints.glob("step-*"), reverse=True):
         if re.fullmatch(r"step-\d+", path.name) and (path / OPTIMIZER).exists():
@@ -33,13 +33,18 @@ def send_back(
     progress: Progress,
 ) -> None:
     """Into the run's folder on the head, `path`. `changes`: of run.json, which goes last: a run
-    without one is not there. Raises HostError."""
-    files = [(checkpoint / name, f"checkpoints/{checkpoint.name}/{name}") for name in
-             (MODEL, OPTIMIZER, STATE, MANIFEST)]  # fmt: skip
-    files += [(folder.path / name, name) for name in RECORDS if (folder.path / name).exists()]
-    total, done = sum(local.stat().st_size for local, _ in files), 0
-    for local, name in files:
+    without one is not there.
+
+    Raises HostError, also where a file is not what its manifest says: the run would begin anew.
+    """
+    described = json.loads((checkpoint / MANIFEST).read_bytes())["files"]
+    hashes = {checkpoint / name: described[name]["sha256"] for name in (MODEL, OPTIMIZER, STATE)}
+    records = [folder.path / name for name in RECORDS if (folder.path / name).exists()]
+    hashes |= {local: sha256_of(local) for local in (checkpoint / MANIFEST, *records)}
+    total, done = sum(local.stat().st_size for local in hashes), 0
+    for local, digest in hashes.items():
         report = part_of(progress, head.name, f"run {folder.name}", done, total)
-        head.send(local, f"{path}/{name}", sha256=sha256_of(local), on_bytes=report)
+        there = f"{path}/{local.relative_to(folder.path).as_posix()}"
+        head.send(local, there, sha256=digest, on_bytes=report)
         done += local.stat().st_size
     head.write(f"{path}/run.json", json.dumps(folder.spec() | dict(changes), indent=1).encode())

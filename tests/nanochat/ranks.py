@@ -66,7 +66,8 @@ def _collect(waiting: dict[Connection, int], deadline: float) -> dict[int, Any]:
             assert isinstance(connection, Connection)
             rank = waiting.pop(connection)
             try:
-                # From a process that this test has started, over its own pipe.
+                # Arrays and exceptions of a process that this test has started, over its own
+                # pipe, as multiprocessing sends everything: nobody else can write there.
                 value, error, trace = pickle.loads(connection.recv_bytes())
             except EOFError:
                 raise RuntimeError(f"rank {rank} died without an answer") from None
@@ -103,7 +104,9 @@ def _failure(error: BaseException) -> bytes:
     trace = traceback.format_exc()
     try:
         answer = pickle.dumps((None, error, trace))
-        pickle.loads(answer)  # our own bytes: an exception class need not survive pickling
+        # Our own bytes of the line above: not every exception class survives both ways, and one
+        # that does not would take the message of the failure with it.
+        pickle.loads(answer)
     except Exception:
         answer = pickle.dumps((None, RuntimeError(repr(error)), trace))
     return answer

@@ -40,7 +40,8 @@ def test_what_is_written_is_read_back(base: Path, data: PreparedData) -> None:
 
 def test_the_tokenizer_is_tiktokens_to_upstream(base: Path, data: PreparedData) -> None:
     """As its get_tokenizer and get_token_bytes read it."""
-    encoding = pickle.loads((base / "tokenizer" / "tokenizer.pkl").read_bytes())  # our own
+    # Upstream unpickles this file, so that is what has to work; this test has written it.
+    encoding = pickle.loads((base / "tokenizer" / "tokenizer.pkl").read_bytes())
     assert isinstance(encoding, tiktoken.Encoding)
     assert (encoding.n_vocab, encoding.name) == (data.tokenizer.vocab_size, "rustbpe")
     text = "def f(x):\n    return x + 12345  # Größe"

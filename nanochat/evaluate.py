@@ -35,7 +35,7 @@ def evaluate_bits_per_byte(
     which is right for an untrained model; the bytes are still counted in all rows.
     """
     length = model.config.sequence_length
-    count = max(1, min(len(rows), max_tokens // length))
+    count = evaluated_rows(len(rows), max_tokens, length)
     sample = count if sample_tokens is None else max(1, min(count, sample_tokens // length))
     device = token_bytes.device
     nats, sampled, tokens, size = torch.zeros(4, dtype=torch.float64, device=device)
@@ -54,3 +54,8 @@ def evaluate_bits_per_byte(
                 sampled += counts.sum()
     nats, sampled, tokens, size = exchange.sum(torch.stack((nats, sampled, tokens, size)))
     return float(nats * (tokens / sampled) / (math.log(2) * size))
+
+
+def evaluated_rows(there: int, max_tokens: int, sequence_length: int) -> int:
+    """How many of the first rows are measured."""
+    return max(1, min(there, max_tokens // sequence_length))

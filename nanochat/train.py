@@ -21,7 +21,7 @@ from torch import Tensor
 from nanochat.checkpoint import Checkpoint, CheckpointFolder, identity_difference
 from nanochat.dataset import PreparedData, TrainOrder
 from nanochat.errors import CheckpointError, IdentityError, ShareError, TrainingError
-from nanochat.evaluate import evaluate_bits_per_byte
+from nanochat.evaluate import evaluate_bits_per_byte, evaluated_rows
 from nanochat.exchange import GradientExchange, agree
 from nanochat.memory import keep_freed_memory
 from nanochat.model import GPT
@@ -35,6 +35,8 @@ MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
 # An untrained model loses the same on any token (ln of the vocabulary): running it on more than
 # these would only put the first step off.
 UNTRAINED_TOKENS = 8192
+
+WAITED_SECONDS = 1.0  # for text: less than this is not worth a line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +108,8 @@ def train(
 ) -> TrainResult:
     """Train from the newest whole checkpoint of any rank, or from the start, to the last step.
 
-    With world_size > 1 the default process group exists already. `weights`: of the rows that each
+    With world_size > 1 the default process group exists already. `data` may still be growing: a
+    step waits for the rows that it needs. `weights`: of the rows that each
     rank takes of a step, in rank order (default: equal). They change who computes what, and sums
     by rounding, but not the run. `saves`: this rank writes checkpoints (one rank per host does).
 
@@ -148,7 +151,8 @@ class _Run:
 
         mine = checkpoints.newest()
         steps = agree(mine.step if mine else -1, world_size, device)
-        self.step = max(*steps, 0)
+        self.step = self.saved_step = max(*steps, 0)
+        self.read_before: str | None = None  # after a resume, until it has been compared
         if self.step:
             self.model = GPT.empty(config.model, dtype=dtype, device=device)
         else:
@@ -172,6 +176,11 @@ class _Run:
         if self.step == 0 and config.evaluate_every_steps:
             self._evaluate(sample_tokens=UNTRAINED_TOKENS)
         while self.step < config.steps:
+            if not self._bring_rows():
+                if self.step > self.saved_step:
+                    self._save(must=True)
+                self.observer.event("stop", step=self.step)
+                return self._result(stopped=True)
             record, stop, save = self._update()
             if config.evaluate_every_steps and (
                 self.step % config.evaluate_every_steps == 0 or self.step == config.steps
@@ -185,6 +194,40 @@ class _Run:
                 self.observer.event("stop", step=self.step)
                 return self._result(stopped=self.step < config.steps)
         return self._result(stopped=False)
+
+    def _bring_rows(self) -> bool:
+        """Have the rows of the next step at hand; False: a stop was asked for while they came."""
+        first = self.step * self.config.rows_per_step
+        stop = first + self.config.rows_per_step
+        if not self.data.manifest.complete and self.data.manifest.train.rows < stop:
+            began = time.perf_counter()
+            there = self.data.grow(stop, lambda: not self.observer.stop_requested())
+            self.order = TrainOrder(self.config.seed, self.data.train_rows.block_rows)
+            seconds = round(time.perf_counter() - began, 3)
+            if seconds > WAITED_SECONDS:
+                self.observer.event("text", step=self.step, seconds=seconds)
+            if not there:
+                return False
+        if self.read_before is not None:
+            self._require_same_rows(self.read_before)
+            self.read_before = None
+        blocks = self.data.manifest.train.blocks
+        self.data.bring([blocks[number] for number in self.order.blocks(first, stop)])
+        return True
+
+    def _require_same_rows(self, digest: str) -> None:
+        """Raises IdentityError where the rows of the steps before are not those of `digest`, on all
+        ranks. Empty: this rank does not know."""
+        changed = bool(digest) and digest != self._rows_digest()
+        if any(agree(int(changed), self.world_size, self.device)):
+            raise IdentityError(
+                f"the rows up to step {self.step} are not those that were trained on",
+                fix="Bring the old text back, or begin a new run.",
+            )
+
+    def _rows_digest(self) -> str:
+        """What has been read so far."""
+        return self.data.manifest.train.digest(self.step * self.config.rows_per_step)
 
     def _update(self) -> tuple[dict[str, Any], bool, bool]:
         """One step: its metrics, whether to stop after it and whether to save it."""
@@ -249,6 +292,12 @@ class _Run:
 
     def _evaluate(self, sample_tokens: int | None = None) -> float:
         began = time.perf_counter()
+        rows = evaluated_rows(
+            len(self.data.validation_rows),
+            self.config.evaluate_tokens,
+            self.config.model.sequence_length,
+        )
+        self.data.bring(self.data.manifest.validation.blocks_of(rows))
         self.val_bpb = evaluate_bits_per_byte(
             self.model,
             self.data.validation_rows,
@@ -277,6 +326,7 @@ class _Run:
                 "train_loss": self.train_loss,
                 "val_bpb": self.val_bpb,
                 "identity": self.identity,
+                "rows_sha256": self._rows_digest(),
             }
             try:
                 saved = self.checkpoints.save(
@@ -292,6 +342,7 @@ class _Run:
                 self.observer.event(
                     "checkpoint", step=self.step, path=saved.path.name, seconds=seconds
                 )
+        self.saved_step = self.step
         self.saved_at = time.monotonic()
 
     def _restore(self, mine: Checkpoint | None, steps: list[int]) -> None:
@@ -317,6 +368,7 @@ class _Run:
         if min(steps) < newest:
             for tensor in self._all_tensors():
                 dist.broadcast(tensor, src=steps.index(newest))
+        self.read_before = own.state.get("rows_sha256", "") if own is not None else ""
         seconds = round(time.perf_counter() - began, 3)
         self.observer.event("resume", step=newest, seconds=seconds)
 

@@ -52,7 +52,7 @@ class UpCluster:
             self.view.say(f"{head.name}: another client is at work there: waiting for it")
 
         with self.view:
-            return send_text(head, self.spec, data, base, self.view.sent, waiting)
+            return send_text(self.connections, self.spec, data, base, self.view.sent, waiting)
 
     def forgotten_runs(self) -> set[str]:
         """Those that a host has checkpoints of and the head, which lost its disk, nothing."""
@@ -73,7 +73,7 @@ def run_there(
     """`spec`: what goes into run.json."""
     with open_up(cluster, pool) as up:
         with up.stages.stage("text"):
-            text = up.send_text(loaded.recipe.data, Path.cwd())
+            text = up.send_text(Data.model_validate(spec["settings"]["data"]), Path.cwd())
         with up.stages.stage("create"):
             nodes = [asdict(node) for node in up.spec.nodes]
             workers = sum(node.slots for node in up.spec.nodes)

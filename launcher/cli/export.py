@@ -13,7 +13,7 @@ import click
 from launcher.cli.output import json_option, print_json
 from launcher.cli.place import cluster_option, open_run_to_read
 from launcher.errors import CommandFailed, InputError
-from launcher.raycluster.control import ask_head
+from launcher.raycluster.control import ask_host
 from launcher.raycluster.spec import cluster_folder
 from launcher.runs.exported import LAYOUTS, export
 from launcher.runs.homecoming import fetch_weights
@@ -67,7 +67,7 @@ def _export_there(run: RemoteRun, folder: Path, layout: str) -> dict[str, Any]:
     head = run.runs.head
     there = f"{cluster_folder(run.cluster)}/exports/{run.name}-{secrets.token_hex(4)}"
     try:
-        done: dict[str, Any] = ask_head(
+        done: dict[str, Any] = ask_host(
             head, run.runs.spec, "launcher.runs.exported", f"~/{run.path}", f"~/{there}", layout,
             seconds=EXPORT_SECONDS,
         )  # fmt: skip

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from launcher.cli.output import count, flops, size
+from launcher.config.recipe import Recipe
 from launcher.guide.outlook import Outlook
+from nanochat.dataset.climbmix import CLIMBMIX, SHARD_BYTES
 
 if TYPE_CHECKING:
     from launcher.config.cluster import LoadedCluster
@@ -19,6 +21,17 @@ class Where:
     cluster: str
     workers: int
     hosts: LoadedCluster | None
+
+
+def text_words(recipe: Recipe) -> str:
+    kind, _, shards = recipe.text.partition(":")
+    if kind != CLIMBMIX:
+        return recipe.text
+    unit = "shard" if shards == "1" else "shards"
+    what = f"{CLIMBMIX}, {int(shards):,} {unit} and one to validate with"
+    given = recipe.data.source != CLIMBMIX
+    reason = "" if given else ", as many as the horizon needs"
+    return f"{what}: {size((int(shards) + 1) * SHARD_BYTES)} to download{reason}"
 
 
 def outlook_lines(name: str, outlook: Outlook, where: Where) -> str:
@@ -41,7 +54,7 @@ def outlook_lines(name: str, outlook: Outlook, where: Where) -> str:
             f"about 12 are optimal), {flops(outlook.tokens * outlook.flops_per_token)}",
         ),
         *outlook.reasons.items(),
-        ("text", recipe.data.source),
+        ("text", text_words(recipe)),
         (
             "memory",
             f"{size(outlook.state_bytes)} of weights, gradients and optimizer state per worker",

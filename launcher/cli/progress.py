@@ -108,6 +108,7 @@ def event_line(event: Record) -> str | None:
         "restart": lambda: f"restarted{took}: attempt {event['attempt']}",
         "resume": lambda: f"went on from step {event['step']:,}{took}",
         "start": lambda: _started(event, took),
+        "text": lambda: event.get("words") or f"step {event['step']:,}: waited for text{took}",
         "wait": lambda: f"waiting for run '{event['run']}', which has these hosts",
     }
     return lines[kind]() if kind in lines else None

@@ -21,12 +21,17 @@ from launcher.runs.submit import (
     run_spec,
 )
 
+DATA = "embedded, climbmix, files:PATTERN (txt, md, rst, py, jsonl, parquet), or host:PATTERN."
+
 
 @click.command()
 @click.argument("name")
 @click.option("--cluster", default="local", show_default=True, metavar="C", help="Where.")
 @click.option("--pool", metavar="P", help="The hosts of one pool of the cluster only.")
-@click.option("--data", help="embedded, or files:PATTERN (txt, md, rst, py, jsonl, parquet).")
+@click.option(
+    "--data",
+    help=DATA,
+)
 @click.option("--steps", help="Optimizer steps.")
 @click.option("--name", "run_name", help="Of the run; else NAME-1, NAME-2, ...")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override any key.")
@@ -52,8 +57,8 @@ def command(
     loaded = load_recipe(name, overrides)
     if run_name is not None:
         require_run_name(run_name)
-    check_text(loaded)
     where = find_place(loaded, cluster, pool)
+    check_text(loaded, here=where.hosts is None)
     plan = outlook(loaded.recipe)
     if dry_run:
         document = plan.as_json(loaded.name) | {"cluster": where.cluster, "workers": where.workers}

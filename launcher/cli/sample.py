@@ -10,7 +10,7 @@ import click
 
 from launcher.cli.output import json_option
 from launcher.cli.place import cluster_option, open_run_to_read
-from launcher.raycluster.control import ask_head
+from launcher.raycluster.control import ask_host
 from launcher.runs.homecoming import fetch_weights
 from launcher.runs.remote import RemoteRun
 from launcher.runs.speech import Speaker
@@ -75,7 +75,7 @@ def command(
 
 
 def _speak_there(run: RemoteRun, options: Mapping[str, Any]) -> tuple[int, str]:
-    answer = ask_head(
+    answer = ask_host(
         run.runs.head,
         run.runs.spec,
         "launcher.runs.speech",

@@ -15,6 +15,7 @@ from launcher.config.paths import find_file, shown_path
 from launcher.config.validation import Rule, raise_broken, validate
 from launcher.config.yaml_source import Source, read_source
 from launcher.errors import ConfigError
+from nanochat.dataset.climbmix import CLIMBMIX, shards_for
 from nanochat.scaling import (
     TOKENS_PER_SCALING_PARAMETER,
     optimal_tokens_per_step,
@@ -53,9 +54,14 @@ class Data(Block):
     """Where the text comes from."""
 
     source: Text = "embedded"
-    """embedded (the source of Python's standard library), climbmix, or files:PATTERN."""
+    """embedded (the source of Python's standard library), climbmix (nanochat's own; climbmix:8 its
+    first 8 shards, by itself as many as the horizon needs), files:PATTERN (of your own, sent to a
+    cluster's head), or host:PATTERN (files that the head has)."""
     validation: Text | None = None
     """Files held out for validation; null: chosen from the source."""
+    mirror: Text | None = None
+    """Where climbmix is fetched from: an HTTP address, or a folder of this machine; null: the
+    Hugging Face hub."""
 
 
 class Evaluation(Block):
@@ -187,6 +193,14 @@ class Recipe(Block):
         return min(WARMUP_STEPS, self.steps_total // 10)
 
     @property
+    def text(self) -> str:
+        """The source, with as many shards of climbmix as the horizon needs."""
+        if self.data.source != CLIMBMIX:
+            return self.data.source
+        tokens = self.steps_total * self.tokens_per_step
+        return f"{CLIMBMIX}:{shards_for(tokens, self.sequence_length)}"
+
+    @property
     def rows_per_step(self) -> int:
         """Sequences per step, all workers together."""
         return self.tokens_per_step // self.sequence_length
@@ -246,6 +260,10 @@ def _broken_rules(recipe: Recipe) -> Iterator[Rule]:
         yield "elastic: not supported yet: write false", ("elastic",)
     if recipe.data.validation == recipe.data.source:
         yield "data.validation is what is trained on: name other text", ("data.validation",)
+    if recipe.data.validation and recipe.data.validation.partition(":")[0] == CLIMBMIX:
+        yield "data.validation: climbmix validates itself: name other text", ("data.validation",)
+    if recipe.data.mirror and recipe.data.source.partition(":")[0] != CLIMBMIX:
+        yield "data.mirror: only climbmix has one", ("data.mirror",)
     yield from _broken_batch_rules(recipe)
     given = [key for key in HORIZON if getattr(recipe, key) is not None]
     if len(given) > 1:

@@ -179,12 +179,12 @@ def read_spec(head: Connection, cluster: str) -> ClusterSpec | None:
         ) from None
 
 
-def ask_head(
-    head: Connection, spec: ClusterSpec, module: str, *arguments: str, seconds: float = 60
+def ask_host(
+    host: Connection, spec: ClusterSpec, module: str, *arguments: str, seconds: float = 60
 ) -> Any:
-    """The JSON that a module of ours prints on the head. Raises CommandFailed with what it says."""
+    """The JSON that a module of ours prints there. Raises CommandFailed with what it says."""
     command = python_command(spec, module, *arguments)
-    output = head.check(command, step=f"{module} on the head", timeout=seconds)
+    output = host.check(command, step=module, timeout=seconds)
     return json.loads(output)
 
 
@@ -195,7 +195,7 @@ def runs_at_work(connections: Mapping[str, Connection], cluster: str) -> list[st
         spec = read_spec(connection, cluster)
         if spec is None or not spec.is_head:
             return []
-        names: list[str] = ask_head(
+        names: list[str] = ask_host(
             connection, spec, JOBS, "running", f"~/{cluster_folder(cluster)}"
         )
         return names

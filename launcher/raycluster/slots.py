@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from launcher.runs.lock import Held, hold
+from nanochat.lock import Held, hold
 
 POLL_SECONDS = 0.5
 

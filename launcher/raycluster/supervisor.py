@@ -28,8 +28,8 @@ from launcher.raycluster.processes import (
 from launcher.raycluster.spec import WANTED, ClusterSpec
 from launcher.raycluster.warm import WarmPool
 from launcher.runs.folder import RunFolder, write_json
-from launcher.runs.lock import hold
 from launcher.runs.received import BLOBS
+from nanochat.lock import hold
 
 POLL_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 30.0

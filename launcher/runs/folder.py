@@ -24,7 +24,7 @@ from typing import Any
 
 from launcher.config.paths import launch_home
 from launcher.errors import InputError, NotFound, RunBusy
-from launcher.runs.lock import Held, hold, is_held
+from nanochat.lock import Held, hold, is_held
 
 USED_FILE = "used.json"  # beside the mirrors of a cluster: the file that describes it
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

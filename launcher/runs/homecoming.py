@@ -15,9 +15,9 @@ from launcher.config.paths import launch_home
 from launcher.errors import CommandFailed, InputError, LaunchError, RunFailed
 from launcher.raycluster.spec import cluster_folder
 from launcher.runs.folder import write_json
-from launcher.runs.lock import hold
 from launcher.runs.remote import ClusterRuns, RemoteRun, run_names
 from launcher.transport.connection import Connection, Progress, part_of
+from nanochat.lock import hold
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 LISTINGS = 3  # a run at work removes older checkpoints while they are being fetched

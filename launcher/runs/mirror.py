@@ -12,8 +12,8 @@ import os
 from pathlib import Path
 
 from launcher.runs.folder import RunFolder
-from launcher.runs.lock import Held, hold
 from launcher.transport.connection import Connection
+from nanochat.lock import Held, hold
 
 APPENDED = ("events.jsonl", "metrics.jsonl", "log.txt")
 OVERLAP_BYTES = 256  # more than a line's time and step: two different ends never look alike

@@ -9,7 +9,7 @@ from typing import Any
 
 from launcher.config.paths import launch_home
 from launcher.errors import HostError, InputError, KeyChanged, NotFound, RunBusy, Untrusted
-from launcher.raycluster.control import JOBS, ask_head, runs_at_work
+from launcher.raycluster.control import JOBS, ask_host, runs_at_work
 from launcher.raycluster.spec import ClusterSpec, cluster_folder
 from launcher.runs.folder import RUN_NAME, RunFolder, first_free, known_names
 from launcher.runs.mirror import Mirror
@@ -202,7 +202,7 @@ class RemoteRun:
 
     def _ask(self, verb: str) -> dict[str, Any]:
         folder = f"~/{cluster_folder(self.cluster)}"
-        answer: dict[str, Any] = ask_head(
+        answer: dict[str, Any] = ask_host(
             self.runs.head, self.runs.spec, JOBS, verb, folder, self.name
         )
         return answer

@@ -16,6 +16,7 @@ from launcher.config.paths import launch_home
 from launcher.config.recipe import LoadedRecipe, rows_text
 from launcher.errors import InputError, MissingExtra, RunFailed
 from launcher.runs.folder import RunFolder
+from nanochat.dataset.climbmix import CLIMBMIX
 from nanochat.dataset.sources import parse_source
 from nanochat.errors import DataError
 from nanochat.shares import deal
@@ -66,20 +67,25 @@ def check_hosts_share(loaded: LoadedRecipe, cluster: str, shares: Mapping[str, f
         )
 
 
-def check_text(loaded: LoadedRecipe) -> None:
-    """Raises ConfigError where the recipe's text is not there."""
-    data = loaded.recipe.data
-    for key, spec in (("data.source", data.source), ("data.validation", data.validation)):
-        if spec is not None:
-            try:
-                parse_source(spec, Path.cwd())
-            except DataError as error:
-                raise loaded.error(key, error.message, fix=error.fix) from error
+def check_text(loaded: LoadedRecipe, *, here: bool) -> None:
+    """Raises ConfigError where the recipe's text is not there. `here`: hosts are this machine."""
+    recipe = loaded.recipe
+    data = recipe.data
+    for key, text in (("data.source", recipe.text), ("data.validation", data.validation)):
+        if text is None or (text.startswith("host:") and not here):
+            continue
+        shards = launch_home() / "data" / CLIMBMIX
+        try:
+            parse_source(text, Path.cwd(), shards=shards, mirror=data.mirror)
+        except DataError as error:
+            raise loaded.error(key, error.message, fix=error.fix) from error
 
 
 def run_spec(loaded: LoadedRecipe, *, cluster: str, entered: float) -> dict[str, Any]:
     """What goes into a new run's run.json."""
     recipe = loaded.recipe
+    settings = recipe.model_dump(mode="json")
+    settings["data"]["source"] = recipe.text  # with a number of shards that stays
     return {
         "recipe": loaded.name,
         "recipe_file": str(loaded.path.absolute()),
@@ -88,7 +94,7 @@ def run_spec(loaded: LoadedRecipe, *, cluster: str, entered: float) -> dict[str,
         "entered": entered,
         "steps": recipe.steps_total,
         "folder": str(Path.cwd()),  # where relative file patterns of the data begin
-        "settings": recipe.model_dump(mode="json"),
+        "settings": settings,
     }
 
 

@@ -1,4 +1,5 @@
-"""Text of the client's that the head cannot reach: each file's content is sent once."""
+"""The text of a run on a cluster: what the head cannot reach is sent, each content once; what hosts
+have themselves is compared."""
 
 from __future__ import annotations
 
@@ -9,20 +10,26 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from launcher.config.paths import launch_home
 from launcher.config.recipe import Data
 from launcher.errors import LaunchError
 from launcher.provision.host_lock import host_lock
-from launcher.raycluster.control import ask_head
+from launcher.raycluster.control import ask_host
 from launcher.raycluster.spec import ClusterSpec
 from launcher.runs.received import BLOBS, TEXT
+from launcher.runs.shards import send_shards
 from launcher.transport.connection import Connection, Progress, part_of
+from launcher.transport.together import on_all
+from nanochat.dataset.climbmix import CLIMBMIX
 from nanochat.dataset.hashes import FileHashes
 from nanochat.dataset.sources import parse_source
+from nanochat.errors import DataError
 from nanochat.storage import sha256_of
 
-RECEIVED = "launcher.runs.received"
+LISTED, RECEIVED = "launcher.runs.listed", "launcher.runs.received"
+HASH_SECONDS = 3600.0  # of gigabytes, the first time
 TEXT_THERE, BLOBS_THERE = f".launch/{TEXT}", f".launch/{BLOBS}"
 KEY_LENGTH = 16
 # A file takes a session and several round trips; smaller ones than this travel together.
@@ -32,25 +39,55 @@ UNPACK_SECONDS = 600.0
 
 
 def send_text(
-    head: Connection,
+    connections: Mapping[str, Connection],
     spec: ClusterSpec,
     data: Data,
     base: Path,
     progress: Progress,
     waiting: Callable[[], None],
 ) -> dict[str, str]:
-    """Send what `files:` names. Key of Data -> the key by which the head finds it.
+    """Bring the text to the head. Key of Data -> what the head finds it by, where it was sent.
 
     `base`: where relative patterns begin. `waiting` is called where another client is sending.
-    A file that was cut off goes on. Raises HostError; DataError where a file cannot be read;
-    LaunchError where one changes meanwhile.
+    A file that was cut off goes on. Raises HostError; DataError where a file cannot be read, or is
+    not the same on all hosts; LaunchError where one changes meanwhile.
     """
-    specs = {"source": data.source, "validation": data.validation}
-    return {
-        key: _send_files(head, spec, files, base, progress, waiting)
-        for key, files in specs.items()
-        if files is not None and files.startswith("files:")
-    }
+    head = connections[spec.head.name]
+    sent = {}
+    for key, text in (("source", data.source), ("validation", data.validation)):
+        kind = (text or "").partition(":")[0]
+        if text is not None and kind == "files":
+            sent[key] = _send_files(head, spec, text, base, progress, waiting)
+        elif text is not None and kind == "host":
+            require_same_text(connections, spec, text)
+        elif kind == CLIMBMIX and send_shards(head, spec, data, base, progress, waiting):
+            sent[key] = CLIMBMIX
+    return sent
+
+
+def require_same_text(connections: Mapping[str, Connection], spec: ClusterSpec, text: str) -> None:
+    """Raises DataError where the head has no such files, or another host has others by that name.
+
+    Hosts without any get their rows from the head, as with all text.
+    """
+
+    def one(host: Connection) -> Any:
+        return ask_host(host, spec, LISTED, text, seconds=HASH_SECONDS)
+
+    found = on_all(connections, one)
+    ours = found.pop(spec.head.name)
+    if isinstance(ours, dict):
+        raise DataError(f"{spec.head.name}: {ours['message']}", fix=ours["fix"])
+    for name, theirs in found.items():
+        if isinstance(theirs, dict):
+            continue
+        different = sorted(dict(set(map(tuple, ours)) ^ set(map(tuple, theirs))))
+        if different:
+            raise DataError(
+                f"{text}: {different[0]} on {name} is not what {spec.head.name} has"
+                + (f", nor are {len(different) - 1} more" if len(different) > 1 else ""),
+                fix="Bring the same files to all hosts, or to the head alone.",
+            )
 
 
 def _send_files(
@@ -71,10 +108,10 @@ def _send_files(
     head.write(f"{TEXT_THERE}/{key}.json", listing)
     contents = {digest: paths[name] for name, digest in hashes.items()}
     with host_lock(head, waiting=waiting):  # two clients would append to one file
-        missing: list[str] = ask_head(head, spec, RECEIVED, key)
+        missing: list[str] = ask_host(head, spec, RECEIVED, key)
         _send_blobs(head, {digest: contents[digest] for digest in missing}, progress)
         if missing:
-            missing = ask_head(head, spec, RECEIVED, key, seconds=UNPACK_SECONDS)
+            missing = ask_host(head, spec, RECEIVED, key, seconds=UNPACK_SECONDS)
     if missing:
         raise LaunchError(f"{contents[missing[0]]} changed while it was sent", fix="try again")
     return key

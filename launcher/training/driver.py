@@ -18,8 +18,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -37,9 +37,10 @@ from launcher.runs.folder import RunFolder, write_json
 from launcher.runs.received import received_source
 from launcher.runs.records import Record, RecordWriter
 from launcher.runs.state import Status, summarise
+from nanochat.dataset.climbmix import CLIMBMIX
 from nanochat.dataset.prepare import prepare
 from nanochat.dataset.rows import PreparedData
-from nanochat.dataset.sources import Source, parse_source
+from nanochat.dataset.sources import Source, climbmix_source, parse_source
 from nanochat.errors import NanochatError
 
 ORPHAN_SECONDS = 600.0  # for the step at hand and its checkpoint: d8 needs 110 s a step here
@@ -77,6 +78,8 @@ class Driver:
         self.recipe = recipe
         self.session = session
         self.events = RecordWriter(folder.events)
+        self._text_ready: Future[PreparedData] = Future()
+        self._text_came_late = False
 
     def run(self) -> int:
         if stat.S_ISFIFO(os.fstat(0).st_mode):  # a client waits at the other end
@@ -84,13 +87,13 @@ class Driver:
         signal.signal(signal.SIGTERM, self._end_now)
         self.session.set_environment()
         try:
-            with ThreadPoolExecutor(2) as beside:
-                data = beside.submit(self._prepare_data)
+            threading.Thread(target=self._prepare_text, daemon=True).start()
+            with ThreadPoolExecutor(1) as beside:
                 imports = beside.submit(self._import_trainer)
                 with self.stage("ray"):
                     self.session.connect()
                 self.folder.update_spec(
-                    data=self._checked(data.result()),
+                    data=self._checked(self._text_ready.result()),
                     versions={name: version(name) for name in ("torch", "ray", "tiktoken")}
                     | {"launch": __version__, "python": platform.python_version()},
                 )
@@ -124,38 +127,62 @@ class Driver:
             with self.stage("imports"):
                 import launcher.training.trainer  # noqa: F401
 
-    def _prepare_data(self) -> PreparedData:
-        began = time.monotonic()
+    def _prepare_text(self) -> None:
+        """All of it: what is not there when training begins is prepared beside it."""
+        try:
+            data = self._prepare(began=time.monotonic())
+        except Exception as error:
+            if not self._text_ready.done():
+                self._text_ready.set_exception(error)
+            else:  # workers that need more than there is find out, and say why
+                self.events.event("fault", what="text", message=str(error))
+            return
+        if self._text_came_late:
+            rows = len(data.train_rows)
+            self.events.event("text", words=f"all text is prepared: {rows:,} rows")
+
+    def _prepare(self, began: float) -> PreparedData:
         data = self.recipe.data
         spec = self.folder.spec()
         base, sent = Path(spec["folder"]), spec.get("text", {})  # sent: what the client has sent
+        cache = launch_home() / "data"
 
         def source(key: str, text: str) -> Source:
+            if sent.get(key) == CLIMBMIX:
+                return climbmix_source(text, base, cache / CLIMBMIX, mirror=None)
             if key in sent:
                 return received_source(launch_home(), text, sent[key])
-            return parse_source(text, base)
+            return parse_source(text, base, shards=cache / CLIMBMIX, mirror=data.mirror)
 
-        prepared = prepare(
+        def on_ready(prepared: PreparedData) -> None:
+            seconds = round(time.monotonic() - began, 3)
+            self.events.event("start", stage="data", seconds=seconds, words=self._words(prepared))
+            self._text_came_late = not prepared.manifest.complete
+            self._text_ready.set_result(prepared)
+
+        return prepare(
             source("source", data.source),
-            cache=launch_home() / "data",
+            cache=cache,
             sequence_length=self.recipe.sequence_length,
             vocab_size=self.recipe.vocab_size,
             validation=None if data.validation is None else source("validation", data.validation),
             threads=len(os.sched_getaffinity(0)),
-            on_progress=_Progress(self.events),
+            on_progress=_Progress(self.events, self._text_ready.done),
+            on_ready=on_ready,
         )
-        prepared.verify()
+
+    def _words(self, prepared: PreparedData) -> str:
         train, held_out = len(prepared.train_rows), len(prepared.validation_rows)
         length = self.recipe.sequence_length
+        if not prepared.manifest.complete:
+            return (
+                f"the first {train:,} rows of {length:,} tokens to train on, {held_out:,} to "
+                "validate; the rest follows while the run goes on"
+            )
         passes = self.recipe.steps_total * self.recipe.rows_per_step / train
-        self.events.event(
-            "start",
-            stage="data",
-            seconds=round(time.monotonic() - began, 3),
-            words=f"{train:,} rows of {length:,} tokens to train on, {held_out:,} to validate"
-            + (f"; each is read {passes:,.3g} times" if passes > 1 else ""),
+        return f"{train:,} rows of {length:,} tokens to train on, {held_out:,} to validate" + (
+            f"; each is read {passes:,.3g} times" if passes > 1 else ""
         )
-        return prepared
 
     def _checked(self, prepared: PreparedData) -> Record:
         """The run.json entry of its data. Raises LaunchError where a resumed run has other text."""
@@ -202,14 +229,15 @@ class Driver:
 
 
 class _Progress:
-    """Progress of the data's preparation as events, twice a second at most."""
+    """Progress of the data's preparation as events, twice a second at most, until `done`."""
 
-    def __init__(self, events: RecordWriter) -> None:
+    def __init__(self, events: RecordWriter, done: Callable[[], bool]) -> None:
         self._events = events
+        self._done = done
         self._written = 0.0
 
     def __call__(self, stage: str, done: float, total: float | None) -> None:
-        if time.monotonic() - self._written > PROGRESS_SECONDS:
+        if time.monotonic() - self._written > PROGRESS_SECONDS and not self._done():
             self._written = time.monotonic()
             self._events.event("progress", stage=stage, done=done, total=total)
 

@@ -20,7 +20,7 @@ from launcher.training.gauges import Gauges
 from launcher.training.ranks import NODE
 from launcher.training.train_config import train_config
 from nanochat.checkpoint import CheckpointFolder
-from nanochat.dataset.share import share
+from nanochat.dataset.share import SharedData
 from nanochat.errors import NanochatError
 from nanochat.train import train
 
@@ -50,7 +50,7 @@ def train_loop(arguments: dict[str, Any]) -> None:
         gauges = Gauges(folder.name) if arguments["exports_metrics"] and rank == 0 else None
         observer = RunObserver(folder, spec, leads=rank == 0, gauges=gauges)
         observer.began(waited, arguments["attempts_before"])
-        data = share(
+        data = SharedData(
             home / "data" / "prepared" / Path(spec["data"]["folder"]).name,
             rank=rank,
             world_size=world_size,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nanochat.dataset.document import FileIdentity
 from nanochat.dataset.encoding import Encoded, portions, shuffled_stretches
+from nanochat.dataset.growth import Counts, Growth
 from nanochat.dataset.manifest import Block, Part
 from nanochat.dataset.packing import (
     BUFFER_DOCUMENTS,
@@ -30,18 +31,20 @@ ROWS_PER_BLOCK = 1024  # 1 MB of 512 tokens
 class PartBuilder:
     """The rows of one split: what went in, what came out."""
 
-    def __init__(self, name: str, folder: Path, tokenizer: Tokenizer, sequence_length: int) -> None:
-        self.documents = 0
-        self.bytes = 0
-        self.ids = 0  # ordinary tokens
-        self.blocks: list[Block] = []
+    def __init__(
+        self, name: str, folder: Path, tokenizer: Tokenizer, sequence_length: int,
+        growth: Growth | None = None,
+    ) -> None:  # fmt: skip
+        """`growth`: where blocks are announced, and what of them is there already."""
+        self.counts = growth.counts if growth else Counts()
+        self.blocks: list[Block] = list(growth.blocks) if growth else []
+        self._growth = growth
         self._name = name
         self._folder = folder
         self._tokenizer = tokenizer
         self._token_bytes = tokenizer.token_bytes()
         self._capacity = sequence_length + 1
         self._packer = self._new_packer()
-        self._tokens = 0  # of all pieces, with the BOS of each
 
     @property
     def rows(self) -> int:
@@ -52,10 +55,13 @@ class PartBuilder:
         if not len(ids):
             return []
         pieces = row_pieces(ids, self._capacity, continuous=continuous)
-        self.documents += 1
-        self.bytes += int(self._token_bytes[ids].sum())
-        self.ids += len(ids)
-        self._tokens += len(ids) + len(pieces)
+        before = self.counts
+        self.counts = Counts(
+            documents=before.documents + 1,
+            bytes=before.bytes + int(self._token_bytes[ids].sum()),
+            ids=before.ids + len(ids),
+            tokens=before.tokens + len(ids) + len(pieces),
+        )
         return pieces
 
     def pack(self, pieces: Iterable[Ids]) -> None:
@@ -80,11 +86,14 @@ class PartBuilder:
             packer.add(piece)
         self._write(packer.take(rows))
 
-    def finish(self) -> None:
-        """Write what is left."""
+    def end_unit(self) -> None:
+        """Write what is left: what comes next is packed without it."""
         self._packer.drain()
         while self._packer.rows:
             self._write(self._packer.take(ROWS_PER_BLOCK))
+        self._packer = self._new_packer()
+        if self._growth is not None:
+            self._growth.end_unit(self.counts)
 
     def part(self, source: str, files: Sequence[FileIdentity]) -> Part:
         tokens = self.rows * self._capacity
@@ -92,10 +101,10 @@ class PartBuilder:
             source=source,
             files=tuple(files),
             blocks=tuple(self.blocks),
-            documents=self.documents,
-            bytes=self.bytes,
+            documents=self.counts.documents,
+            bytes=self.counts.bytes,
             tokens=tokens,
-            cropped_tokens=self._tokens - tokens,
+            cropped_tokens=self.counts.tokens - tokens,
         )
 
     def _new_packer(self) -> Packer:
@@ -107,55 +116,69 @@ class PartBuilder:
             return
         data = rows.tobytes()
         name = f"{self._name}-{len(self.blocks):05d}.rows"
-        write_atomically(self._folder / name, data)
-        digest = hashlib.sha256(data).hexdigest()
-        self.blocks.append(Block(name, len(rows), len(data), digest))
+        block = Block(name, len(rows), len(data), hashlib.sha256(data).hexdigest())
+        if self._growth is None or not self._growth.has(block):
+            write_atomically(self._folder / name, data)
+            if self._growth is not None:
+                self._growth.add(block)
+        self.blocks.append(block)
 
 
-def build(
-    train_text: Iterable[Encoded],
-    validation_text: Iterable[Encoded] | None,
-    *,
-    folder: Path,
-    tokenizer: Tokenizer,
-    sequence_length: int,
-    validation_comes_round: bool,
-) -> tuple[PartBuilder, PartBuilder]:
-    """Write train-00000.rows, ... and validation-00000.rows, ...; the parts that they make.
+def build_dividing(
+    text: Iterable[Encoded], train: PartBuilder, validation: PartBuilder, sequence_length: int
+) -> None:
+    """Rows of `text`, of which single documents are held out, see `HeldOutDocuments`.
 
-    validation_text None: documents of the training text are held out. `validation_comes_round`:
-    see `PartBuilder.pack_coming_round`. Raises DataError where there is too little of either.
+    Raises DataError where there is too little of it.
     """
-    train = PartBuilder("train", folder, tokenizer, sequence_length)
-    validation = PartBuilder("validation", folder, tokenizer, sequence_length)
     held_out = None
-    for number, portion in enumerate(portions(train_text)):
-        if number == 0 and validation_text is None:
+    for number, portion in enumerate(portions(text)):
+        if held_out is None:
             held_out = HeldOutDocuments(portion, sequence_length + 1)
         for document in shuffled_stretches(portion, number):
-            kept, held = held_out.divide(document) if held_out else (document.ids, document.ids[:0])
+            kept, held = held_out.divide(document)
             train.pack(train.pieces(kept, continuous=document.continuous))
             validation.pack(validation.pieces(held, continuous=document.continuous))
-    train.finish()
-    if validation_text is not None:
-        pieces = (
-            piece
-            for document in validation_text
-            for piece in validation.pieces(document.ids, continuous=document.continuous)
-        )
-        (validation.pack_coming_round if validation_comes_round else validation.pack)(pieces)
-    validation.finish()
+    for part in (train, validation):
+        part.end_unit()
+    if train.rows == 0 or validation.rows < LEAST_ROWS:
+        ids = train.counts.ids + validation.counts.ids
+        size = train.counts.bytes + validation.counts.bytes
+        raise _too_small("the text", ids, size, LEAST_ROWS + 1, sequence_length)
 
-    if validation_text is None:
-        total = train.ids + validation.ids, train.bytes + validation.bytes
-        if train.rows == 0 or validation.rows < LEAST_ROWS:
-            raise _too_small("the text", *total, LEAST_ROWS + 1, sequence_length)
-    elif train.rows == 0:
-        raise _too_small("the training text", train.ids, train.bytes, 1, sequence_length)
-    elif validation.rows < LEAST_ROWS:
-        counts = validation.ids, validation.bytes
-        raise _too_small("the validation text", *counts, LEAST_ROWS, sequence_length)
-    return train, validation
+
+def build_validation(
+    text: Iterable[Encoded], validation: PartBuilder, sequence_length: int, *, comes_round: bool
+) -> None:
+    """Rows of text that is there to validate with. `comes_round`: see
+    `PartBuilder.pack_coming_round`. Raises DataError where there is too little of it."""
+    pieces = (
+        piece
+        for document in text
+        for piece in validation.pieces(document.ids, continuous=document.continuous)
+    )
+    (validation.pack_coming_round if comes_round else validation.pack)(pieces)
+    validation.end_unit()
+    if validation.rows < LEAST_ROWS:
+        counts = validation.counts
+        raise _too_small(
+            "the validation text", counts.ids, counts.bytes, LEAST_ROWS, sequence_length
+        )
+
+
+def build_unit(text: Iterable[Encoded], train: PartBuilder) -> None:
+    """Rows of one unit of the text to train on."""
+    for number, portion in enumerate(portions(text)):
+        for document in shuffled_stretches(portion, number):
+            train.pack(train.pieces(document.ids, continuous=document.continuous))
+    train.end_unit()
+
+
+def require_rows(train: PartBuilder, sequence_length: int) -> None:
+    """Raises DataError where all units together have not filled a row."""
+    if train.rows == 0:
+        counts = train.counts
+        raise _too_small("the training text", counts.ids, counts.bytes, 1, sequence_length)
 
 
 def _too_small(what: str, ids: int, size: int, rows: int, sequence_length: int) -> DataError:

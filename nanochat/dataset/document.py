@@ -13,6 +13,8 @@ from typing import NamedTuple
 from nanochat.errors import DataError
 from nanochat.storage import sha256_of
 
+Progress = Callable[[str, float, float | None], None]  # stage, done, total where known
+
 
 class Document(NamedTuple):
     """A text, encodable as UTF-8. `continuous`: a stretch of a file that reads on in the next
@@ -30,6 +32,9 @@ class SourceFile(NamedTuple):
 
 
 class FileIdentity(NamedTuple):
+    """Of a file that is known by its name only, as one of a published series that has yet to be
+    fetched, `sha256` is empty: the hashes of its rows then say what was in it."""
+
     name: str
     bytes: int
     sha256: str
@@ -41,11 +46,15 @@ def content_hash(*parts: object) -> str:
 
 
 class Source(ABC):
-    """An ordered set of files and the documents in them."""
+    """An ordered set of files and the documents in them. `held_out`: not among them, published to
+    validate with."""
 
-    def __init__(self, spec: str, files: Sequence[SourceFile]) -> None:
+    def __init__(
+        self, spec: str, files: Sequence[SourceFile], held_out: Sequence[SourceFile] = ()
+    ) -> None:
         self.spec = spec
         self.files = tuple(files)
+        self.held_out = tuple(held_out)
 
     @abstractmethod
     def documents(self, files: Sequence[SourceFile] | None = None) -> Iterator[Document]:
@@ -54,9 +63,26 @@ class Source(ABC):
         Raises DataError, with the file and the place in it, where one cannot be read.
         """
 
+    def fetch(self, files: Sequence[SourceFile], on_progress: Progress) -> None:  # noqa: B027
+        """Begin to bring `files` here, in this order; `documents` waits for each of its own. Those
+        of most sources are here."""
+
+    def learning_files(self, files: Sequence[SourceFile]) -> Sequence[SourceFile]:
+        """Of those to train on: what the tokenizer is to learn from."""
+        return files
+
+    def units(self, files: Sequence[SourceFile]) -> list[Sequence[SourceFile]]:
+        """What of `files` is packed together, apart from the rest: prepared unit by unit, an
+        interrupted preparation goes on behind the last whole one."""
+        return [files]
+
     def text_bytes(self, files: Sequence[SourceFile] | None = None) -> int:
         """About how many bytes of text `files` hold, found without reading it."""
         return sum(file.path.stat().st_size for file in self._chosen(files))
+
+    def stored_bytes(self, files: Sequence[SourceFile]) -> int:
+        """Of files that are read for their identity."""
+        return sum(file.path.stat().st_size for file in files)
 
     def identity(
         self,

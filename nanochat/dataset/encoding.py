@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 
 from nanochat.dataset.document import Document
@@ -19,6 +20,7 @@ from nanochat.tokenizer import Tokenizer
 BATCH_CHARACTERS = 500_000
 # Of text: enough to mix files whose names stand together, and encoded in 3 s.
 PORTION_BYTES = 16_000_000
+LOWEST_PRIORITY = 19  # a nice value
 
 
 class Encoded(NamedTuple):
@@ -30,16 +32,36 @@ class Encoded(NamedTuple):
     digest: int
 
 
+class Pace:
+    """How eagerly text is prepared: all out, or with what training leaves."""
+
+    def __init__(self) -> None:
+        self._relaxed = False
+
+    def relax(self) -> None:
+        """From now on, and not to be undone: a thread cannot become more important again."""
+        self._relaxed = True
+
+    def follow(self) -> None:
+        """For the thread that calls. On Linux, where training is, a priority is a thread's own."""
+        if self._relaxed and sys.platform == "linux":
+            os.setpriority(os.PRIO_PROCESS, 0, LOWEST_PRIORITY)
+
+
 def encode(
-    documents: Iterable[Document], tokenizer: Tokenizer, dtype: npt.DTypeLike, threads: int
+    documents: Iterable[Document],
+    tokenizer: Tokenizer,
+    dtype: npt.DTypeLike,
+    threads: int,
+    pace: Pace,
 ) -> Iterator[Encoded]:
     """In the order of `documents`. Holds a few batches of text at a time."""
 
     def encode_batch(batch: list[Document]) -> list[Encoded]:
-        all_ids = tokenizer.encode_batch([document.text for document in batch], threads=1)
+        pace.follow()
         return [
-            _encoded(document, np.array(ids, dtype))
-            for document, ids in zip(batch, all_ids, strict=True)
+            _encoded(document, tokenizer.encode_array(document.text).astype(dtype))
+            for document in batch
         ]
 
     waiting: deque[Future[list[Encoded]]] = deque()

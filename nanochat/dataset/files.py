@@ -1,4 +1,4 @@
-"""The user's own text: `files:GLOB` over plain text, JSON lines and parquet."""
+"""The user's own text: `files:PATTERN` over plain text, JSON lines and parquet."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ class FilesSource(Source):
         super().__init__(spec, sorted(files))
 
     @classmethod
-    def matching(cls, pattern: str, base: Path) -> FilesSource:
-        """Names are relative to the glob's fixed folder, and relative globs to `base`.
+    def matching(cls, spec: str, base: Path) -> FilesSource:
+        """Those of KIND:PATTERN. Names are relative to the pattern's fixed folder, and relative
+        patterns to `base`.
 
         Raises DataError where nothing matches or a file is of another kind.
         """
-        spec = f"files:{pattern}"
+        kind, _, pattern = spec.partition(":")
         path = Path(pattern).expanduser()
         if (base / path).is_file():  # though its name may look like a pattern
             folder, rest = base / path.parent, glob.escape(path.name)
@@ -46,12 +47,12 @@ class FilesSource(Source):
         if not paths and matches:
             raise DataError(
                 f"{spec}: {matches[0]} is a folder",
-                fix=f"Name the files in it: --data 'files:{pattern.rstrip('/')}/**/*.txt'.",
+                fix=f"Name the files in it: --data '{kind}:{pattern.rstrip('/')}/**/*.txt'.",
             )
         if not paths:
             raise DataError(
                 f"{spec}: no file matches {folder / rest}",
-                fix="Check the path; ** reaches into folders: --data 'files:~/text/**/*.txt'.",
+                fix=f"Check the path; ** reaches into folders: --data '{kind}:~/text/**/*.txt'.",
             )
         for path in paths:
             if path.suffix.lower() not in READERS:

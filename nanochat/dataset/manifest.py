@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nanochat.dataset.document import FileIdentity
+from nanochat.dataset.document import FileIdentity, content_hash
 
 FORMAT = "nanochat-rows"
 FORMAT_VERSION = 1
@@ -44,11 +45,21 @@ class Part:
     def rows(self) -> int:
         return sum(block.rows for block in self.blocks)
 
+    def blocks_of(self, rows: int) -> tuple[Block, ...]:
+        """Those that hold its first `rows` rows."""
+        ends = itertools.accumulate(block.rows for block in self.blocks)
+        count = sum(end < rows for end in ends) + 1 if rows > 0 else 0
+        return self.blocks[:count]
+
+    def digest(self, rows: int) -> str:
+        """What its first `rows` rows hold, as a hash of the hashes of their blocks."""
+        return content_hash([block.sha256 for block in self.blocks_of(rows)])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """`identity` is the hash of all that decides the rows; `bytes_per_token` is of ordinary tokens,
-    without BOS."""
+    without BOS. Where it is not `complete`, rows to train on are still being made."""
 
     identity: str
     sequence_length: int
@@ -58,15 +69,11 @@ class Manifest:
     train: Part
     validation: Part
     bytes_per_token: float
+    complete: bool = True
 
     @property
     def blocks(self) -> tuple[Block, ...]:
         return self.train.blocks + self.validation.blocks
-
-    def hashes(self) -> dict[str, str]:
-        """Name -> sha256 of every file beside the manifest."""
-        blocks = {block.name: block.sha256 for block in self.blocks}
-        return {TOKENIZER: self.tokenizer_sha256} | blocks
 
     def to_json(self) -> bytes:
         content = {"format": FORMAT, "version": FORMAT_VERSION, **asdict(self)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +13,43 @@ import numpy as np
 import numpy.typing as npt
 
 from nanochat.dataset.document import content_hash
+from nanochat.dataset.growth import read_failure, ready_blocks
 from nanochat.dataset.manifest import TOKENIZER, Block, Manifest
 from nanochat.dataset.packing import row_dtype
 from nanochat.dataset.permutation import permutation
 from nanochat.errors import DataError
+from nanochat.lock import is_held
 from nanochat.storage import sha256_of
 from nanochat.tokenizer import Tokenizer
 
 MANIFEST = "manifest.json"
+MAPPED_BLOCKS = 64  # a step reads from one or two, an evaluation walks through many
+POLL_SECONDS = 0.5
 
 
 class Rows:
-    """Rows of token ids in memory-mapped blocks, numbered through."""
+    """Rows of token ids in blocks, numbered through."""
 
-    def __init__(self, blocks: Sequence[npt.NDArray[Any]]) -> None:
-        """blocks: each (rows, sequence_length + 1)."""
-        self._blocks = list(blocks)
-        self.block_rows = tuple(len(block) for block in blocks)
+    def __init__(
+        self, block_rows: Sequence[int], open_block: Callable[[int], npt.NDArray[Any]]
+    ) -> None:
+        """open_block: the number of a block -> its (rows, sequence_length + 1) ids."""
+        self.block_rows = tuple(block_rows)
         self._ends = np.cumsum(self.block_rows)
+        self._open = functools.lru_cache(maxsize=MAPPED_BLOCKS)(open_block)
 
     def __len__(self) -> int:
         return sum(self.block_rows)
 
     def batch(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """(len(indices), sequence_length + 1): inputs are [:, :-1], targets [:, 1:]."""
-        out = np.empty((len(indices), self._blocks[0].shape[1]), dtype=np.int64)
         numbers = np.asarray(indices, dtype=np.int64)
         blocks = np.searchsorted(self._ends, numbers, side="right")
-        for place, (number, block) in enumerate(zip(numbers, blocks, strict=True)):
-            out[place] = self._blocks[block][number - self._ends[block]]  # counted from its end
-        return out
+        rows = [
+            self._open(int(block))[number - self._ends[block]]  # counted from its end
+            for number, block in zip(numbers, blocks, strict=True)
+        ]
+        return np.array(rows, dtype=np.int64)
 
 
 class TrainOrder:
@@ -72,16 +81,22 @@ class TrainOrder:
             start += len(some)
         return np.concatenate(parts)
 
+    def blocks(self, start: int, stop: int) -> list[int]:
+        """Numbers of the blocks that hold the rows of i in [start, stop), each once."""
+        stored = self.rows(start, stop)
+        return np.unique(np.searchsorted(self._ends, stored, side="right")).tolist()
+
     def _shuffle(self, epoch: int, block: int) -> npt.NDArray[np.int64]:
         return permutation(self._block_rows[block], self._seed, epoch, block)
 
 
 class PreparedData:
-    """A folder of rows with the tokenizer that made them."""
+    """A folder of rows with the tokenizer that made them. Rows to train on may still be coming."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
         self.manifest = manifest
+        self._whole: set[str] = set()  # blocks whose content has been verified
 
     @classmethod
     def load(cls, path: Path) -> PreparedData:
@@ -91,20 +106,44 @@ class PreparedData:
         except OSError as error:
             raise DataError(f"{path}: no prepared data here: {error.strerror}") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise _damaged(path / MANIFEST, str(error)) from error
+            raise damaged(path / MANIFEST, str(error)) from error
+        if not manifest.complete:
+            train = replace(manifest.train, blocks=tuple(ready_blocks(path)))
+            manifest = replace(manifest, train=train)
         data = cls(path, manifest)
         for block in manifest.blocks:
             file = path / block.name
             size = file.stat().st_size if file.exists() else 0
             if size != block.bytes:
-                raise _damaged(file, f"{size:,} bytes instead of {block.bytes:,}")
+                raise damaged(file, f"{size:,} bytes instead of {block.bytes:,}")
         return data
 
-    def verify(self) -> None:
-        """Read every file and compare its hash. Raises DataError for the first that differs."""
-        for name, digest in self.manifest.hashes().items():
-            if sha256_of(self.path / name) != digest:
-                raise _damaged(self.path / name, "its content is not what was written")
+    def grow(self, rows: int, wanted: Callable[[], bool]) -> bool:
+        """Wait until `rows` rows to train on are known, or all there will be; False where it was
+        not `wanted` any more before.
+
+        Raises DataError where nobody prepares them.
+        """
+        while not self._has(rows) and wanted():
+            alone = not is_held(lock_of(self.path))  # before the look at what there is
+            self.manifest = self.load(self.path).manifest
+            self._forget()
+            if alone and not self._has(rows):
+                raise read_failure(self.path) or DataError(
+                    f"{self.path}: the preparation of the text has ended before its end",
+                    fix="launch resume: it goes on where it was.",
+                )
+            if not self._has(rows):
+                time.sleep(POLL_SECONDS)
+        return self._has(rows)
+
+    def bring(self, blocks: Sequence[Block]) -> None:
+        """Make blocks ready to be read. Raises DataError where one is not what was written."""
+        for block in blocks:
+            if block.name not in self._whole:
+                if not holds(self.path / block.name, block.sha256):
+                    raise damaged(self.path / block.name, "its content is not what was written")
+                self._whole.add(block.name)
 
     def identity(self) -> dict[str, Any]:
         """What must be the same where a run is resumed, flat, for a diff."""
@@ -129,18 +168,34 @@ class PreparedData:
     def validation_rows(self) -> Rows:
         return self._rows(self.manifest.validation.blocks)
 
+    def _has(self, rows: int) -> bool:
+        return self.manifest.complete or self.manifest.train.rows >= rows
+
+    def _forget(self) -> None:
+        """What was derived from an earlier manifest."""
+        self.__dict__.pop("train_rows", None)
+
     def _rows(self, blocks: Sequence[Block]) -> Rows:
         dtype = row_dtype(self.manifest.vocab_size)
         width = self.manifest.sequence_length + 1
-        return Rows(
-            [
-                np.memmap(self.path / block.name, dtype, mode="r", shape=(block.rows, width))
-                for block in blocks
-            ]
-        )
+
+        def open_block(number: int) -> npt.NDArray[Any]:
+            block = blocks[number]
+            return np.memmap(self.path / block.name, dtype, mode="r", shape=(block.rows, width))
+
+        return Rows([block.rows for block in blocks], open_block)
 
 
-def _damaged(file: Path, what: str) -> DataError:
+def holds(path: Path, sha256: str) -> bool:
+    return path.exists() and sha256_of(path) == sha256
+
+
+def lock_of(folder: Path) -> Path:
+    """Held by the process that prepares what is in `folder`."""
+    return folder.with_name(f"{folder.name}.lock")
+
+
+def damaged(file: Path, what: str) -> DataError:
     return DataError(
         f"{file}: damaged: {what}",
         fix=f"Delete the folder {file.parent}; the data will be prepared again.",

@@ -1,8 +1,10 @@
-"""Prepared rows on every rank's own disk: what one lacks comes from rank 0, over the group."""
+"""Prepared rows on every rank's own disk: what one lacks comes from rank 0, over the group, block
+by block as training gets there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -10,70 +12,106 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from nanochat.dataset.manifest import Manifest
-from nanochat.dataset.rows import MANIFEST, PreparedData
+from nanochat.dataset.manifest import TOKENIZER, Block, Manifest
+from nanochat.dataset.rows import PreparedData, damaged, holds
+from nanochat.errors import DataError
 from nanochat.exchange import agree
-from nanochat.storage import open_atomically, sha256_of, write_atomically
+from nanochat.storage import open_atomically
 
 PIECE_BYTES = 16 * 2**20
+# While rank 0 waits for text the others hear from it this often: gloo gives a rank up that is
+# silent for as long as the group's timeout.
+WAIT_SECONDS = 10.0
 
 
-def share(
-    folder: Path, *, rank: int, world_size: int, writes: bool, device: torch.device
-) -> PreparedData:
-    """The rows in `folder` of rank 0, on every rank, with every byte verified.
+class SharedData(PreparedData):
+    """The rows of rank 0's folder, on every rank. All ranks make the same calls together.
 
     `folder` is a path on each rank's own machine; `writes`: this rank keeps files there (one per
-    machine does). Files that are there already, whole, are not sent. Raises DataError where what
-    has come is not what was sent.
+    machine does). Files that are there already, whole, are not sent; every machine verifies.
+    Raises DataError on all ranks where one has it.
     """
-    if world_size == 1:
-        return PreparedData.load(folder)
-    source = PreparedData.load(folder) if rank == 0 else None
-    described = (folder / MANIFEST).read_bytes() if source else b""
-    size = max(agree(len(described), world_size, device))
-    manifest = b"".join(_broadcast(described if source else None, size, device))
-    hashes = Manifest.from_json(manifest).hashes()
-    for name, digest in hashes.items():
-        path = folder / name
-        lacks = writes and rank != 0 and not (path.exists() and sha256_of(path) == digest)
-        if any(agree(int(lacks), world_size, device)):
-            _send(path, lacks=lacks, leads=rank == 0, world_size=world_size, device=device)
-    if writes and not _holds(folder / MANIFEST, manifest):
-        write_atomically(folder / MANIFEST, manifest)  # last: a folder without is unfinished
-    agree(1, world_size, device)  # the other ranks of a machine read what its first has written
-    data = PreparedData.load(folder)
-    if writes and rank != 0:
-        data.verify()
-    return data
+
+    def __init__(
+        self, folder: Path, *, rank: int, world_size: int, writes: bool, device: torch.device
+    ) -> None:
+        self._rank, self._world_size, self._device = rank, world_size, device
+        self._writes = writes
+        self._source = PreparedData.load(folder) if rank == 0 else None
+        super().__init__(folder, self._described())
+        self._share(TOKENIZER, self.manifest.tokenizer_sha256)
+
+    def grow(self, rows: int, wanted: Callable[[], bool]) -> bool:
+        """As a PreparedData's. `wanted` is asked on rank 0."""
+        asked_to_end = False
+        while not self._has(rows) and not asked_to_end:
+            failure = None
+            if self._source is not None:
+                failure = _grow_for_a_while(self._source, rows, wanted)
+            found = 2 if failure else int(not wanted())
+            found = agree(found, self._world_size, self._device)[0]
+            if found == 2:
+                raise failure or DataError("rank 0 has no more text")
+            asked_to_end = bool(found)
+            self.manifest = self._described()
+            self._forget()
+        return self._has(rows)
+
+    def bring(self, blocks: Sequence[Block]) -> None:
+        for block in blocks:
+            if block.name not in self._whole:
+                self._share(block.name, block.sha256)
+                self._whole.add(block.name)
+
+    def _described(self) -> Manifest:
+        """Rank 0's manifest, with what has grown."""
+        content = self._source.manifest.to_json() if self._source is not None else b""
+        size = agree(len(content), self._world_size, self._device)[0]
+        return Manifest.from_json(b"".join(self._broadcast(content or None, size)))
+
+    def _share(self, name: str, sha256: str) -> None:
+        """One file, whole on every machine at the end."""
+        path = self.path / name
+        looks = self._writes or self._rank == 0
+        lacks = looks and not holds(path, sha256)
+        lacking = agree(int(lacks), self._world_size, self._device)
+        if lacking[0]:
+            raise damaged(path, "its content is not what was written")
+        if any(lacking):
+            self._send(path, lacks=lacks)
+            broken = lacks and not holds(path, sha256)
+            if any(agree(int(broken), self._world_size, self._device)):
+                raise DataError(f"{path}: what came from rank 0 is not what it has")
+
+    def _send(self, path: Path, *, lacks: bool) -> None:
+        """From rank 0 to those that lack it; the others take part and keep nothing."""
+        content = np.memmap(path, np.uint8, mode="r") if self._rank == 0 else None
+        size = agree(0 if content is None else len(content), self._world_size, self._device)[0]
+        with open_atomically(path) if lacks else nullcontext() as file:
+            for piece in self._broadcast(content, size):
+                if file is not None:
+                    file.write(piece)
+
+    def _broadcast(
+        self, content: bytes | np.ndarray[tuple[int], np.dtype[np.uint8]] | None, size: int
+    ) -> Iterator[bytes]:
+        """`size` bytes of rank 0, piece by piece, on every rank. `content`: None on the others."""
+        for start in range(0, size, PIECE_BYTES):
+            stop = min(start + PIECE_BYTES, size)
+            piece = torch.empty(stop - start, dtype=torch.uint8, device=self._device)
+            if content is not None:
+                piece.copy_(torch.frombuffer(bytearray(content[start:stop]), dtype=torch.uint8))
+            if self._world_size > 1:
+                dist.broadcast(piece, src=0)
+            yield piece.cpu().numpy().tobytes()
 
 
-def _holds(path: Path, content: bytes) -> bool:
-    return path.exists() and path.read_bytes() == content
-
-
-def _send(
-    path: Path, *, lacks: bool, leads: bool, world_size: int, device: torch.device
-) -> None:  # fmt: skip
-    """One file from rank 0 to those that lack it; the others take part and keep nothing."""
-    content = np.memmap(path, np.uint8, mode="r") if leads else None
-    size = max(agree(0 if content is None else len(content), world_size, device))
-    with open_atomically(path) if lacks else nullcontext() as file:
-        for piece in _broadcast(content, size, device):
-            if file is not None:
-                file.write(piece)
-
-
-def _broadcast(
-    content: bytes | np.ndarray[tuple[int], np.dtype[np.uint8]] | None,
-    size: int,
-    device: torch.device,
-) -> Iterator[bytes]:
-    """`size` bytes of rank 0, piece by piece, on every rank. `content`: None on the others."""
-    for start in range(0, size, PIECE_BYTES):
-        stop = min(start + PIECE_BYTES, size)
-        piece = torch.empty(stop - start, dtype=torch.uint8, device=device)
-        if content is not None:
-            piece.copy_(torch.frombuffer(bytearray(content[start:stop]), dtype=torch.uint8))
-        dist.broadcast(piece, src=0)
-        yield piece.cpu().numpy().tobytes()
+def _grow_for_a_while(
+    data: PreparedData, rows: int, wanted: Callable[[], bool]
+) -> DataError | None:
+    until = time.monotonic() + WAIT_SECONDS
+    try:
+        data.grow(rows, lambda: wanted() and time.monotonic() < until)
+    except DataError as error:
+        return error
+    return None

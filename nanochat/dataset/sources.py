@@ -5,29 +5,74 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
+from nanochat.dataset.climbmix import (
+    ADDRESS,
+    CLIMBMIX,
+    TRAINING_SHARDS,
+    ClimbmixSource,
+    is_address,
+)
 from nanochat.dataset.document import Document, FileIdentity, Source, SourceFile
 from nanochat.dataset.embedded import EmbeddedSource
 from nanochat.dataset.files import FilesSource
 from nanochat.errors import DataError
 
-__all__ = ["Document", "FileIdentity", "Source", "SourceFile", "parse_source"]
+__all__ = [
+    "Document",
+    "FileIdentity",
+    "Source",
+    "SourceFile",
+    "climbmix_source",
+    "parse_source",
+    "shard_count",
+]
 
-ALTERNATIVES = "Use --data embedded, or --data 'files:~/text/**/*.txt'."
+NAMES = {
+    "embedded": "embedded",
+    "files": "files:PATTERN",
+    "climbmix": "climbmix:SHARDS",
+    "host": "host:PATTERN",
+}
+ALTERNATIVES = "Use --data embedded, climbmix, or --data 'files:~/text/**/*.txt'."
 
 
-def parse_source(spec: str, base: Path) -> Source:
-    """`embedded` or `files:GLOB`; relative globs start at `base`, `~` is the home folder.
+def parse_source(
+    spec: str, base: Path, *, shards: Path | None = None, mirror: str | None = None
+) -> Source:
+    """`embedded`, `files:PATTERN`, `host:PATTERN` or `climbmix:SHARDS`.
 
+    Relative patterns and mirrors start at `base`, those of host: at the home folder, which `~` is
+    too. `shards`: where climbmix is kept; `mirror`: an address or a folder to take it from.
     Raises DataError for any other spec, and where the source is empty or unreadable.
     """
     kind, _, argument = spec.partition(":")
     if spec == "embedded":
         return EmbeddedSource()
     if kind == "files" and argument:
-        return FilesSource.matching(argument, base)
-    if kind == "climbmix":
-        raise DataError(f"the data source {spec!r} is not supported yet", fix=ALTERNATIVES)
-    close = difflib.get_close_matches(kind, ("embedded", "files"), n=1, cutoff=0.5)
-    names = {"embedded": "embedded", "files": "files:GLOB"}
-    meant = f"; did you mean {names[close[0]]!r}?" if close else ""
+        return FilesSource.matching(spec, base)
+    if kind == "host" and argument:
+        return FilesSource.matching(spec, Path.home())
+    if kind == CLIMBMIX and shards is not None:
+        return climbmix_source(spec, base, shards, mirror)
+    close = difflib.get_close_matches(kind, NAMES, n=1, cutoff=0.5)
+    meant = f"; did you mean {NAMES[close[0]]!r}?" if close else ""
     raise DataError(f"no data source is called {spec!r}{meant}", fix=ALTERNATIVES)
+
+
+def climbmix_source(spec: str, base: Path, shards: Path, mirror: str | None) -> ClimbmixSource:
+    """See `parse_source`."""
+    count = shard_count(spec)
+    if mirror is not None and not is_address(mirror):
+        return ClimbmixSource(count, base / Path(mirror).expanduser(), address=None)
+    return ClimbmixSource(count, shards, mirror or ADDRESS)
+
+
+def shard_count(spec: str) -> int:
+    """Of `climbmix:SHARDS`. Raises DataError where it is no number of shards."""
+    _, _, number = spec.partition(":")
+    if not number.isdecimal() or not 1 <= int(number) <= TRAINING_SHARDS:
+        raise DataError(
+            f"{spec}: not a number of shards",
+            fix=f"Write climbmix:8, from 1 to {TRAINING_SHARDS:,}, or climbmix: as many as needed.",
+        )
+    return int(number)

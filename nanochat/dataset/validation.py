@@ -29,9 +29,12 @@ class Split:
 
 
 def split_source(source: Source, validation: Source | None) -> Split:
-    """`validation` where given; else the last of two or more parquet files; else documents."""
+    """`validation` where given; else what the source itself holds out; else the last of two or more
+    parquet files; else documents."""
     if validation is not None:
         return Split(source, source.files, (validation, validation.files))
+    if source.held_out:
+        return Split(source, source.files, (source, source.held_out))
     parquet = [file for file in source.files if file.path.suffix.lower() == ".parquet"]
     if len(parquet) >= 2:
         rest = [file for file in source.files if file != parquet[-1]]

@@ -20,12 +20,12 @@ from launcher.errors import (
 from launcher.raycluster.spec import ClusterSpec, NodeSpec
 from launcher.runs.folder import RunFolder, write_json
 from launcher.runs.homecoming import bring_home
-from launcher.runs.lock import hold
 from launcher.runs.mirror import Mirror
 from launcher.runs.records import RecordTail
 from launcher.runs.remote import ClusterRuns, RemoteRun
 from launcher.transport.connection import Completed
 from launcher.transport.fake import FakeConnection
+from nanochat.lock import hold
 
 PATH = ".launch/clusters/home/runs/d4-1"
 ALIVE = json.dumps({"alive": True, "job": "RUNNING", "message": None})

@@ -1,0 +1,35 @@
+"""Of climbmix, what the head has and whether it can fetch the rest: `python -P -m
+launcher.runs.reached SPEC ADDRESS` prints {"missing": [...], "reaches": ...} as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from launcher.config.paths import launch_home
+from nanochat.dataset.climbmix import CLIMBMIX, ClimbmixSource
+from nanochat.dataset.sources import shard_count
+
+SECONDS = 5.0  # a host behind a firewall that drops packets must not hold up the others
+
+
+def reached(spec: str, address: str, home: Path) -> dict[str, Any]:
+    source = ClimbmixSource(shard_count(spec), home / "data" / CLIMBMIX)
+    files = (*source.held_out, *source.files)  # as they are needed
+    missing = [file.name for file in files if not file.path.exists()]
+    return {"missing": missing, "reaches": not missing or _reaches(f"{address}/{missing[0]}")}
+
+
+def _reaches(url: str) -> bool:
+    import requests
+
+    try:
+        return requests.head(url, timeout=SECONDS, allow_redirects=True).ok
+    except requests.RequestException:
+        return False
+
+
+if __name__ == "__main__":
+    print(json.dumps(reached(sys.argv[1], sys.argv[2], launch_home())))

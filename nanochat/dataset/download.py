@@ -1,0 +1,174 @@
+"""A file from an HTTP address: it goes on where it broke off, and is whole or absent."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http import HTTPStatus
+from pathlib import Path
+from typing import NamedTuple
+
+import requests
+
+from nanochat.errors import DataError
+from nanochat.lock import Held, hold
+from nanochat.storage import flush, sha256_of
+
+CONNECT_SECONDS, SILENCE_SECONDS = 10.0, 30.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
+CHUNK_BYTES = 1 << 20
+LOCK_POLL_SECONDS = 0.5
+PASSING = {408, 425, 429, 500, 502, 503, 504}
+OTHER_MIRROR = "Try again later, or from another place: --set data.mirror=ADDRESS or a folder."
+SHA256 = re.compile(r'"?([0-9a-f]{64})"?')
+
+OnBytes = Callable[[int, int | None], None]  # bytes that are here, bytes of the file
+
+
+class _Described(NamedTuple):
+    """What a server says of a file: its size, and its hash where the server is a hub."""
+
+    bytes: int | None
+    sha256: str | None
+
+
+class _BrokeOff(Exception):
+    """Worth another attempt."""
+
+
+def download(
+    url: str,
+    path: Path,
+    *,
+    patience_seconds: float,
+    on_bytes: OnBytes = lambda done, total: None,
+    check: Callable[[Path], str | None] = lambda path: None,
+) -> None:
+    """Bring `url` to `path`, unless it is there. Several processes may ask at once.
+
+    A broken connection is taken up again, also by a later call. Sizes are compared with what the
+    server says, and the SHA-256 where it names it, as the Hugging Face hub does (X-Linked-Etag);
+    `check` says what else is wrong with the content, or None. Raises DataError where that is so
+    twice, where the server refuses, and where for `patience_seconds` no new byte came.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    with _alone(path.with_name(f"{path.name}.lock")):
+        for last in (False, True):
+            if path.exists():
+                return
+            described = _receive(url, partial, patience_seconds, on_bytes)
+            wrong = _what_is_wrong(partial, described) or check(partial)
+            if wrong is None:
+                flush(partial)
+                partial.replace(path)
+                flush(path.parent)
+                return
+            partial.unlink()
+            if last:
+                raise DataError(f"{url}: {wrong}", fix=OTHER_MIRROR)
+
+
+def _receive(url: str, partial: Path, patience_seconds: float, on_bytes: OnBytes) -> _Described:
+    """All that is missing at the end of `partial`, in as many attempts as it takes."""
+    pause, heard = FIRST_PAUSE_SECONDS, time.monotonic()
+    while True:
+        before = _size(partial)
+        try:
+            return _receive_some(url, partial, before, on_bytes)
+        except (requests.RequestException, _BrokeOff) as error:
+            here, now = _size(partial), time.monotonic()
+            if here > before:
+                pause, heard = FIRST_PAUSE_SECONDS, now
+            if now - heard + pause > patience_seconds:
+                kept = f"; {here:,} bytes are here, and it goes on from there" if here else ""
+                raise DataError(
+                    f"{url}: no new byte for {now - heard:.0f} s: {_reason(error)}{kept}",
+                    fix=OTHER_MIRROR,
+                ) from error
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+def _receive_some(url: str, partial: Path, have: int, on_bytes: OnBytes) -> _Described:
+    """One attempt. Raises RequestException or _BrokeOff where another one may get further."""
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    timeout = (CONNECT_SECONDS, SILENCE_SECONDS)
+    with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
+        status = response.status_code
+        start, total = _range(response)
+        if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and total == have:
+            return _described(response, total)
+        if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+            if status in PASSING:
+                raise _BrokeOff(f"{status} {response.reason}")
+            if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                partial.unlink()  # longer than the file: another one's beginning
+                raise _BrokeOff("the file has become shorter")
+            raise DataError(f"{url}: the server says {status} {response.reason}", fix=OTHER_MIRROR)
+        if status == HTTPStatus.PARTIAL_CONTENT and start != have:
+            raise _BrokeOff(f"the server sends from byte {start} in place of {have}")
+        if status == HTTPStatus.OK:
+            have = 0  # a server that knows no ranges
+        with partial.open("ab" if have else "wb") as file:
+            for chunk in response.iter_content(CHUNK_BYTES):
+                file.write(chunk)
+                have += len(chunk)
+                on_bytes(have, total)
+        if total is not None and have < total:
+            raise _BrokeOff(f"the connection closed after {have:,} of {total:,} bytes")
+        return _described(response, total)
+
+
+def _range(response: requests.Response) -> tuple[int, int | None]:
+    """The first byte of what follows, and the bytes of the whole file where they are said."""
+    if match := re.match(
+        r"bytes (?:(\d+)-\d+|\*)/(\d+)", response.headers.get("Content-Range", "")
+    ):
+        return int(match[1] or 0), int(match[2])
+    length = response.headers.get("Content-Length", "")
+    return 0, int(length) if length.isdecimal() else None
+
+
+def _described(response: requests.Response, total: int | None) -> _Described:
+    """A hub says size and hash where it redirects to the place that has the content."""
+    digest = None
+    for each in (*response.history, response):
+        if match := SHA256.fullmatch(each.headers.get("X-Linked-Etag", "")):
+            digest = match[1]
+        if (linked := each.headers.get("X-Linked-Size", "")).isdecimal():
+            total = int(linked)
+    return _Described(total, digest)
+
+
+def _what_is_wrong(path: Path, described: _Described) -> str | None:
+    size = _size(path)
+    if described.bytes is not None and size != described.bytes:
+        return f"it sent {size:,} bytes of a file of {described.bytes:,}"
+    if described.sha256 is not None and (digest := sha256_of(path)) != described.sha256:
+        return f"it sent a file of SHA-256 {digest[:12]}..., not {described.sha256[:12]}..."
+    return None
+
+
+def _reason(error: Exception) -> str:
+    """Of the deepest cause: requests wraps its own into two more."""
+    cause: BaseException = error
+    while cause.__cause__ is not None or cause.__context__ is not None:
+        cause = cause.__cause__ or cause.__context__ or cause
+    return str(cause) or type(cause).__name__
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process or thread at a time."""
+    while True:
+        with suppress(Held), hold(path, seconds=0):
+            yield
+            return
+        time.sleep(LOCK_POLL_SECONDS)

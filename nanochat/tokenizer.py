@@ -136,7 +136,7 @@ class Tokenizer:
         parts = [
             self._encoding.encode_to_numpy(part, disallowed_special=()) for part in _segments(text)
         ]
-        return np.concatenate(parts) if len(parts) != 1 else parts[0]
+        return np.concatenate([np.empty(0, np.uint32), *parts])
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Special tokens appear by name; unused ids are empty."""

@@ -18,7 +18,7 @@ from nanochat.storage import flush, sha256_of
 
 CONNECT_SECONDS, SILENCE_SECONDS = 10.0, 30.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 16  # an unfinished one is lost where a connection breaks
 LOCK_POLL_SECONDS = 0.5
 PASSING = {408, 425, 429, 500, 502, 503, 504}
 OTHER_MIRROR = "Try again later, or from another place: --set data.mirror=ADDRESS or a folder."

@@ -37,7 +37,7 @@ from nanochat.dataset.document import (
     content_hash,
 )
 from nanochat.dataset.encoding import BATCH_CHARACTERS, Encoded, Pace, encode
-from nanochat.dataset.growth import Growth, write_failure
+from nanochat.dataset.growth import Growth, ready_blocks, write_failure
 from nanochat.dataset.hashes import FileHashes
 from nanochat.dataset.manifest import TOKENIZER, Manifest
 from nanochat.dataset.packing import PACKING_VERSION, row_dtype
@@ -174,7 +174,10 @@ class _Work:
                 build_unit(self._encoded(documents, "pack"), train)
             require_rows(train, self.sequence_length)
         except DataError as error:
-            write_failure(self.folder, error)
+            if ready_blocks(self.folder):
+                write_failure(self.folder, error)
+            else:
+                shutil.rmtree(self.folder)
             raise
         manifest = begun.manifest
         part = train.part(manifest.train.source, manifest.train.files)

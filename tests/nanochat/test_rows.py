@@ -59,9 +59,16 @@ def test_a_row_anywhere_is_found_without_its_predecessors() -> None:
 
 def test_batches_gather_rows_across_blocks() -> None:
     stored = np.arange(ROWS * 3, dtype="<u2").reshape(ROWS, 3)
-    rows = Rows(np.split(stored, np.cumsum(BLOCKS)[:-1]))
+    rows = Rows(BLOCKS, np.split(stored, np.cumsum(BLOCKS)[:-1]).__getitem__)
     wanted = [39, 0, 6, 7, 8, 27, 28, 0]
     batch = rows.batch(wanted)
     assert (batch.dtype, batch.shape) == (np.int64, (8, 3))
     assert batch.tolist() == stored[wanted].tolist()
     assert (len(rows), rows.block_rows) == (ROWS, BLOCKS)
+
+
+def test_the_blocks_of_a_stretch_are_those_that_its_rows_lie_in() -> None:
+    order, ends = TrainOrder(3, BLOCKS), np.cumsum(BLOCKS)
+    for start, stop in [(0, 1), (0, ROWS), (6, 9), (ROWS - 1, ROWS + 1), (3 * ROWS, 4 * ROWS)]:
+        lie_in = {int(np.searchsorted(ends, row, side="right")) for row in order.rows(start, stop)}
+        assert order.blocks(start, stop) == sorted(lie_in)

@@ -36,12 +36,10 @@ def files(tmp_path: Path, pattern: str) -> Source:
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("climbmix", "not supported yet"),
-        ("climbmix:8", "not supported yet"),
         ("embeded", "did you mean 'embedded'"),
-        ("file:*.txt", "did you mean 'files:GLOB'"),
+        ("file:*.txt", "did you mean 'files:PATTERN'"),
         ("zzz", "no data source is called 'zzz'"),
-        ("files:", "files:GLOB"),
+        ("files:", "files:PATTERN"),
     ],
 )
 def test_unknown_sources_are_refused_with_the_alternatives(

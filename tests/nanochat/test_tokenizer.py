@@ -57,16 +57,16 @@ def test_merges_shorten_real_text(tokenizer: Tokenizer, texts: list[str]) -> Non
     assert sum(tokens) < 0.6 * sum(sizes)
 
 
-def test_batches_encode_as_single_texts_do(tokenizer: Tokenizer, texts: list[str]) -> None:
-    batch = [*texts[:20], *ODD_TEXTS]
-    assert tokenizer.encode_batch(batch, threads=2) == [tokenizer.encode(text) for text in batch]
+def test_an_array_holds_the_same_ids(tokenizer: Tokenizer, texts: list[str]) -> None:
+    for text in [*texts[:20], *ODD_TEXTS, "".join(SPECIAL_TOKENS)]:
+        assert tokenizer.encode_array(text).tolist() == tokenizer.encode(text)
 
 
 def test_a_million_spaces_do_not_stop_training_or_encoding() -> None:
     text = "a" + " " * 1_000_000 + "b"
     tokenizer = Tokenizer.train([text], 300)
     assert tokenizer.decode(tokenizer.encode(text)) == text
-    assert tokenizer.decode(tokenizer.encode_batch([text, "b"], threads=2)[0]) == text
+    assert tokenizer.decode(tokenizer.encode_array(text).tolist()) == text
 
 
 def test_digits_are_split_in_twos_and_words_keep_one_space(tokenizer: Tokenizer) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +19,8 @@ from nanochat.tokenizer import Tokenizer
 BATCH_CHARACTERS = 500_000
 # Of text: enough to mix files whose names stand together, and encoded in 3 s.
 PORTION_BYTES = 16_000_000
-LOWEST_PRIORITY = 19  # a nice value
+# Linux, where training is, has priorities of single threads: this one runs where nobody else does.
+BACKGROUND: int | None = getattr(os, "SCHED_IDLE", None)
 
 
 class Encoded(NamedTuple):
@@ -39,13 +39,13 @@ class Pace:
         self._relaxed = False
 
     def relax(self) -> None:
-        """From now on, and not to be undone: a thread cannot become more important again."""
+        """From now on."""
         self._relaxed = True
 
     def follow(self) -> None:
-        """For the thread that calls. On Linux, where training is, a priority is a thread's own."""
-        if self._relaxed and sys.platform == "linux":
-            os.setpriority(os.PRIO_PROCESS, 0, LOWEST_PRIORITY)
+        """For the thread that calls."""
+        if self._relaxed and BACKGROUND is not None:
+            os.sched_setscheduler(0, BACKGROUND, os.sched_param(0))
 
 
 def encode(

@@ -7,11 +7,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from lab import SSHD, Host, Lab
+from pair import CLUSTER, PairClient, listing
 from reach import Connect, target
+from running import Run
 
 from launcher.transport.ssh import SshConnection, connect
 
@@ -64,3 +65,35 @@ def connected(ssh_home: Path) -> Iterator[Connect]:
     yield open_one
     for connection in opened:
         connection.close()
+
+
+# --- one warm cluster for all tests of runs
+
+
+@pytest.fixture(scope="session")
+def before(lab: Lab) -> dict[str, dict[str, str]]:
+    """Files of the hosts as they were found."""
+    return {host.name: listing(host) for host in lab.hosts}
+
+
+@pytest.fixture(scope="session")
+def client(
+    lab: Lab, before: object, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PairClient]:
+    made = PairClient(tmp_path_factory.mktemp("client"), lab.hosts)
+    yield made
+    made.launch("cluster", "down", CLUSTER, "--purge", "--discard-runs", "--force")
+
+
+@pytest.fixture(scope="session")
+def whole(client: PairClient) -> Run:
+    """The first run: bare hosts, nothing prepared, one command."""
+    summary = client.train("whole", timeout=600)
+    assert (summary["steps"], summary["restarts"], summary["cluster"]) == (40, 0, CLUSTER)
+    return client.run("whole")
+
+
+@pytest.fixture
+def hosts(lab: Lab) -> tuple[Host, Host]:
+    one, two = lab.hosts
+    return one, two

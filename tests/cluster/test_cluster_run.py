@@ -7,14 +7,13 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from browser import Browser
-from lab import USER, Host, Lab
+from lab import USER, Host
 from pair import CLUSTER, HostRun, PairClient, listing, printed_steps, wait
 from running import Run, kill
 
@@ -22,35 +21,6 @@ from launcher.raycluster.ports import cluster_ports
 
 LONG = ("--steps", "100000", "--set", "checkpoint.every_steps=100000")
 PORTS = cluster_ports(CLUSTER)
-
-
-@pytest.fixture(scope="module")
-def before(lab: Lab) -> dict[str, dict[str, str]]:
-    """Files of the hosts as they were found."""
-    return {host.name: listing(host) for host in lab.hosts}
-
-
-@pytest.fixture(scope="module")
-def client(
-    lab: Lab, before: object, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[PairClient]:
-    made = PairClient(tmp_path_factory.mktemp("client"), lab.hosts)
-    yield made
-    made.launch("cluster", "down", CLUSTER, "--purge", "--discard-runs", "--force")
-
-
-@pytest.fixture(scope="module")
-def whole(client: PairClient) -> Run:
-    """The first run: bare hosts, nothing prepared, one command."""
-    summary = client.train("whole", timeout=600)
-    assert (summary["steps"], summary["restarts"], summary["cluster"]) == (40, 0, CLUSTER)
-    return client.run("whole")
-
-
-@pytest.fixture
-def hosts(lab: Lab) -> tuple[Host, Host]:
-    one, two = lab.hosts
-    return one, two
 
 
 def test_one_command_trains_across_two_bare_hosts(
@@ -68,7 +38,8 @@ def test_one_command_trains_across_two_bare_hosts(
     first, second = (
         {path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders
     )
-    assert first == second
+    assert second.items() <= first.items()  # what was needed
+    assert set(second) == set(first) - {"manifest.json"}  # all: the run went through its text
 
 
 def test_its_losses_are_those_of_one_machine(client: PairClient, whole: Run) -> None:

@@ -52,7 +52,7 @@ def mirror(published: Path) -> Iterator[Mirror]:
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(building, "ROWS_PER_BLOCK", ROWS_PER_BLOCK)
-    monkeypatch.setattr(encoding, "LOWEST_PRIORITY", 0)  # this process goes on to other tests
+    monkeypatch.setattr(encoding, "BACKGROUND", None)  # this process goes on to other tests
     monkeypatch.setattr(climbmix, "FIRST_PATIENCE_SECONDS", 0.5)
     monkeypatch.setattr(climbmix, "PATIENCE_SECONDS", 0.5)
 

@@ -59,7 +59,7 @@ def test_files_that_the_hosts_have_are_trained_on_there(
 def test_a_head_that_reaches_the_hub_fetches_while_it_trains(
     client: PairClient, whole: Run, lab: Lab, hosts: tuple[Host, Host], shards: Path
 ) -> None:
-    with serving(shards, lab.address) as mirror:
+    with serving(shards, lab.gateway) as mirror:
         mirror.pause_seconds = 0.02
         options = ("--data", "climbmix:2", "--set", f"data.mirror={mirror.address}")
         client.train("fetched", *options, *SHORT)

@@ -17,11 +17,12 @@ ENTERED = time.time()  # as near to Enter as our own code gets
 
 COMMANDS = {
     "recipe": "Train the model of a recipe.",
-    "runs": "List the runs.",
+    "runs": "List the runs, or compare some.",
     "logs": "Show the steps of a run.",
     "stop": "Save and stop a run.",
     "resume": "Go on with a stopped run.",
     "sample": "Let a trained model write.",
+    "plot": "Draw loss, bits per byte and speed of runs.",
     "export": "Write a model for others, or for upstream's tools.",
     "import": "Read a model that was exported, or upstream's.",
     "cluster": "Make machines ready, look after them, leave them clean.",

@@ -1,0 +1,53 @@
+"""`launch plot RUN...`: how runs went, as a picture."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import click
+
+from launcher.cli.output import json_option, print_json
+from launcher.cli.place import cluster_option, curve_of, open_run_to_read
+from launcher.errors import InputError, MissingExtra
+from launcher.runs.curves import Curve
+
+KINDS = (".png", ".svg", ".pdf")
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A file that ends in .png, .svg or .pdf; else RUN.png here.",
+)
+@cluster_option
+@json_option
+def command(runs: tuple[str, ...], output: Path | None, cluster: str | None, as_json: bool) -> None:
+    """Draw loss, bits per byte and speed of one run or several."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingExtra(
+            "`launch plot` needs matplotlib, which is not installed here",
+            fix="pip install 'nanochat-launcher[plot]', or in a checkout: pip install '.[plot]'",
+        )
+    curves = [read_curve(name, cluster) for name in runs]
+    path = output or Path(f"{'-'.join(name.rpartition('/')[2] for name in runs)}.png")
+    if path.suffix.lower() not in KINDS:
+        raise InputError(f"{path}: cannot draw this kind of file", fix="end it in .png or .svg")
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent}: no such folder", fix="name one that is there")
+    from launcher.runs.drawing import draw  # matplotlib: half a second
+
+    draw(curves, path)
+    if as_json:
+        print_json({"file": str(path), "runs": [curve.name for curve in curves]})
+    else:
+        click.echo(path)
+
+
+def read_curve(name: str, cluster: str | None) -> Curve:
+    with open_run_to_read(name, cluster) as run:
+        run.refresh()
+        return curve_of(run)

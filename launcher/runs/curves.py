@@ -1,0 +1,77 @@
+"""How a run went, as series of figures: for plots, and for comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+
+from launcher.runs.folder import RunFolder
+from launcher.runs.records import Record, each_step_once, read_records
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Of one run. All sequences of steps have the same length, those of evaluations too.
+
+    Hours are of training: the sum of all steps up to there, those that were lost and made again
+    too; time in which nothing ran is left out.
+    """
+
+    name: str
+    tokens: Sequence[int]
+    hours: Sequence[float]
+    loss: Sequence[float]  # nats per token
+    tokens_per_second: Sequence[float]
+    evaluated_tokens: Sequence[int]
+    evaluated_hours: Sequence[float]
+    val_bpb: Sequence[float]
+    restart_hours: Sequence[float]
+
+    @classmethod
+    def of(cls, folder: RunFolder, name: str) -> Curve:
+        metrics = read_records(folder.metrics)
+        hours = list(accumulate(record["step_seconds"] / 3600 for record in metrics))
+        hours_of = {_key(record): hour for record, hour in zip(metrics, hours, strict=True)}
+        restarts = [
+            hour
+            for (before, after), hour in zip(pairwise(metrics), hours, strict=False)
+            if after["attempt"] > before["attempt"]
+        ]
+        steps = each_step_once(metrics)
+        evaluated = [
+            (r["tokens"], hours_of[_key(r)], r["val_bpb"]) for r in steps if "val_bpb" in r
+        ]
+        for event in read_records(folder.events):
+            if event["kind"] == "evaluate" and event["step"] == 0:
+                evaluated.insert(0, (0, 0.0, event["val_bpb"]))
+                break
+        return cls(
+            name=name,
+            tokens=[record["tokens"] for record in steps],
+            hours=[hours_of[_key(record)] for record in steps],
+            loss=[record["loss"] for record in steps],
+            tokens_per_second=[record["tokens_per_second"] for record in steps],
+            evaluated_tokens=[tokens for tokens, _, _ in evaluated],
+            evaluated_hours=[hour for _, hour, _ in evaluated],
+            val_bpb=[value for _, _, value in evaluated],
+            restart_hours=restarts,
+        )
+
+    def scaled(self, per_hour: float) -> Curve:
+        """With times in another unit."""
+        names = ("hours", "evaluated_hours", "restart_hours")
+        return replace(self, **{n: [per_hour * hour for hour in getattr(self, n)] for n in names})
+
+
+def smoothed(values: Sequence[float], steps: int) -> list[float]:
+    """The mean of each value and the `steps` - 1 before it; fewer at the start."""
+    sums = [0.0, *accumulate(values)]
+    firsts = [max(0, end - steps) for end in range(1, len(sums))]
+    return [
+        (sums[end] - sums[first]) / (end - first) for end, first in enumerate(firsts, start=1)
+    ]  # fmt: skip
+
+
+def _key(record: Record) -> tuple[int, int]:
+    return record["step"], record["attempt"]

@@ -60,8 +60,12 @@ class Curve:
 
     def scaled(self, per_hour: float) -> Curve:
         """With times in another unit."""
-        names = ("hours", "evaluated_hours", "restart_hours")
-        return replace(self, **{n: [per_hour * hour for hour in getattr(self, n)] for n in names})
+        return replace(
+            self,
+            hours=[per_hour * hour for hour in self.hours],
+            evaluated_hours=[per_hour * hour for hour in self.evaluated_hours],
+            restart_hours=[per_hour * hour for hour in self.restart_hours],
+        )
 
 
 def smoothed(values: Sequence[float], steps: int) -> list[float]:

@@ -2,9 +2,10 @@
 
     python tests/bench/equality.py --checkout ~/nanochat [--base EXPORTED] [--prompt 'import ']
 
-`--base`: what `launch export RUN DIR --format nanochat` has written; else a small model is made in
-which every parameter matters. `--python`: an interpreter with upstream's packages. Exits 1 where a
-loss differs by more than 1e-5, a gradient by more than 1e-4 (both relative), or a character does.
+`--base`: what `launch export RUN DIR --format nanochat` has written; else the small model of
+`tests/nanochat/fixed.py`, of which upstream's figures are kept (`--keep FILE`) for the tests.
+`--python`: an interpreter with upstream's packages. Exits 1 where a loss differs by more than 1e-5,
+a gradient by more than 1e-4 (both relative), or a character does.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "nanochat"))
+import fixed
+
 from nanochat.generate import generate
 from nanochat.model import GPT
-from nanochat.sizes import ModelConfig
 from nanochat.tokenizer import Tokenizer
 from nanochat.upstream import UpstreamModel, read, write
 
-TOKENS = 64  # of greedy text
+TOKENS = fixed.TEXT_TOKENS  # of greedy text
 LOSS_BOUND, GRADIENT_BOUND = 1e-5, 1e-4
 
 # Runs in the checkout, with its own package `nanochat`.
@@ -55,30 +58,26 @@ def main() -> None:
     parser.add_argument("--base", type=Path)
     parser.add_argument("--prompt", default="import ")
     parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--keep", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         base = arguments.base or small_model(Path(folder, "base"))
         model = read(base)
-        rows = torch.randint(
-            model.config.vocab_size, (2, min(256, model.config.sequence_length) + 1),
-            generator=torch.Generator().manual_seed(0),
-        )  # fmt: skip
+        rows = fixed.rows() % model.config.vocab_size
+        rows = rows[:, : model.config.sequence_length + 1]
         gradients = Path(folder, "gradients.pt")
         theirs = upstream(arguments, base, rows, gradients)
-        ours = own(model, rows, arguments.prompt)
-        sys.exit(compare(ours, theirs | {"gradients": torch.load(gradients, weights_only=True)}))
+        theirs["gradients"] = torch.load(gradients, weights_only=True)
+        if arguments.keep:
+            kept = {**theirs, "gradients": fixed.traces(theirs["gradients"])}
+            arguments.keep.write_text(json.dumps(kept, indent=1) + "\n")
+        sys.exit(compare(own(model, rows, arguments.prompt), theirs))
 
 
 def small_model(base: Path) -> Path:
-    config = ModelConfig(depth=4, head_dim=64, sequence_length=256, vocab_size=265)
-    model = GPT.build(config, seed=0)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():  # a fresh model's zeros switch most of it off
-            spread = 0.5 if parameter.ndim < 2 else 1.5 * parameter.size(-1) ** -0.5
-            parameter += spread * torch.randn(parameter.shape, generator=generator)
-    tokenizer = Tokenizer([bytes([byte]) for byte in range(256)], 265)
-    write(base, "d4", UpstreamModel(config, model.state_dict(), tokenizer, 0, None),
+    tokenizer = Tokenizer([bytes([byte]) for byte in range(256)], fixed.CONFIG.vocab_size)
+    tensors = fixed.model().state_dict()
+    write(base, "d4", UpstreamModel(fixed.CONFIG, tensors, tokenizer, 0, None),
           tokens_per_step=256)  # fmt: skip
     return base
 

@@ -27,9 +27,9 @@ SHARD_TEXT_BYTES = 250_000_000  # about, of text (upstream)
 # 0.41 and of 512 0.27.
 SHARD_TOKENS, SHARD_TOKENS_ROW = 30_000_000, 2048
 AT_ONCE = 2  # downloads, and shards that come before they are needed
-# A hub that is away for a minute when a run begins had better be said; one that is away for an hour
+# A hub that is away when a run begins had better be said soon; one that is away for an hour
 # while the run has text is none of its business.
-FIRST_PATIENCE_SECONDS, PATIENCE_SECONDS = 60.0, 3600.0
+FIRST_PATIENCE_SECONDS, PATIENCE_SECONDS = 20.0, 3600.0
 
 
 def shard_name(number: int) -> str:

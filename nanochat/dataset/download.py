@@ -21,7 +21,10 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
 CHUNK_BYTES = 1 << 16  # an unfinished one is lost where a connection breaks
 LOCK_POLL_SECONDS = 0.5
 PASSING = {408, 425, 429, 500, 502, 503, 504}
-OTHER_MIRROR = "Try again later, or from another place: --set data.mirror=ADDRESS or a folder."
+OTHER_MIRROR = (
+    "Try again later, take it from elsewhere (--set data.mirror=ADDRESS or a folder), or train on "
+    "other text (--data)."
+)
 SHA256 = re.compile(r'"?([0-9a-f]{64})"?')
 
 OnBytes = Callable[[int, int | None], None]  # bytes that are here, bytes of the file

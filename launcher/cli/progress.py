@@ -16,10 +16,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from launcher.cli.output import duration
+from launcher.cli.output import duration, size
 from launcher.runs.follow import News
 from launcher.runs.records import Record
 
+WAITING = "another process prepares the same text: waiting for it"
 PLAIN_LINE_SECONDS = 10.0  # between lines on the way where there is no terminal
 
 
@@ -69,13 +70,22 @@ class RunProgress:
             self._task, completed=record["step"], description="training", figures=figures
         )
         ends = record["step"] in (1, self._steps)
-        if not self._live and (ends or time.monotonic() - self._last_line > PLAIN_LINE_SECONDS):
-            self._last_line = time.monotonic()
+        if not self._live and (self._is_time() or ends):
             self.say(step_line(record, self._steps))
+
+    def _is_time(self) -> bool:
+        """For another line on the way."""
+        if time.monotonic() - self._last_line < PLAIN_LINE_SECONDS:
+            return False
+        self._last_line = time.monotonic()
+        return True
 
     def _event(self, event: Record) -> None:
         if event["kind"] == "progress":
-            self._bar.update(self._task, description=progress_words(event))
+            words = progress_words(event)
+            self._bar.update(self._task, description=words)
+            if not self._live and self._is_time():
+                self.say(words)
             return
         if event["kind"] == "start":  # what was in progress is over
             self._bar.update(self._task, description="starting")
@@ -92,9 +102,10 @@ def step_line(record: Record, steps: int) -> str:
 
 
 def progress_words(event: Record) -> str:
-    total, done = event.get("total"), event["done"]
-    share = f" {100 * done / total:.0f}%" if total else ""
-    return f"{event['stage']}{share}"
+    stage, done, total = event["stage"], event["done"], event.get("total")
+    if not total:
+        return WAITING if stage == "wait" else str(stage)
+    return f"{stage} {100 * done / total:.0f}% of {size(total)}"
 
 
 def event_line(event: Record) -> str | None:

@@ -60,11 +60,16 @@ def _told(folder: RunFolder) -> dict[str, Any]:
     return {
         "recipe": spec["recipe"],
         "cluster": spec["cluster"],
-        **({"nodes": ", ".join(node["name"] for node in nodes)} if nodes else {}),
+        **({"nodes": ", ".join(map(_with_share, nodes))} if nodes else {}),
         **_flat(settings),
         **_flat({"versions": spec.get("versions", {})}),
         **_flat(spec.get("data", {}).get("identity", {})),
     }
+
+
+def _with_share(node: Mapping[str, Any]) -> str:
+    share = node.get("share", 1)
+    return node["name"] if share == 1 else f"{node['name']} (share {share:g})"
 
 
 def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:

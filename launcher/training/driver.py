@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -44,6 +44,7 @@ from nanochat.dataset.sources import Source, climbmix_source, parse_source
 from nanochat.errors import NanochatError
 
 ORPHAN_SECONDS = 600.0  # for the step at hand and its checkpoint: d8 needs 110 s a step here
+STOP_POLL_SECONDS = 0.2
 PROGRESS_SECONDS = 0.5  # between two lines of progress
 
 
@@ -92,12 +93,15 @@ class Driver:
                 imports = beside.submit(self._import_trainer)
                 with self.stage("ray"):
                     self.session.connect()
-                self.folder.update_spec(
-                    data=self._checked(self._text_ready.result()),
-                    versions={name: version(name) for name in ("torch", "ray", "tiktoken")}
-                    | {"launch": __version__, "python": platform.python_version()},
-                )
+                data = self._text()
                 imports.result()
+            if data is None:
+                return self._finish()
+            self.folder.update_spec(
+                data=self._checked(data),
+                versions={name: version(name) for name in ("torch", "ray", "tiktoken")}
+                | {"launch": __version__, "python": platform.python_version()},
+            )
             asked_to_stop = self.folder.stop_request.exists
             with self.session.turn(self.folder.name, self._waits_for, asked_to_stop):
                 if not asked_to_stop():
@@ -126,6 +130,13 @@ class Driver:
         if self.session.trains_here:
             with self.stage("imports"):
                 import launcher.training.trainer  # noqa: F401
+
+    def _text(self) -> PreparedData | None:
+        """As soon as training can begin. None: a stop was asked for before."""
+        while not self.folder.stop_request.exists():
+            if wait([self._text_ready], timeout=STOP_POLL_SECONDS).done:
+                return self._text_ready.result()
+        return None
 
     def _prepare_text(self) -> None:
         """All of it: what is not there when training begins is prepared beside it."""

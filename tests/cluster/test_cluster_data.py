@@ -5,16 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from lab import Host, Lab
-from mirror import serving
+from mirror import publish, serving
 from pair import CLUSTER, PairClient
 from running import Run
 
 from nanochat.dataset.climbmix import TRAINING_SHARDS, shard_name
-from nanochat.dataset.embedded import EmbeddedSource
 
 SHORT = ("--steps", "3", "--set", "warmup_steps=0")
 
@@ -23,11 +20,7 @@ SHORT = ("--steps", "3", "--set", "warmup_steps=0")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A hub's folder: two shards to train on, and the last one."""
     folder = tmp_path_factory.mktemp("hub")
-    source = EmbeddedSource()
-    texts = [document.text for document in source.documents(source.files[:150])]
-    for place, number in enumerate((0, 1, TRAINING_SHARDS)):
-        some = texts[place * 300 : (place + 1) * 300]
-        pq.write_table(pa.table({"text": some}), folder / shard_name(number))
+    publish(folder, 2, documents=300)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""An HTTP server of one folder that misbehaves as servers and networks do."""
+"""climbmix as a hub has it, and a server of it that misbehaves as servers and networks do."""
 
 from __future__ import annotations
 
@@ -8,8 +8,24 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
 from threading import Thread
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nanochat.dataset.climbmix import TRAINING_SHARDS, shard_name
+from nanochat.dataset.embedded import EmbeddedSource
+
+
+def publish(folder: Path, shards: int, documents: int) -> None:
+    """Write `shards` to train on and the last one, of so many pieces of Python's source each."""
+    source = EmbeddedSource()
+    texts = (document.text for document in source.documents())
+    for number in (*range(shards), TRAINING_SHARDS):
+        table = pa.table({"text": list(islice(texts, documents))})
+        pq.write_table(table, folder / shard_name(number), row_group_size=64)
 
 
 class Mirror(ThreadingHTTPServer):

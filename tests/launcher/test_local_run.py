@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mirror import publish, serving
 from running import Home, Run, kill, ray_processes, wait_until
 
 SUMMARY = {
@@ -203,6 +204,27 @@ def test_other_text_under_the_same_name_is_refused(home: Home) -> None:
     refused = home.launch("resume", "own")
     assert refused.returncode == 1
     assert "is not what it began with" in refused.stderr and "data.train:" in refused.stderr
+
+
+def test_a_run_can_be_stopped_while_its_text_comes_and_goes_on(home: Home, tmp_path: Path) -> None:
+    publish(tmp_path, 2, documents=300)
+    with serving(tmp_path) as mirror:
+        mirror.pause_seconds = 5
+        begun = home.start(
+            "recipe", "tiny", "--name", "slow", "--data", "climbmix:2",
+            "--set", f"data.mirror={mirror.address}",
+        )  # fmt: skip
+        wait_until(lambda: len(mirror.requests) == 2, 60)
+        stopped = home.launch("stop", "slow", "--json")
+        assert json.loads(stopped.stdout)["status"] == "stopped", stopped.stderr
+        assert "stopped" in begun.end()[1]
+        assert home.run("slow").metrics == []
+        mirror.pause_seconds = 0.05
+        done = home.launch("resume", "slow", "--json")
+        assert done.returncode == 0, done.stderr
+    assert len(home.run("slow").metrics) == 40
+    words = [event["words"] for event in home.run("slow").events if "words" in event]
+    assert words[0].endswith("the rest follows while the run goes on")
 
 
 def test_a_full_disk_costs_the_checkpoint_and_nothing_else(tmp_path: Path) -> None:

@@ -12,16 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from mirror import Mirror, serving
+from mirror import Mirror, publish, serving
 from tiny import Recorder, equal, newest_tensors, plan, run, shape
 
 from nanochat import train as training
 from nanochat.dataset import PreparedData, building, climbmix, encoding
 from nanochat.dataset.climbmix import TRAINING_SHARDS, ClimbmixSource, shard_name, shards_for
-from nanochat.dataset.embedded import EmbeddedSource
 from nanochat.dataset.prepare import prepare
 from nanochat.dataset.sources import parse_source
 from nanochat.errors import DataError, IdentityError
@@ -35,11 +33,7 @@ LENGTH = 64
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the hub has it: 4 shards of 400 documents to train on, and the last one."""
     folder = tmp_path_factory.mktemp("published")
-    source = EmbeddedSource()
-    texts = [document.text for document in source.documents(source.files[:300])]
-    for place, number in enumerate([*range(SHARDS), TRAINING_SHARDS]):
-        some = texts[place * 400 : (place + 1) * 400]
-        pq.write_table(pa.table({"text": some}), folder / shard_name(number), row_group_size=64)
+    publish(folder, SHARDS, documents=400)
     return folder
 
 

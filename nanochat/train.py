@@ -20,7 +20,7 @@ from torch import Tensor
 
 from nanochat.checkpoint import Checkpoint, CheckpointFolder, identity_difference
 from nanochat.dataset import PreparedData, TrainOrder
-from nanochat.errors import CheckpointError, IdentityError, ShareError, TrainingError
+from nanochat.errors import CheckpointError, DataError, IdentityError, ShareError, TrainingError
 from nanochat.evaluate import evaluate_bits_per_byte, evaluated_rows
 from nanochat.exchange import GradientExchange, agree
 from nanochat.memory import keep_freed_memory
@@ -36,7 +36,7 @@ MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
 # these would only put the first step off.
 UNTRAINED_TOKENS = 8192
 
-WAITED_SECONDS = 1.0  # for text: less than this is not worth a line
+SAID_SECONDS = 30.0  # between two words on waiting for text, where it is what holds a run up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +152,7 @@ class _Run:
         mine = checkpoints.newest()
         steps = agree(mine.step if mine else -1, world_size, device)
         self.step = self.saved_step = max(*steps, 0)
+        self.said_waiting = -SAID_SECONDS
         self.read_before: str | None = None  # after a resume, until it has been compared
         if self.step:
             self.model = GPT.empty(config.model, dtype=dtype, device=device)
@@ -176,12 +177,17 @@ class _Run:
         if self.step == 0 and config.evaluate_every_steps:
             self._evaluate(sample_tokens=UNTRAINED_TOKENS)
         while self.step < config.steps:
-            if not self._bring_rows():
-                if self.step > self.saved_step:
-                    self._save(must=True)
+            began = time.perf_counter()
+            try:
+                there = self._bring_rows()
+            except DataError:
+                self._save_what_is_new()
+                raise
+            if not there:
+                self._save_what_is_new()
                 self.observer.event("stop", step=self.step)
                 return self._result(stopped=True)
-            record, stop, save = self._update()
+            record, stop, save = self._update(began)
             if config.evaluate_every_steps and (
                 self.step % config.evaluate_every_steps == 0 or self.step == config.steps
             ):
@@ -201,11 +207,15 @@ class _Run:
         stop = first + self.config.rows_per_step
         if not self.data.manifest.complete and self.data.manifest.train.rows < stop:
             began = time.perf_counter()
+            to_say = began - self.said_waiting > SAID_SECONDS
+            if to_say:
+                self.observer.event("text", step=self.step + 1)
             there = self.data.grow(stop, lambda: not self.observer.stop_requested())
             self.order = TrainOrder(self.config.seed, self.data.train_rows.block_rows)
-            seconds = round(time.perf_counter() - began, 3)
-            if seconds > WAITED_SECONDS:
-                self.observer.event("text", step=self.step, seconds=seconds)
+            if to_say:
+                self.said_waiting = time.perf_counter()
+                seconds = round(self.said_waiting - began, 3)
+                self.observer.event("text", step=self.step + 1, seconds=seconds)
             if not there:
                 return False
         if self.read_before is not None:
@@ -229,10 +239,10 @@ class _Run:
         """What has been read so far."""
         return self.data.manifest.train.digest(self.step * self.config.rows_per_step)
 
-    def _update(self) -> tuple[dict[str, Any], bool, bool]:
-        """One step: its metrics, whether to stop after it and whether to save it."""
+    def _update(self, began: float) -> tuple[dict[str, Any], bool, bool]:
+        """One step: its metrics, whether to stop after it and whether to save it. `began`: before
+        its rows were brought, which is part of what it takes."""
         config = self.config
-        began = time.perf_counter()
         sent = self.exchange.wire_bytes
         loss = torch.zeros((), dtype=torch.float32, device=self.device)
         batches = list(self._micro_batches())
@@ -316,6 +326,10 @@ class _Run:
     def _minutes_are_up(self) -> bool:
         minutes = self.config.checkpoint_every_minutes
         return minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
+
+    def _save_what_is_new(self) -> None:
+        if self.step > self.saved_step:
+            self._save(must=True)
 
     def _save(self, *, must: bool) -> None:
         """Write a checkpoint. One that fails in the middle of a run costs nothing but itself."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from launcher.cli.output import count, flops, size
 from launcher.config.recipe import Recipe
 from launcher.guide.outlook import Outlook
-from nanochat.dataset.climbmix import CLIMBMIX, SHARD_BYTES
+from nanochat.dataset.climbmix import CLIMBMIX, SHARD_BYTES, is_address
 
 if TYPE_CHECKING:
     from launcher.config.cluster import LoadedCluster
@@ -27,11 +27,13 @@ def text_words(recipe: Recipe) -> str:
     kind, _, shards = recipe.text.partition(":")
     if kind != CLIMBMIX:
         return recipe.text
-    unit = "shard" if shards == "1" else "shards"
-    what = f"{CLIMBMIX}, {int(shards):,} {unit} and one to validate with"
-    given = recipe.data.source != CLIMBMIX
-    reason = "" if given else ", as many as the horizon needs"
-    return f"{what}: {size((int(shards) + 1) * SHARD_BYTES)} to download{reason}"
+    validates = recipe.data.validation is None
+    what = f"{CLIMBMIX}, {int(shards):,} shard{'s' * (shards != '1')}"
+    what += " and one to validate with" * validates
+    what += ", as many as the horizon needs" * (recipe.data.source == CLIMBMIX)
+    if recipe.data.mirror and not is_address(recipe.data.mirror):
+        return f"{what}, from {recipe.data.mirror}"
+    return f"{what}: about {size((int(shards) + validates) * SHARD_BYTES)} to download, once"
 
 
 def outlook_lines(name: str, outlook: Outlook, where: Where) -> str:

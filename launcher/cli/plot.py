@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -12,6 +13,7 @@ from launcher.cli.place import cluster_option, curve_of, open_run_to_read
 from launcher.errors import InputError, MissingExtra
 from launcher.runs.curves import Curve
 
+NAMED_RUNS = 3  # more names than these make no name for a file
 KINDS = (".png", ".svg", ".pdf")
 
 
@@ -33,7 +35,7 @@ def command(runs: tuple[str, ...], output: Path | None, cluster: str | None, as_
             fix="pip install 'nanochat-launcher[plot]', or in a checkout: pip install '.[plot]'",
         )
     curves = [read_curve(name, cluster) for name in runs]
-    path = output or Path(f"{'-'.join(name.rpartition('/')[2] for name in runs)}.png")
+    path = output or Path(default_name([name.rpartition("/")[2] for name in runs]))
     if path.suffix.lower() not in KINDS:
         raise InputError(f"{path}: cannot draw this kind of file", fix="end it in .png or .svg")
     if not path.parent.is_dir():
@@ -45,6 +47,12 @@ def command(runs: tuple[str, ...], output: Path | None, cluster: str | None, as_
         print_json({"file": str(path), "runs": [curve.name for curve in curves]})
     else:
         click.echo(path)
+
+
+def default_name(runs: Sequence[str]) -> str:
+    if len(runs) <= NAMED_RUNS:
+        return f"{'-'.join(runs)}.png"
+    return f"{runs[0]}-and-{len(runs) - 1}-more.png"
 
 
 def read_curve(name: str, cluster: str | None) -> Curve:

@@ -119,10 +119,14 @@ def event_line(event: Record) -> str | None:
         "restart": lambda: f"restarted{took}: attempt {event['attempt']}",
         "resume": lambda: f"went on from step {event['step']:,}{took}",
         "start": lambda: _started(event, took),
-        "text": lambda: event.get("words") or f"step {event['step']:,}: waited for text{took}",
+        "text": lambda: event.get("words") or _waiting_for_text(event, took),
         "wait": lambda: f"waiting for run '{event['run']}', which has these hosts",
     }
     return lines[kind]() if kind in lines else None
+
+
+def _waiting_for_text(event: Record, took: str) -> str:
+    return f"step {event['step']:,} {'waited' if took else 'waits'} for text{took}"
 
 
 def _started(event: Record, took: str) -> str | None:

@@ -59,6 +59,8 @@ def command(context: click.Context, cluster: str | None, as_json: bool) -> None:
     with runs that were not seen to end are asked.
     """
     if context.invoked_subcommand is not None:
+        if cluster is not None or as_json:
+            raise click.UsageError("Options of `runs compare` stand behind it", context)
         return
     if cluster is None or cluster == "local":
         states = [RunState.of(folder) for folder in all_runs()]
@@ -78,8 +80,7 @@ def compare(runs: tuple[str, ...], cluster: str | None, as_json: bool) -> None:
     """Show what runs reached side by side, at equal tokens too, and what was set differently."""
     if len(runs) < 2:
         raise InputError("a comparison needs two runs", fix="launch runs compare RUN OTHER")
-    folders, curves = zip(*(_read(name, cluster) for name in runs), strict=True)
-    document = compared(folders, curves)
+    document = compared(*zip(*(_read(name, cluster) for name in runs), strict=True))
     if as_json:
         print_json(document)
         return
@@ -96,10 +97,11 @@ def compare(runs: tuple[str, ...], cluster: str | None, as_json: bool) -> None:
     print_table(columns, rows, as_json=False)
 
 
-def _read(name: str, cluster: str | None) -> tuple[RunFolder, Curve]:
+def _read(name: str, cluster: str | None) -> tuple[RunFolder, RunState, Curve]:
     with open_run_to_read(name, cluster) as run:
-        run.refresh()
-        return run.folder, curve_of(run)
+        alive = run.refresh()
+        asked = run.cluster == "local" or isinstance(run, RemoteRun)
+        return run.folder, RunState.of(run.folder, alive if asked else None), curve_of(run)
 
 
 def _shown(place: int, row: Row) -> str:

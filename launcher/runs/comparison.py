@@ -13,10 +13,11 @@ LOSS_STEPS = 20  # one step's loss is its batch's as much as the model's
 UNSAID = ("guide",)  # what a published guide says of a size changes nothing
 
 
-def compared(folders: Sequence[RunFolder], curves: Sequence[Curve]) -> dict[str, Any]:
+def compared(
+    folders: Sequence[RunFolder], states: Sequence[RunState], curves: Sequence[Curve]
+) -> dict[str, Any]:
     """`figures` and `differences`: name -> a value for each run, None where it has none. The second
     holds the settings, versions and hashes that are not the same for all."""
-    states = [RunState.of(folder) for folder in folders]
     figures: dict[str, list[Any]] = {
         "status": [state.status for state in states],
         "steps": [state.step for state in states],
@@ -46,10 +47,10 @@ def compared(folders: Sequence[RunFolder], curves: Sequence[Curve]) -> dict[str,
     }
 
 
-def _loss_at(curve: Curve, tokens: int) -> float:
-    """The mean of the steps that end there."""
+def _loss_at(curve: Curve, tokens: int) -> float | None:
+    """The mean of the last steps up to there; None where not one ends before."""
     until = [loss for loss, at in zip(curve.loss, curve.tokens, strict=True) if at <= tokens]
-    return smoothed(until, LOSS_STEPS)[-1] if until else curve.loss[0]
+    return smoothed(until, LOSS_STEPS)[-1] if until else None
 
 
 def _told(folder: RunFolder) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 from matplotlib import rc_context
@@ -28,71 +29,53 @@ def draw(curves: Sequence[Curve], path: Path) -> None:
     curves = [curve.scaled(per_hour) for curve in curves]
     figure = Figure(figsize=INCHES, layout="constrained")
     grid = figure.add_gridspec(3, 2, height_ratios=(3, 3, 2))
+    time = f"{unit} of training"
     panels = [
-        ("loss, nats per token", "tokens", grid[0, 0], _loss_over_tokens),
-        ("loss, nats per token", f"{unit} of training", grid[0, 1], _loss_over_hours),
-        ("validation, bits per byte", "tokens", grid[1, 0], _bpb_over_tokens),
-        ("validation, bits per byte", f"{unit} of training", grid[1, 1], _bpb_over_hours),
-        ("tokens per second", f"{unit} of training", grid[2, :], _speed),
+        (grid[0, 0], "loss, nats per token", "tokens", "tokens", "loss"),
+        (grid[0, 1], "loss, nats per token", time, "hours", "loss"),
+        (grid[1, 0], "validation, bits per byte", "tokens", "evaluated_tokens", "val_bpb"),
+        (grid[1, 1], "validation, bits per byte", time, "evaluated_hours", "val_bpb"),
+        (grid[2, :], "tokens per second", time, "hours", "tokens_per_second"),
     ]
-    for title, x, place, show in panels:
+    for place, title, x_title, x, y in panels:
         axes = figure.add_subplot(place)
-        _show(axes, curves, show)
+        for curve, colour in zip(curves, cycle(COLOURS), strict=False):
+            marker = "o" if y == "val_bpb" else ""
+            _line(axes, getattr(curve, x), getattr(curve, y), colour, curve.name, marker)
         axes.set_title(title, loc="left", fontsize=10)
-        axes.set_xlabel(x, fontsize=9)
-        if x == "tokens":
+        axes.set_xlabel(x_title, fontsize=9)
+        if x_title == "tokens":
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+    for curve, colour in zip(curves, cycle(COLOURS), strict=False):
+        _mark_restarts(figure.axes[-1], curve.restart_hours, colour)
     figure.axes[-1].set_ylim(bottom=0)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False)
     # Without a date and with ids that are not drawn by chance the same runs are the same file.
-    metadata = {"Date": None} if path.suffix == ".svg" else None
+    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
     with rc_context({"svg.hashsalt": "launch"}):
         figure.savefig(path, dpi=DOTS_PER_INCH, metadata=metadata)
 
 
-def _show(
-    axes: Axes, curves: Sequence[Curve], show: Callable[[Axes, Curve, str], None]
-) -> None:  # fmt: skip
-    for number, curve in enumerate(curves):
-        show(axes, curve, COLOURS[number % len(COLOURS)])
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)
-
-
-def _loss_over_tokens(axes: Axes, curve: Curve, colour: str) -> None:
-    _line(axes, curve.tokens, curve.loss, colour, curve.name)
-
-
-def _loss_over_hours(axes: Axes, curve: Curve, colour: str) -> None:
-    _line(axes, curve.hours, curve.loss, colour, curve.name)
-
-
-def _bpb_over_tokens(axes: Axes, curve: Curve, colour: str) -> None:
-    axes.plot(curve.evaluated_tokens, curve.val_bpb, color=colour, marker="o", markersize=3)
-
-
-def _bpb_over_hours(axes: Axes, curve: Curve, colour: str) -> None:
-    axes.plot(curve.evaluated_hours, curve.val_bpb, color=colour, marker="o", markersize=3)
-
-
-def _speed(axes: Axes, curve: Curve, colour: str) -> None:
-    _line(axes, curve.hours, curve.tokens_per_second, colour, curve.name)
-    for hour in curve.restart_hours:
+def _mark_restarts(axes: Axes, hours: Sequence[float], colour: str) -> None:
+    for hour in hours:
         axes.axvline(hour, color=colour, linestyle=":", linewidth=1.2)
-    if curve.restart_hours:
+    if hours:
         axes.annotate(
-            "restart", (curve.restart_hours[0], 0.02), xycoords=("data", "axes fraction"),
+            "restart", (hours[0], 0.02), xycoords=("data", "axes fraction"),
             xytext=(3, 0), textcoords="offset points", color=colour, fontsize=8,
         )  # fmt: skip
 
 
 def _line(
-    axes: Axes, x: Sequence[float], y: Sequence[float], colour: str, name: str
-) -> None:  # fmt: skip
+    axes: Axes, x: Sequence[float], y: Sequence[float], colour: str, name: str, marker: str
+) -> None:
     """Every step faintly, their mean clearly; one that has few steps, as it is."""
     steps = len(y) // SMOOTH_PARTS
     if steps > 1:
         axes.plot(x, y, color=colour, linewidth=0.6, alpha=0.3)
-    axes.plot(x, smoothed(y, max(1, steps)), color=colour, linewidth=1.5, label=name)
+    mean = smoothed(y, max(1, steps))
+    axes.plot(x, mean, color=colour, linewidth=1.5, label=name, marker=marker, markersize=3)

@@ -15,7 +15,7 @@ from nanochat.dataset.climbmix import ADDRESS, CLIMBMIX, is_address
 from nanochat.dataset.hashes import FileHashes
 from nanochat.dataset.sources import climbmix_source
 
-REACHED = "launcher.runs.reached"
+SHARDS = "launcher.runs.shards_there"
 SHARDS_THERE = f".launch/data/{CLIMBMIX}"
 
 
@@ -29,30 +29,30 @@ def send_shards(
 ) -> bool:
     """Whether all shards that `data` names are there now; else the head fetches them itself.
 
-    Those of a mirror that is a folder are sent, for the head has no such folder. Raises HostError;
-    DataError where a shard cannot be had here either.
+    Those of a mirror that is a folder are sent, for the head has no such folder, and replace what
+    it has by these names, where that is something else. Raises HostError; DataError where a shard
+    cannot be had here either.
     """
     address = data.mirror or ADDRESS
     source = climbmix_source(data.source, base, launch_home() / "data" / CLIMBMIX, data.mirror)
-    there = ask_host(head, spec, REACHED, data.source, address if is_address(address) else ADDRESS)
-    if not there["missing"]:
-        return True
-    if there["reaches"] and is_address(address):
-        return False
+    missing = [*source.held_out, *source.files]
+    if is_address(address):
+        there = ask_host(head, spec, SHARDS, data.source, address)
+        missing = [file for file in missing if file.name in there["missing"]]
+        if missing and there["reaches"]:
+            return False
     hashes = FileHashes(launch_home() / "data" / "file-hashes.json")
-    shards = {file.name: file for file in (*source.held_out, *source.files)}
-    missing = [shards[name] for name in there["missing"]]
 
     def fetched(stage: str, done: float, total: float | None) -> None:
         progress("this machine", f"fetching {CLIMBMIX}", int(done), int(total or done))
 
     source.fetch(missing, fetched)
-    with host_lock(head, waiting=waiting):
-        for number, shard in enumerate(missing, start=1):
-            source.wait_for(shard)
-            size = shard.path.stat().st_size
-            report = part_of(progress, head.name, f"shard {number} of {len(missing)}", 0, size)
-            digest = hashes.sha256(shard.path)
+    for number, shard in enumerate(missing, start=1):
+        source.wait_for(shard)
+        size = shard.path.stat().st_size
+        report = part_of(progress, head.name, f"shard {number} of {len(missing)}", 0, size)
+        digest = hashes.sha256(shard.path)
+        hashes.save()
+        with host_lock(head, waiting=waiting):  # one at a time: others want to get on too
             head.send(shard.path, f"{SHARDS_THERE}/{shard.name}", sha256=digest, on_bytes=report)
-    hashes.save()
     return True

@@ -17,7 +17,7 @@ from launcher.config.recipe import LoadedRecipe, rows_text
 from launcher.errors import InputError, MissingExtra, RunFailed
 from launcher.runs.folder import RunFolder
 from nanochat.dataset.climbmix import CLIMBMIX
-from nanochat.dataset.sources import parse_source
+from nanochat.dataset.sources import parse_source, shard_count
 from nanochat.errors import DataError
 from nanochat.shares import deal
 
@@ -78,6 +78,8 @@ def check_text(loaded: LoadedRecipe, *, here: bool) -> None:
         try:
             parse_source(text, Path.cwd(), shards=shards, mirror=data.mirror)
         except DataError as error:
+            if text.startswith(CLIMBMIX) and data.mirror and shard_count(text):
+                key = "data.mirror"
             raise loaded.error(key, error.message, fix=error.fix) from error
 
 

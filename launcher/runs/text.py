@@ -59,7 +59,9 @@ def send_text(
         if text is not None and kind == "files":
             sent[key] = _send_files(head, spec, text, base, progress, waiting)
         elif text is not None and kind == "host":
+            progress(head.name, "comparing text", 0, 1)
             require_same_text(connections, spec, text)
+            progress(head.name, "comparing text", 1, 1)
         elif kind == CLIMBMIX and send_shards(head, spec, data, base, progress, waiting):
             sent[key] = CLIMBMIX
     return sent

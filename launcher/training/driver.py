@@ -37,7 +37,7 @@ from launcher.runs.folder import RunFolder, write_json
 from launcher.runs.received import received_source
 from launcher.runs.records import Record, RecordWriter
 from launcher.runs.state import Status, summarise
-from nanochat.dataset.climbmix import CLIMBMIX
+from nanochat.dataset.climbmix import CLIMBMIX, is_address
 from nanochat.dataset.prepare import prepare
 from nanochat.dataset.rows import PreparedData
 from nanochat.dataset.sources import Source, climbmix_source, parse_source
@@ -160,7 +160,8 @@ class Driver:
 
         def source(key: str, text: str) -> Source:
             if sent.get(key) == CLIMBMIX:
-                return climbmix_source(text, base, cache / CLIMBMIX, mirror=None)
+                mirror = data.mirror if data.mirror and is_address(data.mirror) else None
+                return climbmix_source(text, base, cache / CLIMBMIX, mirror)
             if key in sent:
                 return received_source(launch_home(), text, sent[key])
             return parse_source(text, base, shards=cache / CLIMBMIX, mirror=data.mirror)

@@ -11,7 +11,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from nanochat.dataset.document import Document, FileIdentity, Progress, Source, SourceFile
+from nanochat.dataset.document import (
+    Document,
+    FileIdentity,
+    Progress,
+    Source,
+    SourceFile,
+    readable,
+)
 from nanochat.dataset.readers import parquet_text_bytes, read_parquet
 from nanochat.errors import DataError
 from nanochat.storage import sha256_of
@@ -44,7 +51,7 @@ def shards_for(tokens: int, sequence_length: int) -> int:
 
 def is_address(mirror: str) -> bool:
     """A mirror is an HTTP address or a folder."""
-    return mirror.startswith(("http://", "https://"))
+    return mirror.lower().startswith(("http://", "https://"))
 
 
 class ClimbmixSource(Source):
@@ -57,6 +64,11 @@ class ClimbmixSource(Source):
         held_out = SourceFile(last, folder / last)
         super().__init__(f"{CLIMBMIX}:{shards}", files, [held_out])
         self._address = address
+        if address is None and not folder.is_dir():
+            raise DataError(
+                f"{folder}: no such folder",
+                fix="Name a folder of shards, or an address that begins with https://.",
+            )
         missing = [file.name for file in (*files, held_out) if not file.path.exists()]
         if address is None and missing:
             raise DataError(
@@ -79,9 +91,15 @@ class ClimbmixSource(Source):
             self._arrivals.wait_for(file)
 
     def documents(self, files: Sequence[SourceFile] | None = None) -> Iterator[Document]:
+        fix = "Delete it: it is fetched again."
+        if self._address is None:
+            fix = "Bring the shard there again."
         for file in self._chosen(files):
             self.wait_for(file)
-            yield from read_parquet(file.path)
+            try:
+                yield from read_parquet(file.path)
+            except DataError as error:
+                raise DataError(error.message, fix=fix) from error
 
     def learning_files(self, files: Sequence[SourceFile]) -> Sequence[SourceFile]:
         return files[:1]
@@ -103,8 +121,16 @@ class ClimbmixSource(Source):
         files: Sequence[SourceFile] | None = None,
         hash_file: Callable[[Path], str] = sha256_of,
     ) -> list[FileIdentity]:
-        """By name: a run begins before all of them are here."""
-        return [FileIdentity(f"{CLIMBMIX}/{file.name}", 0, "") for file in self._chosen(files)]
+        """The shards that a run needs before it begins by their content, the others by name."""
+        identities = []
+        for file in self._chosen(files):
+            size, digest = 0, ""
+            if file in (*self.files[:1], *self.held_out):
+                self.wait_for(file)
+                with readable(file.path):
+                    size, digest = file.path.stat().st_size, hash_file(file.path)
+            identities.append(FileIdentity(f"{CLIMBMIX}/{file.name}", size, digest))
+        return identities
 
 
 class Arrivals:
@@ -144,10 +170,10 @@ class Arrivals:
                 file = self._ordered[self._begun]
                 first = self._begun < AT_ONCE
                 self._begun += 1
-            error = None
+            error: Exception | None = None
             try:
                 self._bring(file, FIRST_PATIENCE_SECONDS if first else PATIENCE_SECONDS)
-            except (DataError, OSError) as raised:
+            except Exception as raised:  # whoever waits for it is to have it
                 error = raised
             with self._change:
                 self._there[file.name] = error

@@ -68,7 +68,7 @@ class Source(ABC):
         of most sources are here."""
 
     def learning_files(self, files: Sequence[SourceFile]) -> Sequence[SourceFile]:
-        """Of those to train on: what the tokenizer is to learn from."""
+        """Of those to train on: what the tokenizer is to learn from; all, or the first few."""
         return files
 
     def units(self, files: Sequence[SourceFile]) -> list[Sequence[SourceFile]]:

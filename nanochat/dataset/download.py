@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -14,13 +15,18 @@ import requests
 
 from nanochat.errors import DataError
 from nanochat.lock import Held, hold
-from nanochat.storage import flush, sha256_of
+from nanochat.storage import flush, sha256_of, write_atomically
 
 CONNECT_SECONDS, SILENCE_SECONDS = 10.0, 30.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
-CHUNK_BYTES = 1 << 16  # an unfinished one is lost where a connection breaks
+CHUNK_BYTES = 1 << 14  # an unfinished one is lost where a connection breaks
 LOCK_POLL_SECONDS = 0.5
-PASSING = {408, 425, 429, 500, 502, 503, 504}
+PASSING = {408, 425, 429}  # and all that are the server's fault
+FINAL = (
+    ValueError,  # several kinds of bad addresses, urllib3's among them
+    requests.exceptions.TooManyRedirects,
+    requests.exceptions.SSLError,
+)
 OTHER_MIRROR = (
     "Try again later, take it from elsewhere (--set data.mirror=ADDRESS or a folder), or train on "
     "other text (--data)."
@@ -35,6 +41,24 @@ class _Described(NamedTuple):
 
     bytes: int | None
     sha256: str | None
+
+
+class _Version(NamedTuple):
+    """Which file the bytes in a partial one are of: kept beside it."""
+
+    url: str
+    etag: str
+    bytes: int | None
+
+    @classmethod
+    def of(cls, partial: Path) -> _Version | None:
+        try:
+            return cls(**json.loads(_beside(partial).read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write(self, partial: Path) -> None:
+        write_atomically(_beside(partial), json.dumps(self._asdict()).encode())
 
 
 class _BrokeOff(Exception):
@@ -67,9 +91,11 @@ def download(
             if wrong is None:
                 flush(partial)
                 partial.replace(path)
+                _beside(partial).unlink(missing_ok=True)
                 flush(path.parent)
                 return
             partial.unlink()
+            _beside(partial).unlink(missing_ok=True)
             if last:
                 raise DataError(f"{url}: {wrong}", fix=OTHER_MIRROR)
 
@@ -81,6 +107,8 @@ def _receive(url: str, partial: Path, patience_seconds: float, on_bytes: OnBytes
         before = _size(partial)
         try:
             return _receive_some(url, partial, before, on_bytes)
+        except FINAL as error:
+            raise DataError(f"{url}: {_reason(error)}", fix=OTHER_MIRROR) from error
         except (requests.RequestException, _BrokeOff) as error:
             here, now = _size(partial), time.monotonic()
             if here > before:
@@ -97,7 +125,12 @@ def _receive(url: str, partial: Path, patience_seconds: float, on_bytes: OnBytes
 
 def _receive_some(url: str, partial: Path, have: int, on_bytes: OnBytes) -> _Described:
     """One attempt. Raises RequestException or _BrokeOff where another one may get further."""
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    known = _Version.of(partial)
+    if have and (known is None or known.url != url):
+        have = 0  # of who knows which file
+    headers = {"Accept-Encoding": "identity"}
+    if have and known is not None:
+        headers |= {"Range": f"bytes={have}-"} | ({"If-Range": known.etag} if known.etag else {})
     timeout = (CONNECT_SECONDS, SILENCE_SECONDS)
     with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
         status = response.status_code
@@ -105,7 +138,7 @@ def _receive_some(url: str, partial: Path, have: int, on_bytes: OnBytes) -> _Des
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and total == have:
             return _described(response, total)
         if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-            if status in PASSING:
+            if status in PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise _BrokeOff(f"{status} {response.reason}")
             if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 partial.unlink()  # longer than the file: another one's beginning
@@ -114,7 +147,11 @@ def _receive_some(url: str, partial: Path, have: int, on_bytes: OnBytes) -> _Des
         if status == HTTPStatus.PARTIAL_CONTENT and start != have:
             raise _BrokeOff(f"the server sends from byte {start} in place of {have}")
         if status == HTTPStatus.OK:
-            have = 0  # a server that knows no ranges
+            have = 0  # a server that knows no ranges, or has another file by now
+            _Version(url, _strong_etag(response), total).write(partial)
+        elif known is not None and total != known.bytes:
+            partial.unlink()
+            raise _BrokeOff("the file has changed meanwhile")
         with partial.open("ab" if have else "wb") as file:
             for chunk in response.iter_content(CHUNK_BYTES):
                 file.write(chunk)
@@ -127,10 +164,9 @@ def _receive_some(url: str, partial: Path, have: int, on_bytes: OnBytes) -> _Des
 
 def _range(response: requests.Response) -> tuple[int, int | None]:
     """The first byte of what follows, and the bytes of the whole file where they are said."""
-    if match := re.match(
-        r"bytes (?:(\d+)-\d+|\*)/(\d+)", response.headers.get("Content-Range", "")
-    ):
-        return int(match[1] or 0), int(match[2])
+    said = response.headers.get("Content-Range", "")
+    if match := re.match(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", said):
+        return int(match[1] or 0), None if match[2] == "*" else int(match[2])
     length = response.headers.get("Content-Length", "")
     return 0, int(length) if length.isdecimal() else None
 
@@ -153,6 +189,16 @@ def _what_is_wrong(path: Path, described: _Described) -> str | None:
     if described.sha256 is not None and (digest := sha256_of(path)) != described.sha256:
         return f"it sent a file of SHA-256 {digest[:12]}..., not {described.sha256[:12]}..."
     return None
+
+
+def _strong_etag(response: requests.Response) -> str:
+    """Empty where the server has none that stands for the bytes."""
+    etag = response.headers.get("ETag", "")
+    return "" if etag.startswith("W/") else etag
+
+
+def _beside(partial: Path) -> Path:
+    return partial.with_name(f"{partial.name}.json")
 
 
 def _reason(error: Exception) -> str:

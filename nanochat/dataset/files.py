@@ -36,7 +36,7 @@ class FilesSource(Source):
         Raises DataError where nothing matches or a file is of another kind.
         """
         kind, _, pattern = spec.partition(":")
-        path = Path(pattern).expanduser()
+        path = expanded(pattern)
         if (base / path).is_file():  # though its name may look like a pattern
             folder, rest = base / path.parent, glob.escape(path.name)
         else:
@@ -75,6 +75,14 @@ class FilesSource(Source):
                 with readable(file.path):
                     total += file.path.stat().st_size
         return total
+
+
+def expanded(path: str) -> Path:
+    """With the home folder that a leading ~ stands for. Raises DataError where it is nobody's."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{path}: {error}", fix="Write the whole path.") from error
 
 
 def _fixed_folder(pattern: Path) -> tuple[Path, str]:

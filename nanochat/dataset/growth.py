@@ -50,12 +50,12 @@ class Growth:
         self._recorded: list[Block] = []
         self.blocks: list[Block] = []  # of whole units
         self.units, self.counts = 0, Counts()
-        for line in _lines(self._path):
-            if "block" in line:
-                self._recorded.append(Block(**line["block"]))
-            else:
+        for block, counts in _lines(self._path):
+            if block is not None:
+                self._recorded.append(block)
+            elif counts is not None:
                 self.blocks = list(self._recorded)
-                self.units, self.counts = self.units + 1, Counts(**line["unit"])
+                self.units, self.counts = self.units + 1, counts
         self._next = len(self.blocks)
         if self._recorded:
             on_block()
@@ -68,11 +68,7 @@ class Growth:
         if self._next >= len(self._recorded):
             return False
         if self._recorded[self._next] != block:
-            raise DataError(
-                f"{self._path.parent / block.name}: other rows than when this text was prepared "
-                "before: the text has changed meanwhile",
-                fix=f"Delete the folder {self._path.parent}; the data will be prepared again.",
-            )
+            raise self._changed(block.name)
         self._next += 1
         return True
 
@@ -84,7 +80,17 @@ class Growth:
         self._on_block()
 
     def end_unit(self, counts: Counts) -> None:
+        """Raises DataError where an earlier preparation had come further in it."""
+        if self._next < len(self._recorded):
+            raise self._changed(self._recorded[self._next].name)
         self._write({"unit": asdict(counts)})
+
+    def _changed(self, name: str) -> DataError:
+        return DataError(
+            f"{self._path.parent / name}: other rows than when this text was prepared before: the "
+            "text has changed meanwhile",
+            fix=f"Delete the folder {self._path.parent}; the data will be prepared again.",
+        )
 
     def _write(self, line: dict[str, Any]) -> None:
         with self._path.open("ab") as file:
@@ -94,8 +100,22 @@ class Growth:
 
 
 def ready_blocks(folder: Path) -> list[Block]:
-    """Blocks to train on that are on the disk, in order."""
-    return [Block(**line["block"]) for line in _lines(folder / GROWTH) if "block" in line]
+    """Blocks to train on that are on the disk, in order. Raises DataError for a damaged record."""
+    return [block for block, _ in _lines(folder / GROWTH) if block is not None]
+
+
+def forget_from(folder: Path, name: str) -> None:
+    """Forget the unit that has the block `name`, and what comes behind it: its file is damaged."""
+    path = folder / GROWTH
+    data = path.read_bytes()
+    whole = end = 0
+    for line in data.splitlines(keepends=True):
+        end += len(line)
+        block, counts = _parsed(path, line)
+        if block is not None and block.name == name:
+            break
+        whole = end if counts is not None else whole
+    os.truncate(path, whole)
 
 
 def write_failure(folder: Path, error: DataError) -> None:
@@ -107,15 +127,33 @@ def write_failure(folder: Path, error: DataError) -> None:
 def read_failure(folder: Path) -> DataError | None:
     try:
         content = json.loads((folder / FAILURE).read_bytes())
-    except FileNotFoundError:
+        return DataError(content["message"], fix=content["fix"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return DataError(content["message"], fix=content["fix"])
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def damaged(file: Path, what: str) -> DataError:
+    return DataError(
+        f"{file}: damaged: {what}",
+        fix=f"Delete the folder {file.parent}; the data will be prepared again.",
+    )
+
+
+def _lines(path: Path) -> list[tuple[Block | None, Counts | None]]:
     """Whole lines only: another process may be writing the last one."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
+    return [_parsed(path, line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
+
+
+def _parsed(path: Path, line: bytes) -> tuple[Block | None, Counts | None]:
+    """A block, or the counts at the end of a unit."""
+    try:
+        content = json.loads(line)
+        if "block" in content:
+            return Block(**content["block"]), None
+        return None, Counts(**content["unit"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(path, f"not a line of it: {line[:40]!r}") from error

@@ -58,8 +58,8 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """`identity` is the hash of all that decides the rows; `bytes_per_token` is of ordinary tokens,
-    without BOS. Where it is not `complete`, rows to train on are still being made."""
+    """`identity` is the hash of all that decides the rows. Not `complete`: there will be more rows
+    to train on."""
 
     identity: str
     sequence_length: int
@@ -68,7 +68,6 @@ class Manifest:
     packing_version: int
     train: Part
     validation: Part
-    bytes_per_token: float
     complete: bool = True
 
     @property

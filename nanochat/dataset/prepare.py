@@ -13,22 +13,12 @@ whole or not there.
 from __future__ import annotations
 
 import contextlib
-import errno
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
-from nanochat.dataset.building import (
-    PartBuilder,
-    build_dividing,
-    build_unit,
-    build_validation,
-    require_rows,
-)
 from nanochat.dataset.document import (
     Document,
     FileIdentity,
@@ -36,21 +26,20 @@ from nanochat.dataset.document import (
     Source,
     content_hash,
 )
-from nanochat.dataset.encoding import BATCH_CHARACTERS, Encoded, Pace, encode
-from nanochat.dataset.growth import Growth, ready_blocks, write_failure
+from nanochat.dataset.encoding import Pace
+from nanochat.dataset.filling import Filling, TrainingText, disk_errors, reported
+from nanochat.dataset.growth import forget_from, ready_blocks
 from nanochat.dataset.hashes import FileHashes
-from nanochat.dataset.manifest import TOKENIZER, Manifest
-from nanochat.dataset.packing import PACKING_VERSION, row_dtype
-from nanochat.dataset.rows import MANIFEST, POLL_SECONDS, PreparedData, lock_of
-from nanochat.dataset.validation import ONE_IN, Split, split_source
+from nanochat.dataset.manifest import TOKENIZER
+from nanochat.dataset.packing import PACKING_VERSION
+from nanochat.dataset.rows import POLL_SECONDS, PreparedData, lock_of
+from nanochat.dataset.validation import Split, split_source
 from nanochat.errors import DataError
 from nanochat.lock import Held, hold
-from nanochat.storage import sha256_of, write_atomically
+from nanochat.storage import sha256_of
 from nanochat.tokenizer import MAX_CHARACTERS, TRAINER_VERSION, Tokenizer
 
 LEARNED_CHARACTERS = 10_000
-HELD_CHARACTERS = 64_000_000  # a text up to this stays in memory between its two readings
-Item = TypeVar("Item")
 OnReady = Callable[[PreparedData], None]
 
 
@@ -73,13 +62,13 @@ def prepare(
     prepared at the lowest priority of this thread and its helpers. Raises DataError where the text
     is unreadable or too small or the disk is full; what is there then is whole.
     """
-    with _disk_errors(cache):
+    with disk_errors(cache):
         split = split_source(source, validation)
         held_source, held_files = split.held_out or (source, ())
         held_source.fetch(held_files, on_progress)
         source.fetch(split.files, on_progress)
         identities = _identities(split, cache, on_progress)
-        text = _TrainingText(split)
+        text = TrainingText(split)
         tokenizer_file = _trained_tokenizer(
             split, identities[0], text, cache, vocab_size, on_progress
         )
@@ -105,14 +94,14 @@ def prepare(
         def look() -> None:
             """Whether another process has come far enough."""
             with contextlib.suppress(DataError):
-                if PreparedData.load(folder).manifest.train.blocks:
+                if waiting and PreparedData.load(folder).manifest.train.blocks:
                     announce()
 
         with _locked(folder, on_progress, look):
             data = _reusable(folder)
             if data is None or not data.manifest.complete:
                 tokenizer = Tokenizer.load(tokenizer_file)
-                work = _Work(
+                work = Filling(
                     split, folder, tokenizer, sequence_length, threads, pace, on_progress,
                     key, identities,
                 )  # fmt: skip
@@ -124,156 +113,26 @@ def prepare(
     return PreparedData.load(folder)
 
 
-class _Work:
-    """What it takes to fill one folder."""
-
-    def __init__(
-        self, split: Split, folder: Path, tokenizer: Tokenizer, sequence_length: int, threads: int,
-        pace: Pace, on_progress: Progress, key: str,
-        identities: tuple[list[FileIdentity], list[FileIdentity]],
-    ) -> None:  # fmt: skip
-        self.split, self.folder, self.tokenizer = split, folder, tokenizer
-        self.sequence_length, self.threads, self.pace = sequence_length, threads, pace
-        self.on_progress, self.key, self.identities = on_progress, key, identities
-
-    def build_dividing(self, text: _TrainingText) -> None:
-        """Nothing is left where it fails."""
-        with self._removed_where_it_fails():
-            train, validation = self._part("train"), self._part("validation")
-            build_dividing(self._encoded(text, "pack"), train, validation, self.sequence_length)
-            held_out = f"one document in {ONE_IN} of {self.split.source.spec}"
-            self._describe(train, validation, held_out, complete=True)
-
-    def build_by_unit(
-        self, text: _TrainingText, announce: Callable[[], None], begun: PreparedData | None
-    ) -> None:
-        """Rows to validate with, then those to train on, block by block. `begun`: what an earlier
-        call has left, which stays there where this one fails, too."""
-        split = self.split
-        assert split.held_out is not None
-        source, files = split.held_out
-        if begun is None:
-            with self._removed_where_it_fails():
-                validation = self._part("validation")
-                build_validation(
-                    self._encoded(
-                        source.documents(files), "pack validation", source.text_bytes(files)
-                    ),
-                    validation,
-                    self.sequence_length,
-                    comes_round=split.validation_comes_round,
-                )
-                nothing_yet = self._part("train")
-                begun = self._describe(nothing_yet, validation, source.spec, complete=False)
-        try:
-            growth = Growth(self.folder, announce)
-            train = PartBuilder("train", self.folder, self.tokenizer, self.sequence_length, growth)
-            units = split.source.units(split.files)
-            for unit in units[growth.units :]:
-                documents = text if len(units) == 1 else split.source.documents(unit)
-                build_unit(self._encoded(documents, "pack"), train)
-            require_rows(train, self.sequence_length)
-        except DataError as error:
-            if ready_blocks(self.folder):
-                write_failure(self.folder, error)
-            else:
-                shutil.rmtree(self.folder)
-            raise
-        manifest = begun.manifest
-        part = train.part(manifest.train.source, manifest.train.files)
-        whole = replace(manifest, train=part, complete=True)
-        write_atomically(self.folder / MANIFEST, whole.to_json())
-
-    def _part(self, name: str) -> PartBuilder:
-        return PartBuilder(name, self.folder, self.tokenizer, self.sequence_length)
-
-    def _encoded(
-        self, documents: Iterable[Document], stage: str, total: int | None = None
-    ) -> Iterator[Encoded]:
-        dtype = row_dtype(self.tokenizer.vocab_size)
-        return _reported(
-            encode(documents, self.tokenizer, dtype, self.threads, self.pace),
-            lambda document: document.bytes,
-            stage,
-            self.split.source.text_bytes(self.split.files) if total is None else total,
-            self.on_progress,
-        )
-
-    def _describe(
-        self, train: PartBuilder, validation: PartBuilder, held_out: str, *, complete: bool
-    ) -> PreparedData:
-        """The manifest; last, for a folder without one is unfinished."""
-        ids = train.counts.ids + validation.counts.ids
-        manifest = Manifest(
-            identity=self.key,
-            sequence_length=self.sequence_length,
-            vocab_size=self.tokenizer.vocab_size,
-            tokenizer_sha256=self.tokenizer.sha256,
-            packing_version=PACKING_VERSION,
-            train=train.part(self.split.source.spec, self.identities[0]),
-            validation=validation.part(held_out, self.identities[1]),
-            bytes_per_token=(train.counts.bytes + validation.counts.bytes) / ids,
-            complete=complete,
-        )
-        write_atomically(self.folder / MANIFEST, manifest.to_json())
-        return PreparedData(self.folder, manifest)
-
-    @contextmanager
-    def _removed_where_it_fails(self) -> Iterator[None]:
-        self.folder.mkdir()
-        try:
-            self.tokenizer.save(self.folder / TOKENIZER)
-            yield
-        except BaseException:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            raise
-
-
 def _trained_tokenizer(
     split: Split,
     identities: Sequence[FileIdentity],
-    text: _TrainingText,
+    text: TrainingText,
     cache: Path,
     vocab_size: int,
     on_progress: Progress,
 ) -> Path:
     """Its file: trained now, or before from the same text."""
     files = split.source.learning_files(split.files)
-    names = {file.name for file in files}
-    learned = [identity for identity in identities if identity.name in names]
+    learned = identities[: len(files)]  # they are the first
     path = cache / "tokenizers" / content_hash(learned, vocab_size, TRAINER_VERSION) / TOKENIZER
     with _locked(path.parent, on_progress):
         if not path.exists():
             whole = len(files) == len(split.files)
             documents = text if whole else split.source.documents(files)
             total = min(split.source.text_bytes(files), MAX_CHARACTERS)
-            reported = _reported(documents, _characters, "tokenizer", total, on_progress)
-            Tokenizer.train(map(_learned_from, reported), vocab_size).save(path)
+            seen = reported(documents, _characters, "tokenizer", total, on_progress)
+            Tokenizer.train(map(_learned_from, seen), vocab_size).save(path)
     return path
-
-
-class _TrainingText:
-    """The documents to train on; read once where they are few, else as often as asked for."""
-
-    def __init__(self, split: Split) -> None:
-        self._split = split
-        self._held: list[Document] | None = None
-
-    def __iter__(self) -> Iterator[Document]:
-        if self._held is not None:
-            yield from self._held
-            return
-        held: list[Document] = []
-        size = 0
-        for document in self._split.source.documents(self._split.files):
-            size += len(document.text)
-            if size <= HELD_CHARACTERS:
-                held.append(document)
-            else:
-                held.clear()
-            yield document
-        if size <= HELD_CHARACTERS:
-            self._held = held
 
 
 def _identities(
@@ -318,26 +177,14 @@ def _characters(document: Document) -> int:
     return len(document.text)
 
 
-def _reported(
-    items: Iterable[Item],
-    size_of: Callable[[Item], int],
-    stage: str,
-    total: float,
-    on_progress: Progress,
-) -> Iterator[Item]:
-    done, next_report = 0, 0
-    for item in items:
-        if done >= next_report:
-            on_progress(stage, done, max(done, total))
-            next_report = done + BATCH_CHARACTERS
-        done += size_of(item)
-        yield item
-    on_progress(stage, done, done)
-
-
 def _reusable(folder: Path) -> PreparedData | None:
-    """What is in `folder`, all of it or so far; removed where it is damaged."""
+    """What is in `folder`, all of it or so far, up to the first unit that is damaged."""
     try:
+        for block in ready_blocks(folder):
+            file = folder / block.name
+            if not file.exists() or file.stat().st_size != block.bytes:
+                forget_from(folder, block.name)
+                break
         return PreparedData.load(folder)
     except DataError:
         shutil.rmtree(folder, ignore_errors=True)
@@ -361,19 +208,3 @@ def _locked(
                 look()
                 time.sleep(POLL_SECONDS)
         yield
-
-
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    """A full or read-only disk as a DataError. Sources raise their own."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        free = shutil.disk_usage(folder).free
-        raise DataError(
-            f"{folder}: cannot write prepared data: {error.strerror}; {free:,} bytes are free",
-            fix="Free some space there (the rows need about half the bytes of the text), "
-            "or use another disk.",
-        ) from error

@@ -71,7 +71,7 @@ def read_parquet(path: Path) -> Iterator[Document]:
                     if text:
                         yield Document(text, continuous=False)
                     row += 1
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:  # of a codec: an OSError
             raise DataError(f"{path}: damaged after row {row}: {error}", fix=_REMAKE) from error
         except UnicodeDecodeError as error:
             raise DataError(f"{path}: row {row} is not UTF-8: {error}", fix=_REMAKE) from error

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nanochat.dataset.document import content_hash
-from nanochat.dataset.growth import read_failure, ready_blocks
+from nanochat.dataset.growth import damaged, read_failure, ready_blocks
 from nanochat.dataset.manifest import TOKENIZER, Block, Manifest
 from nanochat.dataset.packing import row_dtype
 from nanochat.dataset.permutation import permutation
@@ -25,6 +25,8 @@ from nanochat.tokenizer import Tokenizer
 MANIFEST = "manifest.json"
 MAPPED_BLOCKS = 64  # a step reads from one or two, an evaluation walks through many
 POLL_SECONDS = 0.5
+# Without a process that prepares: the next one that waits for it takes over in a moment.
+ALONE_SECONDS = 20.0
 
 
 class Rows:
@@ -97,6 +99,7 @@ class PreparedData:
         self.path = path
         self.manifest = manifest
         self._whole: set[str] = set()  # blocks whose content has been verified
+        self._alone_since: float | None = None
 
     @classmethod
     def load(cls, path: Path) -> PreparedData:
@@ -125,9 +128,14 @@ class PreparedData:
         Raises DataError where nobody prepares them.
         """
         while not self._has(rows) and wanted():
-            alone = not is_held(lock_of(self.path))  # before the look at what there is
+            if is_held(lock_of(self.path)):  # before the look at what there is
+                self._alone_since = None
+            elif self._alone_since is None:
+                self._alone_since = time.monotonic()
             self.manifest = self.load(self.path).manifest
             self._forget()
+            since = self._alone_since
+            alone = since is not None and time.monotonic() - since > ALONE_SECONDS
             if alone and not self._has(rows):
                 raise read_failure(self.path) or DataError(
                     f"{self.path}: the preparation of the text has ended before its end",
@@ -193,10 +201,3 @@ def holds(path: Path, sha256: str) -> bool:
 def lock_of(folder: Path) -> Path:
     """Held by the process that prepares what is in `folder`."""
     return folder.with_name(f"{folder.name}.lock")
-
-
-def damaged(file: Path, what: str) -> DataError:
-    return DataError(
-        f"{file}: damaged: {what}",
-        fix=f"Delete the folder {file.parent}; the data will be prepared again.",
-    )

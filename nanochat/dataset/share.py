@@ -3,6 +3,7 @@ by block as training gets there."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -12,13 +13,15 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from nanochat.dataset.growth import damaged
 from nanochat.dataset.manifest import TOKENIZER, Block, Manifest
-from nanochat.dataset.rows import PreparedData, damaged, holds
+from nanochat.dataset.rows import PreparedData, holds
 from nanochat.errors import DataError
 from nanochat.exchange import agree
 from nanochat.storage import open_atomically
 
 PIECE_BYTES = 16 * 2**20
+FAILED = b"failed:"  # in place of a manifest
 # While rank 0 waits for text the others hear from it this often: gloo gives a rank up that is
 # silent for as long as the group's timeout.
 WAIT_SECONDS = 10.0
@@ -37,24 +40,26 @@ class SharedData(PreparedData):
     ) -> None:
         self._rank, self._world_size, self._device = rank, world_size, device
         self._writes = writes
-        self._source = PreparedData.load(folder) if rank == 0 else None
-        super().__init__(folder, self._described())
+        self._source: PreparedData | None = None
+        failure = None
+        if rank == 0:
+            try:
+                self._source = PreparedData.load(folder)
+            except DataError as error:
+                failure = error
+        super().__init__(folder, self._described(failure))
         self._share(TOKENIZER, self.manifest.tokenizer_sha256)
 
     def grow(self, rows: int, wanted: Callable[[], bool]) -> bool:
         """As a PreparedData's. `wanted` is asked on rank 0."""
-        asked_to_end = False
-        while not self._has(rows) and not asked_to_end:
+        goes_on = True
+        while goes_on and not self._has(rows):
             failure = None
             if self._source is not None:
                 failure = _grow_for_a_while(self._source, rows, wanted)
-            found = 2 if failure else int(not wanted())
-            found = agree(found, self._world_size, self._device)[0]
-            if found == 2:
-                raise failure or DataError("rank 0 has no more text")
-            asked_to_end = bool(found)
-            self.manifest = self._described()
+            self.manifest = self._described(failure)
             self._forget()
+            goes_on = bool(agree(int(wanted()), self._world_size, self._device)[0])
         return self._has(rows)
 
     def bring(self, blocks: Sequence[Block]) -> None:
@@ -63,11 +68,19 @@ class SharedData(PreparedData):
                 self._share(block.name, block.sha256)
                 self._whole.add(block.name)
 
-    def _described(self) -> Manifest:
-        """Rank 0's manifest, with what has grown."""
-        content = self._source.manifest.to_json() if self._source is not None else b""
+    def _described(self, failure: DataError | None) -> Manifest:
+        """Rank 0's manifest, with what has grown. Raises its `failure` on every rank."""
+        content = b""
+        if failure is not None:
+            content = FAILED + json.dumps([failure.message, failure.fix]).encode()
+        elif self._source is not None:
+            content = self._source.manifest.to_json()
         size = agree(len(content), self._world_size, self._device)[0]
-        return Manifest.from_json(b"".join(self._broadcast(content or None, size)))
+        content = b"".join(self._broadcast(content or None, size))
+        if content.startswith(FAILED):
+            message, fix = json.loads(content.removeprefix(FAILED))
+            raise failure or DataError(message, fix=fix)
+        return Manifest.from_json(content)
 
     def _share(self, name: str, sha256: str) -> None:
         """One file, whole on every machine at the end."""
@@ -114,4 +127,6 @@ def _grow_for_a_while(
         data.grow(rows, lambda: wanted() and time.monotonic() < until)
     except DataError as error:
         return error
+    except OSError as error:
+        return DataError(f"{data.path}: cannot read it: {error.strerror or error}")
     return None

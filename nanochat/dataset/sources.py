@@ -14,7 +14,7 @@ from nanochat.dataset.climbmix import (
 )
 from nanochat.dataset.document import Document, FileIdentity, Source, SourceFile
 from nanochat.dataset.embedded import EmbeddedSource
-from nanochat.dataset.files import FilesSource
+from nanochat.dataset.files import FilesSource, expanded
 from nanochat.errors import DataError
 
 __all__ = [
@@ -33,7 +33,7 @@ NAMES = {
     "climbmix": "climbmix:SHARDS",
     "host": "host:PATTERN",
 }
-ALTERNATIVES = "Use --data embedded, climbmix, or --data 'files:~/text/**/*.txt'."
+ALTERNATIVES = "Use --data embedded, climbmix, --data 'files:~/text/**/*.txt', or 'host:...'."
 
 
 def parse_source(
@@ -63,7 +63,7 @@ def climbmix_source(spec: str, base: Path, shards: Path, mirror: str | None) -> 
     """See `parse_source`."""
     count = shard_count(spec)
     if mirror is not None and not is_address(mirror):
-        return ClimbmixSource(count, base / Path(mirror).expanduser(), address=None)
+        return ClimbmixSource(count, base / expanded(mirror), address=None)
     return ClimbmixSource(count, shards, mirror or ADDRESS)
 
 

@@ -44,6 +44,7 @@ class Mirror(ThreadingHTTPServer):
         self.pause_seconds = 0.0  # between pieces of 4 KB
         self.says_bytes: int | None = None  # X-Linked-Size
         self.says_sha256: str | None = None  # X-Linked-Etag; "" for the right one
+        self.etag: str | None = None
         self.sends_instead: bytes | None = None
         self.closed_names: set[str] = set()  # not found
 
@@ -75,7 +76,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         content = path.read_bytes() if mirror.sends_instead is None else mirror.sends_instead
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
-        if asked and mirror.knows_ranges:
+        same = self.headers.get("If-Range") in (None, mirror.etag)
+        if asked and mirror.knows_ranges and same:
             if start >= len(content):
                 self.send_response(416)
                 self.send_header("Content-Range", f"bytes */{len(content)}")
@@ -88,6 +90,8 @@ class _Handler(BaseHTTPRequestHandler):
             start = 0
             self.send_response(200)
         self.send_header("Content-Length", str(len(content) - start))
+        if mirror.etag is not None:
+            self.send_header("ETag", mirror.etag)
         if mirror.says_bytes is not None:
             self.send_header("X-Linked-Size", str(mirror.says_bytes))
         if mirror.says_sha256 is not None:

@@ -18,8 +18,8 @@ from launcher.errors import ConfigError, Interrupted, LaunchError, RunFailed
 
 ROOT = Path(main.__file__).parents[2]
 COMMANDS = [
-    "recipe", "runs", "logs", "stop", "resume", "sample", "export", "import", "cluster", "size",
-    "edit",
+    "recipe", "runs", "logs", "stop", "resume", "sample", "plot", "export", "import", "cluster",
+    "size", "edit",
 ]  # fmt: skip
 ENTRY = "from launcher.cli.main import main; main()"
 

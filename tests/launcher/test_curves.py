@@ -11,6 +11,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from click import UsageError
 from click.testing import CliRunner
 
 from launcher.cli.main import cli
@@ -160,6 +161,18 @@ def test_runs_that_were_set_alike_are_said_to_be(home: Path) -> None:
     assert "set alike" in launch("runs", "compare", "one", "two")
     with pytest.raises(InputError, match="a comparison needs two runs"):
         launch("runs", "compare", "one")
+
+
+def test_options_before_compare_are_not_dropped_in_silence(runs: list[str]) -> None:
+    with pytest.raises(UsageError, match="stand behind it"):
+        launch("runs", "--json", "compare", *runs)
+
+
+def test_many_runs_make_a_short_name(home: Path) -> None:
+    names = [f"{letter * 60}" for letter in "abcde"]
+    for name in names:
+        make_run(name, [1, 2], seconds=1, settings={})
+    assert launch("plot", *names) == f"{names[0]}-and-4-more.png\n"
 
 
 def test_the_list_of_runs_is_still_there(runs: list[str]) -> None:

@@ -17,8 +17,7 @@ import pytest
 from mirror import Mirror, publish, serving
 from tiny import Recorder, equal, newest_tensors, plan, run, shape
 
-from nanochat import train as training
-from nanochat.dataset import PreparedData, building, climbmix, encoding
+from nanochat.dataset import PreparedData, building, climbmix, encoding, rows
 from nanochat.dataset.climbmix import TRAINING_SHARDS, ClimbmixSource, shard_name, shards_for
 from nanochat.dataset.prepare import prepare
 from nanochat.dataset.sources import parse_source
@@ -113,7 +112,10 @@ def test_shards_are_as_many_as_the_horizon_needs() -> None:
 # --- training while it comes
 
 
-def test_training_begins_before_the_last_shard_is_there(mirror: Mirror, tmp_path: Path) -> None:
+def test_training_begins_before_the_last_shard_is_there(
+    mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "ALONE_SECONDS", 1.0)
     mirror.closed_names = {shard_name(3)}
     ready: list[PreparedData] = []
     with pytest.raises(DataError, match="404"):
@@ -127,7 +129,7 @@ def test_training_begins_before_the_last_shard_is_there(mirror: Mirror, tmp_path
     many = len(PreparedData.load(data.path).train_rows) // 4
     config = plan(
         model=shape(sequence_length=LENGTH),
-        tokens_per_step=4 * LENGTH, steps=many + 1, checkpoint_every_steps=many,
+        tokens_per_step=4 * LENGTH, steps=many + 1,
     )  # fmt: skip
     observer = Recorder()
     with pytest.raises(DataError, match=r"shard_00003\.parquet: the server says 404"):
@@ -142,9 +144,8 @@ def test_training_begins_before_the_last_shard_is_there(mirror: Mirror, tmp_path
 
 
 def test_rows_that_came_late_make_the_same_run(
-    mirror: Mirror, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mirror: Mirror, published: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(training, "WAITED_SECONDS", 0)
     whole = prepared(tmp_path / "whole", str(published))
     steps = len(whole.train_rows) // 4 + 2  # and into the second epoch
     config = plan(
@@ -247,6 +248,80 @@ def test_a_changed_text_behind_an_interruption_is_noticed(published: Path, tmp_p
     growth.write_text("\n".join([*lines[: last_unit - 1], json.dumps(other), '{"torn']))
     with pytest.raises(DataError, match="the text has changed meanwhile"):
         prepared(tmp_path, str(published))
+
+
+def reopen(data: PreparedData) -> None:
+    """As if its preparation had been interrupted before the end."""
+    manifest = json.loads((data.path / "manifest.json").read_text())
+    (data.path / "manifest.json").write_text(json.dumps({**manifest, "complete": False}))
+
+
+def test_of_an_interrupted_preparation_whole_units_stay(published: Path, tmp_path: Path) -> None:
+    data = prepared(tmp_path, str(published))
+    lines = (data.path / "train.jsonl").read_text().splitlines()
+    first_unit = next(number for number, line in enumerate(lines) if "unit" in line)
+    kept = [data.path / json.loads(line)["block"]["name"] for line in lines[:first_unit]]
+    before = [path.stat().st_ino for path in kept]
+    (data.path / json.loads(lines[first_unit + 1])["block"]["name"]).unlink()
+    reopen(data)
+    assert prepared(tmp_path, str(published)).manifest == data.manifest
+    assert [path.stat().st_ino for path in kept] == before
+    (data.path / "train.jsonl").write_bytes(bytes(100) + b"\n")  # after a power cut
+    reopen(data)
+    assert prepared(tmp_path, str(published)).manifest == data.manifest
+
+
+def test_fewer_rows_than_were_announced_are_noticed(published: Path, tmp_path: Path) -> None:
+    data = prepared(tmp_path, str(published))
+    reopen(data)
+    growth = data.path / "train.jsonl"
+    *lines, _ = growth.read_text().splitlines()  # without the end of the last unit
+    block = json.loads(lines[-1])["block"]
+    more = {**block, "name": f"train-{len(data.manifest.train.blocks):05d}.rows"}
+    (data.path / more["name"]).write_bytes((data.path / block["name"]).read_bytes())
+    growth.write_text("\n".join([*lines, json.dumps({"block": more}), ""]))
+    with pytest.raises(DataError, match="the text has changed meanwhile"):
+        prepared(tmp_path, str(published))
+
+
+def test_other_text_under_the_same_names_is_other_text(published: Path, tmp_path: Path) -> None:
+    """A mirror is a copy; one whose first shard is another is none, and gets rows of its own."""
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in published.iterdir():
+        (other / path.name).write_bytes(path.read_bytes())
+    table = pq.read_table(other / shard_name(0))
+    pq.write_table(table.slice(0, 300), other / shard_name(0))
+    one, two = (prepared(tmp_path, str(folder)) for folder in (published, other))
+    assert one.identity() != two.identity()
+    assert one.path != two.path
+
+
+def test_a_damaged_shard_is_named_with_what_helps(published: Path, tmp_path: Path) -> None:
+    shards = tmp_path / "climbmix"
+    shards.mkdir()
+    for path in published.iterdir():
+        (shards / path.name).write_bytes(path.read_bytes())
+    content = bytearray((shards / shard_name(1)).read_bytes())
+    content[100:400] = bytes(300)
+    (shards / shard_name(1)).write_bytes(content)
+    with pytest.raises(DataError, match=r"shard_00001\.parquet: damaged") as caught:
+        prepared(tmp_path, "http://127.0.0.1:9")
+    assert caught.value.fix == "Delete it: it is fetched again."
+
+
+@pytest.mark.parametrize(
+    ("mirror", "says"),
+    [
+        ("http://a..b", r"http://a\.\.b"),
+        ("ftp://hub", "ftp:/hub: no such folder"),
+        ("~nobody-here/x", "~nobody-here"),
+        ("nowhere", "nowhere: no such folder"),
+    ],
+)
+def test_what_is_no_mirror_is_said(tmp_path: Path, mirror: str, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        prepared(tmp_path, mirror)
 
 
 def test_the_source_says_what_it_is() -> None:

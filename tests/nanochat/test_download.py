@@ -46,7 +46,7 @@ def fetch(mirror: Mirror, folder: Path, patience_seconds: float = 2.0) -> list[t
         check=not_whole_parquet,
     )
     assert (folder / NAME).read_bytes() == CONTENT
-    assert not (folder / f"{NAME}.partial").exists()
+    assert not list(folder.glob("*.partial*"))
     return reports
 
 
@@ -65,30 +65,76 @@ def test_it_goes_on_where_the_connection_broke(mirror: Mirror, tmp_path: Path) -
     assert [done for done, _ in reports] == sorted({done for done, _ in reports})
 
 
-def test_a_later_call_goes_on_too(mirror: Mirror, tmp_path: Path) -> None:
-    (tmp_path / f"{NAME}.partial").write_bytes(CONTENT[:70_000])
+def begun(mirror: Mirror, folder: Path, size: int = 28_672) -> None:
+    """A download that broke off after so many bytes, in an earlier process."""
+    mirror.breaks_after = size
+    with pytest.raises(DataError, match=f"{size:,} bytes are here, and it goes on from there"):
+        fetch(mirror, folder, patience_seconds=0)
+    mirror.breaks_after = None
+    mirror.requests.clear()
+
+
+@pytest.mark.parametrize("etag", [None, '"one"', 'W/"weak"'])
+def test_a_later_call_goes_on_too(mirror: Mirror, tmp_path: Path, etag: str | None) -> None:
+    mirror.etag = etag
+    begun(mirror, tmp_path)
     fetch(mirror, tmp_path)
-    assert mirror.requests == [(NAME, "bytes=70000-")]
+    assert mirror.requests == [(NAME, "bytes=28672-")]
 
 
 def test_all_of_it_may_be_there_already(mirror: Mirror, tmp_path: Path) -> None:
+    begun(mirror, tmp_path)
     (tmp_path / f"{NAME}.partial").write_bytes(CONTENT)
     fetch(mirror, tmp_path)
+    assert mirror.requests == [(NAME, f"bytes={len(CONTENT)}-")]
 
 
 @pytest.mark.parametrize("rest", [b"", b"of a longer file"])
-def test_the_beginning_of_another_file_is_thrown_away(
+def test_the_beginning_of_another_file_is_found_by_the_hash(
     mirror: Mirror, tmp_path: Path, rest: bytes
 ) -> None:
+    begun(mirror, tmp_path)
     mirror.says_sha256 = ""
     (tmp_path / f"{NAME}.partial").write_bytes(bytes(len(CONTENT)) + rest)
     fetch(mirror, tmp_path)
 
 
-def test_a_server_without_ranges_sends_all_of_it_again(mirror: Mirror, tmp_path: Path) -> None:
-    mirror.knows_ranges = False
-    (tmp_path / f"{NAME}.partial").write_bytes(CONTENT[:70_000])
+def test_a_file_that_has_changed_meanwhile_is_not_mixed(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.etag = '"one"'
+    mirror.sends_instead = b"PAR1" + bytes(len(CONTENT) - 8) + b"PAR1"
+    begun(mirror, tmp_path)
+    mirror.etag, mirror.sends_instead = '"two"', None
     fetch(mirror, tmp_path)
+    assert mirror.requests == [(NAME, "bytes=28672-")]  # it was answered with all of it
+
+
+def test_files_of_two_servers_are_not_mixed(mirror: Mirror, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / NAME).write_bytes(b"PAR1" + bytes(len(CONTENT) - 8) + b"PAR1")
+    with serving(other) as second:
+        begun(second, tmp_path)
+    fetch(mirror, tmp_path)
+    assert mirror.requests == [(NAME, "")]
+
+
+def test_a_file_of_another_size_is_not_mixed(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.sends_instead = CONTENT + CONTENT
+    begun(mirror, tmp_path)
+    mirror.sends_instead = None
+    fetch(mirror, tmp_path)
+
+
+def test_a_server_without_ranges_sends_all_of_it_again(mirror: Mirror, tmp_path: Path) -> None:
+    begun(mirror, tmp_path)
+    mirror.knows_ranges = False
+    fetch(mirror, tmp_path)
+
+
+@pytest.mark.parametrize("address", ["http://a..b", "http://[bad", "http://", "gopher://x"])
+def test_what_is_no_address_is_said_at_once(tmp_path: Path, address: str) -> None:
+    with pytest.raises(DataError, match=r"data\.mirror"):
+        download(f"{address}/x", tmp_path / "x", patience_seconds=3600)
 
 
 def test_a_busy_server_is_asked_again(mirror: Mirror, tmp_path: Path) -> None:

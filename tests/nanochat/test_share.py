@@ -92,10 +92,18 @@ def test_damage_on_rank_0_ends_every_rank(folders: list[Path]) -> None:
         run_ranks(2, _bring_all, folders, [True, True])
 
 
-def test_without_rows_on_rank_0_every_rank_ends(folders: list[Path]) -> None:
+def _says(rank: int, world_size: int, folders: list[Path]) -> str:
+    try:
+        _shared(rank, world_size, folders[rank], writes=True)
+    except DataError as error:
+        return error.message
+    return ""
+
+
+def test_without_rows_on_rank_0_every_rank_says_so(folders: list[Path]) -> None:
     shutil.rmtree(folders[0])
-    with pytest.raises(DataError, match="no prepared data here"):
-        run_ranks(1, _bring_all, folders, [True])
+    said = run_ranks(2, _says, folders)
+    assert said[0] == said[1] == f"{folders[0]}: no prepared data here: No such file or directory"
 
 
 # --- rows that are still being made
@@ -163,13 +171,30 @@ def test_ranks_stop_waiting_together(data: PreparedData, tmp_path: Path) -> None
     [(None, "the preparation of the text has ended"), ("the hub is away", "the hub is away")],
 )
 def test_nobody_waits_for_a_preparation_that_has_ended(
-    data: PreparedData, tmp_path: Path, failure: str | None, says: str
+    data: PreparedData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: str | None,
+    says: str,
 ) -> None:
+    monkeypatch.setattr(rows, "ALONE_SECONDS", 1.0)
     growing(data, tmp_path / "0")
     if failure:
         content = json.dumps({"message": failure, "fix": None})
         (tmp_path / "0" / "failure.json").write_text(content)
-    begun = time.monotonic()
     with pytest.raises(DataError, match=says):
         PreparedData.load(tmp_path / "0").grow(1, lambda: True)
-    assert time.monotonic() - begun < 10 * rows.POLL_SECONDS
+
+
+def test_who_takes_a_preparation_over_has_a_moment(data: PreparedData, tmp_path: Path) -> None:
+    whole = growing(data, tmp_path / "0")
+
+    def take_over() -> None:
+        with lock_of(tmp_path / "0").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            Growth(tmp_path / "0", lambda: None).add(whole.train.blocks[0])
+
+    thread = threading.Timer(3 * rows.POLL_SECONDS, take_over)
+    thread.start()
+    assert PreparedData.load(tmp_path / "0").grow(1, lambda: True)
+    thread.join()

@@ -1,5 +1,5 @@
 """Of climbmix, what the head has and whether it can fetch the rest: `python -P -m
-launcher.runs.reached SPEC ADDRESS` prints {"missing": [...], "reaches": ...} as JSON."""
+launcher.runs.shards_there SPEC ADDRESS` prints {"missing": [...], "reaches": ...} as JSON."""
 
 from __future__ import annotations
 
@@ -15,21 +15,26 @@ from nanochat.dataset.sources import shard_count
 SECONDS = 5.0  # a host behind a firewall that drops packets must not hold up the others
 
 
-def reached(spec: str, address: str, home: Path) -> dict[str, Any]:
+def shards_there(spec: str, address: str, home: Path) -> dict[str, Any]:
     source = ClimbmixSource(shard_count(spec), home / "data" / CLIMBMIX)
     files = (*source.held_out, *source.files)  # as they are needed
     missing = [file.name for file in files if not file.path.exists()]
-    return {"missing": missing, "reaches": not missing or _reaches(f"{address}/{missing[0]}")}
+    return {
+        "missing": missing,
+        "reaches": not missing or _reaches(f"{address.rstrip('/')}/{missing[0]}"),
+    }
 
 
 def _reaches(url: str) -> bool:
     import requests
 
     try:
-        return requests.head(url, timeout=SECONDS, allow_redirects=True).ok
-    except requests.RequestException:
+        first_byte = {"Range": "bytes=0-0"}
+        with requests.get(url, headers=first_byte, timeout=SECONDS, stream=True) as answer:
+            return answer.ok
+    except (requests.RequestException, ValueError):  # the latter: no address at all
         return False
 
 
 if __name__ == "__main__":
-    print(json.dumps(reached(sys.argv[1], sys.argv[2], launch_home())))
+    print(json.dumps(shards_there(sys.argv[1], sys.argv[2], launch_home())))

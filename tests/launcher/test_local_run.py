@@ -33,6 +33,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 @pytest.fixture(scope="module", autouse=True)
 def strangers_ray() -> Iterator[None]:
     """Somebody else's Ray, up before our runs, named by RAY_ADDRESS, and alive after them."""
+    others = ray_processes().keys()  # of this machine's user: none of ours to kill
     folder = subprocess.run(
         ["mktemp", "-d", "/tmp/ray-XXXX"], capture_output=True, text=True, check=True
     ).stdout.strip()
@@ -44,10 +45,10 @@ def strangers_ray() -> Iterator[None]:
         env=environment, check=True, capture_output=True,
     )  # fmt: skip
     os.environ["RAY_ADDRESS"] = "127.0.0.1:26379"
-    before = ray_processes()
+    before = {pid: name for pid, name in ray_processes().items() if pid not in others}
     yield
     del os.environ["RAY_ADDRESS"]
-    left = ray_processes()
+    left = {pid: name for pid, name in ray_processes().items() if pid not in others}
     theirs = {pid for pid, name in before.items() if folder in name}
     kill([pid for pid in left if pid in before])
     assert theirs and theirs <= left.keys(), "a run has ended a stranger's Ray"

@@ -148,6 +148,7 @@ def _receive_some(url: str, partial: Path, have: int, on_bytes: OnBytes) -> _Des
             raise _BrokeOff(f"the server sends from byte {start} in place of {have}")
         if status == HTTPStatus.OK:
             have = 0  # a server that knows no ranges, or has another file by now
+            partial.unlink(missing_ok=True)  # before it is said to be of this one
             _Version(url, _strong_etag(response), total).write(partial)
         elif known is not None and total != known.bytes:
             partial.unlink()

@@ -6,7 +6,7 @@ import errno
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,17 +32,20 @@ HELD_CHARACTERS = 64_000_000  # a text up to this stays in memory between its tw
 Item = TypeVar("Item")
 
 
+@dataclass(frozen=True, kw_only=True)
 class Filling:
-    """What it takes to fill one folder, under its lock. `key`: the hash of all that decides it."""
+    """What it takes to fill one folder, under its lock. `key`: the hash of all that decides it;
+    `identities`: of the files to train on and of those to validate with."""
 
-    def __init__(
-        self, split: Split, folder: Path, tokenizer: Tokenizer, sequence_length: int, threads: int,
-        pace: Pace, on_progress: Progress, key: str,
-        identities: tuple[list[FileIdentity], list[FileIdentity]],
-    ) -> None:  # fmt: skip
-        self.split, self.folder, self.tokenizer = split, folder, tokenizer
-        self.sequence_length, self.threads, self.pace = sequence_length, threads, pace
-        self.on_progress, self.key, self.identities = on_progress, key, identities
+    split: Split
+    folder: Path
+    key: str
+    identities: tuple[list[FileIdentity], list[FileIdentity]]
+    tokenizer: Tokenizer
+    sequence_length: int
+    threads: int
+    pace: Pace
+    on_progress: Progress
 
     def build_dividing(self, text: TrainingText) -> None:
         """Nothing is left where it fails."""

@@ -80,37 +80,49 @@ def prepare(
             sequence_length,
         )
         folder = cache / "prepared" / key
-        pace = Pace()
-        waiting = True
-
-        def announce() -> None:
-            nonlocal waiting
-            if waiting and on_ready is not None:
-                waiting = False
-                on_ready(PreparedData.load(folder))
-                pace.relax()
-                pace.follow()
-
-        def look() -> None:
-            """Whether another process has come far enough."""
-            with contextlib.suppress(DataError):
-                if waiting and PreparedData.load(folder).manifest.train.blocks:
-                    announce()
-
-        with _locked(folder, on_progress, look):
+        announcement = _Announcement(folder, on_ready)
+        with _locked(folder, on_progress, announcement.look):
             data = _reusable(folder)
             if data is None or not data.manifest.complete:
-                tokenizer = Tokenizer.load(tokenizer_file)
                 work = Filling(
-                    split, folder, tokenizer, sequence_length, threads, pace, on_progress,
-                    key, identities,
-                )  # fmt: skip
+                    split=split,
+                    folder=folder,
+                    key=key,
+                    identities=identities,
+                    tokenizer=Tokenizer.load(tokenizer_file),
+                    sequence_length=sequence_length,
+                    threads=threads,
+                    pace=announcement.pace,
+                    on_progress=on_progress,
+                )
                 if split.held_out is None:
                     work.build_dividing(text)
                 else:
-                    work.build_by_unit(text, announce, begun=data)
-            announce()
+                    work.build_by_unit(text, announcement.make, begun=data)
+            announcement.make()
     return PreparedData.load(folder)
+
+
+class _Announcement:
+    """That training can begin: made once, after which preparation steps back."""
+
+    def __init__(self, folder: Path, on_ready: OnReady | None) -> None:
+        self.pace = Pace()
+        self._folder = folder
+        self._on_ready = on_ready
+
+    def make(self) -> None:
+        if self._on_ready is not None:
+            on_ready, self._on_ready = self._on_ready, None
+            on_ready(PreparedData.load(self._folder))
+            self.pace.relax()
+            self.pace.follow()
+
+    def look(self) -> None:
+        """Make it where another process has come far enough."""
+        with contextlib.suppress(DataError):
+            if self._on_ready and PreparedData.load(self._folder).manifest.train.blocks:
+                self.make()
 
 
 def _trained_tokenizer(

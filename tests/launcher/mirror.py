@@ -75,7 +75,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(503)
             return
         content = path.read_bytes() if mirror.sends_instead is None else mirror.sends_instead
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+        first, _, last = asked.removeprefix("bytes=").partition("-")
+        start, stop = int(first or 0), int(last) + 1 if last else len(content)
         same = self.headers.get("If-Range") in (None, mirror.etag)
         if asked and mirror.knows_ranges and same:
             if start >= len(content):
@@ -85,11 +86,11 @@ class _Handler(BaseHTTPRequestHandler):
                 self.end_headers()
                 return
             self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(content)}")
         else:
-            start = 0
+            start, stop = 0, len(content)
             self.send_response(200)
-        self.send_header("Content-Length", str(len(content) - start))
+        self.send_header("Content-Length", str(stop - start))
         if mirror.etag is not None:
             self.send_header("ETag", mirror.etag)
         if mirror.says_bytes is not None:
@@ -99,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("X-Linked-Etag", f'"{digest}"')
         self.end_headers()
         if with_content:
-            self._send(content[start:][: mirror.breaks_after])
+            self._send(content[start:stop][: mirror.breaks_after])
 
     def _send(self, content: bytes) -> None:
         for piece in re.findall(rb"(?s).{1,4096}", content):

@@ -65,19 +65,18 @@ def test_a_head_that_reaches_the_hub_fetches_while_it_trains(
 def test_a_head_that_does_not_gets_shards_from_the_client(
     client: PairClient, whole: Run, hosts: tuple[Host, Host], shards: Path
 ) -> None:
-    data = hosts[0].home / ".launch" / "data"
-    for name in ("climbmix", "prepared", "tokenizers"):
-        shutil.rmtree(data / name, ignore_errors=True)
+    there = hosts[0].home / ".launch" / "data" / "climbmix"
+    shutil.rmtree(there)
     with serving(shards) as mirror:  # on the client's own loopback
         options = ("--data", "climbmix:2", "--set", f"data.mirror={mirror.address}")
-        client.train("sent", *options, *SHORT)
+        client.train("sent-shards", *options, *SHORT)
         asked = len(mirror.requests)
         assert sorted(mirror.names()) == sorted(path.name for path in shards.iterdir())
         client.train("sent-again", *options, *SHORT)
         assert len(mirror.requests) == asked
     for path in shards.iterdir():
-        assert (data / "climbmix" / path.name).read_bytes() == path.read_bytes()
-    fetched, sent, again = (client.run(name) for name in ("fetched", "sent", "sent-again"))
+        assert (there / path.name).read_bytes() == path.read_bytes()
+    fetched, sent, again = (client.run(name) for name in ("fetched", "sent-shards", "sent-again"))
     assert fetched.losses() == sent.losses() == again.losses()
 
 

@@ -23,12 +23,16 @@ class Where:
     hosts: LoadedCluster | None
 
 
+def plural(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def text_words(recipe: Recipe) -> str:
     kind, _, shards = recipe.text.partition(":")
     if kind != CLIMBMIX:
         return recipe.text
     validates = recipe.data.validation is None
-    what = f"{CLIMBMIX}, {int(shards):,} shard{'s' * (shards != '1')}"
+    what = f"{CLIMBMIX}, {plural(int(shards), 'shard')}"
     what += " and one to validate with" * validates
     what += ", as many as the horizon needs" * (recipe.data.source == CLIMBMIX)
     if recipe.data.mirror and not is_address(recipe.data.mirror):
@@ -46,8 +50,9 @@ def outlook_lines(name: str, outlook: Outlook, where: Where) -> str:
     rows = [
         (
             "model",
-            f"{count(outlook.parameters)} parameters: {model.depth} layers x {model.dim}, "
-            f"{model.heads} heads of {model.head_dim}, {model.sequence_length:,} tokens of context",
+            f"{count(outlook.parameters)} parameters: {plural(model.depth, 'layer')} x "
+            f"{model.dim}, {plural(model.heads, 'head')} of {model.head_dim}, "
+            f"{model.sequence_length:,} tokens of context",
         ),
         (
             "training",

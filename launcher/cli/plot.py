@@ -37,7 +37,9 @@ def command(runs: tuple[str, ...], output: Path | None, cluster: str | None, as_
     curves = [read_curve(name, cluster) for name in runs]
     path = output or Path(default_name([name.rpartition("/")[2] for name in runs]))
     if path.suffix.lower() not in KINDS:
-        raise InputError(f"{path}: cannot draw this kind of file", fix="end it in .png or .svg")
+        raise InputError(
+            f"{path}: cannot draw this kind of file", fix=f"end it in {', '.join(KINDS)}"
+        )
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder", fix="name one that is there")
     from launcher.runs.drawing import draw  # matplotlib: half a second

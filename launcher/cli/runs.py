@@ -95,6 +95,8 @@ def compare(runs: tuple[str, ...], cluster: str | None, as_json: bool) -> None:
         for place, name in enumerate(document["runs"])
     ]
     print_table(columns, rows, as_json=False)
+    for words in document["warnings"]:
+        click.echo(f"note: {words}", err=True)
 
 
 def _read(name: str, cluster: str | None) -> tuple[RunFolder, RunState, Curve]:

@@ -10,6 +10,10 @@ from launcher.runs.folder import RunFolder
 from launcher.runs.state import RunState
 
 LOSS_STEPS = 20  # one step's loss is its batch's as much as the model's
+INCOMPARABLE = {  # keys of a run's data
+    "data.validation": "their bits per byte are of different validation texts",
+    "tokenizer": "their losses are per token of different tokenizers",
+}
 UNSAID = ("guide",)  # what a published guide says of a size changes nothing
 
 
@@ -44,6 +48,7 @@ def compared(
         "runs": [curve.name for curve in curves],
         "figures": figures,
         "differences": differences,
+        "warnings": [words for key, words in INCOMPARABLE.items() if key in differences],
     }
 
 

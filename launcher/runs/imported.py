@@ -7,12 +7,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from launcher.config.recipe import Recipe
+from launcher.config.recipe import Data, Recipe
 from launcher.runs.exported import FORMAT, FORMAT_VERSION
 from launcher.runs.folder import RunFolder, create_run, write_json
 from nanochat.errors import DataError
 from nanochat.sizes import ModelConfig
 from nanochat.upstream import UpstreamModel, read
+
+UNKNOWN = "unknown"  # the text of a model whose files do not say
 
 
 def import_run(source: Path, name: str | None) -> RunFolder:
@@ -32,6 +34,7 @@ def import_run(source: Path, name: str | None) -> RunFolder:
         vocab_size=model.config.vocab_size,
         tokens_per_step=tokens_per_step,
         steps=max(1, model.step),
+        data=Data(source=facts.get("source", UNKNOWN)),
     )
     now = time.time()
     folder = create_run(
@@ -43,7 +46,7 @@ def import_run(source: Path, name: str | None) -> RunFolder:
             "settings": recipe.model_dump(mode="json"), "imported_from": str(source.absolute()),
         },
     )  # fmt: skip
-    figures: dict[str, Any] = {"train_loss": None, "val_bpb": model.val_bpb}
+    figures: dict[str, Any] = {"train_loss": facts.get("train_loss"), "val_bpb": model.val_bpb}
     state = {"step": model.step, "identity": {}, **figures}
     saved = CheckpointFolder(folder.checkpoints).save(state, model.tensors, {})
     model.tokenizer.save(folder.tokenizer)

@@ -146,7 +146,8 @@ class Driver:
             if not self._text_ready.done():
                 self._text_ready.set_exception(error)
             else:  # workers that need more than there is find out, and say why
-                self.events.event("fault", what="text", message=str(error))
+                words = "the run goes on with the text that is there"
+                self.events.event("fault", what="text", message=f"{words}: {error}")
             return
         if self._text_came_late:
             rows = len(data.train_rows)

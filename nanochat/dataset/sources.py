@@ -54,6 +54,8 @@ def parse_source(
         return FilesSource.matching(spec, Path.home())
     if kind == CLIMBMIX and shards is not None:
         return climbmix_source(spec, base, shards, mirror)
+    if ":" not in spec and any(sign in spec for sign in "/*~\\"):
+        raise DataError(f"no data source is called {spec!r}", fix=f"Write 'files:{spec}'.")
     close = difflib.get_close_matches(kind, NAMES, n=1, cutoff=0.5)
     meant = f"; did you mean {NAMES[close[0]]!r}?" if close else ""
     raise DataError(f"no data source is called {spec!r}{meant}", fix=ALTERNATIVES)

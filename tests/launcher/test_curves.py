@@ -150,6 +150,7 @@ def test_compared_runs_stand_side_by_side_at_equal_tokens(runs: list[str]) -> No
         "seed": [42, 7],
         "data.source": ["embedded", "files:a"],
     }
+    assert document["warnings"] == []
     table = launch("runs", "compare", *runs)
     assert "val_bpb at 163,840 tokens" in table and "data.source" in table
     assert "versions" not in table
@@ -161,6 +162,18 @@ def test_runs_that_were_set_alike_are_said_to_be(home: Path) -> None:
     assert "set alike" in launch("runs", "compare", "one", "two")
     with pytest.raises(InputError, match="a comparison needs two runs"):
         launch("runs", "compare", "one")
+
+
+def test_figures_that_cannot_be_compared_are_said_to_be(runs: list[str]) -> None:
+    file = RunFolder(runs_home() / "quiet").path / "run.json"
+    spec = json.loads(file.read_text())
+    spec["data"]["identity"] |= {"data.validation": "a", "tokenizer": "b"}
+    write_json(file, spec)
+    document = json.loads(launch("runs", "compare", *runs, "--json"))
+    assert document["warnings"] == [
+        "their bits per byte are of different validation texts",
+        "their losses are per token of different tokenizers",
+    ]
 
 
 def test_options_before_compare_are_not_dropped_in_silence(runs: list[str]) -> None:

@@ -81,6 +81,18 @@ def test_what_goes_out_comes_back(run: RunFolder, layout: str) -> None:
     assert resumed.returncode == 0 and "has made all its steps" in resumed.stderr
 
 
+def test_facts_of_the_training_come_along(run: RunFolder) -> None:
+    assert launch("export", "mine", "out").returncode == 0
+    config = Path("out/config.json")
+    content = json.loads(config.read_text())
+    content["training"] |= {"source": "climbmix:8", "train_loss": 3.25}
+    config.write_text(json.dumps(content))
+    assert launch("import", "out", "--name", "back").returncode == 0
+    assert launch("export", "back", "again").returncode == 0
+    again = json.loads(Path("again/config.json").read_text())["training"]
+    assert (again["source"], again["train_loss"]) == ("climbmix:8", 3.25)
+
+
 def test_the_card_says_what_it_is(run: RunFolder) -> None:
     assert launch("export", "mine", "out").returncode == 0
     card = Path("out/README.md").read_text()

@@ -33,6 +33,13 @@ def files(tmp_path: Path, pattern: str) -> Source:
 # --- names
 
 
+def test_a_pattern_without_a_kind_is_told_its_kind(tmp_path: Path) -> None:
+    for spec in ("/texts/*.txt", "*.parquet", "~/texts/a.txt"):
+        with pytest.raises(DataError) as caught:
+            parse_source(spec, tmp_path)
+        assert caught.value.fix == f"Write 'files:{spec}'."
+
+
 @pytest.mark.parametrize(
     ("spec", "says"),
     [

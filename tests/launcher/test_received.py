@@ -72,7 +72,9 @@ def texts(tmp_path: Path) -> Path:
 
 
 def send(head: Head, base: Path, source: str) -> str:
-    return send_text(head, SPEC, Data(source=source), base, lambda *_: None, lambda: None)["source"]
+    hosts = {SPEC.head.name: head}
+    sent = send_text(hosts, SPEC, Data(source=source), base, lambda *_: None, lambda: None)
+    return sent["source"]
 
 
 def test_what_was_named_arrives_and_travels_once(head: Head, texts: Path) -> None:

@@ -11,9 +11,8 @@ import click
 
 from launcher.config.paths import launch_home, list_files
 from launcher.errors import HostError, HostsFailed, InputError
-from launcher.runs.curves import Curve
 from launcher.runs.folder import USED_FILE, all_mirrors, find_run, read_json, runs_home
-from launcher.runs.run import LocalRun, Run, shown_name
+from launcher.runs.run import LocalRun, Run
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -62,16 +61,6 @@ def _mirrored(where: str, name: str) -> LocalRun | None:
         if folder.name == name and where in (cluster, file_of(cluster)):
             return LocalRun(folder, cluster)
     return None
-
-
-def curve_of(run: Run) -> Curve:
-    """Raises InputError where it has not made a step."""
-    curve = Curve.of(run.folder, shown_name(run))
-    if not curve.tokens:
-        raise InputError(
-            f"run '{curve.name}' has made no step yet", fix=f"launch logs {curve.name}"
-        )
-    return curve
 
 
 def locate(name: str, cluster: str | None) -> tuple[str, str]:

@@ -28,9 +28,9 @@ def plural(number: int, noun: str) -> str:
 
 
 def text_words(recipe: Recipe) -> str:
-    kind, _, shards = recipe.text.partition(":")
+    kind, _, shards = recipe.text_source.partition(":")
     if kind != CLIMBMIX:
-        return recipe.text
+        return recipe.text_source
     validates = recipe.data.validation is None
     what = f"{CLIMBMIX}, {plural(int(shards), 'shard')}"
     what += " and one to validate with" * validates

@@ -9,9 +9,10 @@ from pathlib import Path
 import click
 
 from launcher.cli.output import json_option, print_json
-from launcher.cli.place import cluster_option, curve_of, open_run_to_read
+from launcher.cli.place import cluster_option, open_run_to_read
 from launcher.errors import InputError, MissingExtra
 from launcher.runs.curves import Curve
+from launcher.runs.run import shown_name
 
 NAMED_RUNS = 3  # more names than these make no name for a file
 KINDS = (".png", ".svg", ".pdf")
@@ -23,7 +24,7 @@ KINDS = (".png", ".svg", ".pdf")
     "--output",
     "-o",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="A file that ends in .png, .svg or .pdf; else RUN.png here.",
+    help="A file that ends in .png, .svg or .pdf; else RUN.png or RUN-OTHER.png here.",
 )
 @cluster_option
 @json_option
@@ -60,4 +61,4 @@ def default_name(runs: Sequence[str]) -> str:
 def read_curve(name: str, cluster: str | None) -> Curve:
     with open_run_to_read(name, cluster) as run:
         run.refresh()
-        return curve_of(run)
+        return Curve.of(run.folder, shown_name(run))

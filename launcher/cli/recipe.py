@@ -21,8 +21,6 @@ from launcher.runs.submit import (
     run_spec,
 )
 
-DATA = "embedded, climbmix, files:PATTERN (txt, md, rst, py, jsonl, parquet), or host:PATTERN."
-
 
 @click.command()
 @click.argument("name")
@@ -30,7 +28,7 @@ DATA = "embedded, climbmix, files:PATTERN (txt, md, rst, py, jsonl, parquet), or
 @click.option("--pool", metavar="P", help="The hosts of one pool of the cluster only.")
 @click.option(
     "--data",
-    help=DATA,
+    help="embedded, climbmix, files:PATTERN (txt, md, rst, py, jsonl, parquet), host:PATTERN.",
 )
 @click.option("--steps", help="Optimizer steps.")
 @click.option("--name", "run_name", help="Of the run; else NAME-1, NAME-2, ...")

@@ -12,12 +12,13 @@ from functools import partial
 import click
 
 from launcher.cli.output import Column, Row, json_option, print_json, print_table
-from launcher.cli.place import cluster_option, curve_of, file_of, open_run_to_read
+from launcher.cli.place import cluster_option, file_of, open_run_to_read
 from launcher.errors import InputError, LaunchError
 from launcher.runs.comparison import compared
 from launcher.runs.curves import Curve
 from launcher.runs.folder import RunFolder, all_mirrors, all_runs
 from launcher.runs.remote import RemoteRun
+from launcher.runs.run import shown_name
 from launcher.runs.state import RunState
 
 
@@ -103,7 +104,8 @@ def _read(name: str, cluster: str | None) -> tuple[RunFolder, RunState, Curve]:
     with open_run_to_read(name, cluster) as run:
         alive = run.refresh()
         asked = run.cluster == "local" or isinstance(run, RemoteRun)
-        return run.folder, RunState.of(run.folder, alive if asked else None), curve_of(run)
+        state = RunState.of(run.folder, alive if asked else None)
+        return run.folder, state, Curve.of(run.folder, shown_name(run))
 
 
 def _shown(place: int, row: Row) -> str:

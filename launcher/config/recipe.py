@@ -15,7 +15,8 @@ from launcher.config.paths import find_file, shown_path
 from launcher.config.validation import Rule, raise_broken, validate
 from launcher.config.yaml_source import Source, read_source
 from launcher.errors import ConfigError
-from nanochat.dataset.climbmix import CLIMBMIX, shards_for
+from nanochat.dataset.climbmix import CLIMBMIX, shard_count, shards_for
+from nanochat.errors import DataError
 from nanochat.scaling import (
     TOKENS_PER_SCALING_PARAMETER,
     optimal_tokens_per_step,
@@ -193,8 +194,8 @@ class Recipe(Block):
         return min(WARMUP_STEPS, self.steps_total // 10)
 
     @property
-    def text(self) -> str:
-        """The source, with as many shards of climbmix as the horizon needs."""
+    def text_source(self) -> str:
+        """The data's source, with as many shards of climbmix as the horizon needs."""
         if self.data.source != CLIMBMIX:
             return self.data.source
         tokens = self.steps_total * self.tokens_per_step
@@ -262,8 +263,14 @@ def _broken_rules(recipe: Recipe) -> Iterator[Rule]:
         yield "data.validation is what is trained on: name other text", ("data.validation",)
     if recipe.data.validation and recipe.data.validation.partition(":")[0] == CLIMBMIX:
         yield "data.validation: climbmix validates itself: name other text", ("data.validation",)
-    if recipe.data.mirror and recipe.data.source.partition(":")[0] != CLIMBMIX:
-        yield "data.mirror: only climbmix has one", ("data.mirror",)
+    is_climbmix = recipe.data.source.partition(":")[0] == CLIMBMIX
+    if is_climbmix and recipe.data.source != CLIMBMIX:
+        try:
+            shard_count(recipe.data.source)
+        except DataError as error:
+            yield f"data.source: {error.message}: {error.fix}", ("data.source",)
+    if recipe.data.mirror and not is_climbmix:
+        yield "data.mirror: only climbmix has one: leave it out", ("data.mirror",)
     yield from _broken_batch_rules(recipe)
     given = [key for key in HORIZON if getattr(recipe, key) is not None]
     if len(given) > 1:

@@ -63,7 +63,7 @@ class Outlook:
             "tokens_per_scaling_parameter": self.tokens / self.scaling_parameters,
             "flops": self.tokens * self.flops_per_token,
             "workers": recipe.workers,
-            "data": recipe.text,
+            "data": recipe.text_source,
             "reasons": self.reasons,
             "settings": recipe.model_dump(mode="json", exclude={"guide"}),
         }

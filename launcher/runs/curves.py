@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
+from launcher.errors import InputError
 from launcher.runs.folder import RunFolder
 from launcher.runs.records import Record, each_step_once, read_records
 
@@ -30,7 +31,10 @@ class Curve:
 
     @classmethod
     def of(cls, folder: RunFolder, name: str) -> Curve:
+        """Raises InputError where the run has not made a step. `name`: as commands take it."""
         metrics = read_records(folder.metrics)
+        if not metrics:
+            raise InputError(f"run '{name}' has made no step yet", fix=f"launch logs {name}")
         hours = list(accumulate(record["step_seconds"] / 3600 for record in metrics))
         hours_of = {_key(record): hour for record, hour in zip(metrics, hours, strict=True)}
         restarts = [

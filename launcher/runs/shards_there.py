@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.config.paths import launch_home
-from nanochat.dataset.climbmix import CLIMBMIX, ClimbmixSource
-from nanochat.dataset.sources import shard_count
+from nanochat.dataset.climbmix import CLIMBMIX, ClimbmixSource, shard_count
 
 SECONDS = 5.0  # a host behind a firewall that drops packets must not hold up the others
 

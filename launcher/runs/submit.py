@@ -17,7 +17,7 @@ from launcher.config.recipe import LoadedRecipe, rows_text
 from launcher.errors import InputError, MissingExtra, RunFailed
 from launcher.runs.folder import RunFolder
 from nanochat.dataset.climbmix import CLIMBMIX
-from nanochat.dataset.sources import parse_source, shard_count
+from nanochat.dataset.sources import parse_source
 from nanochat.errors import DataError
 from nanochat.shares import deal
 
@@ -71,23 +71,22 @@ def check_text(loaded: LoadedRecipe, *, here: bool) -> None:
     """Raises ConfigError where the recipe's text is not there. `here`: hosts are this machine."""
     recipe = loaded.recipe
     data = recipe.data
-    for key, text in (("data.source", recipe.text), ("data.validation", data.validation)):
+    for key, text in (("data.source", recipe.text_source), ("data.validation", data.validation)):
         if text is None or (text.startswith("host:") and not here):
             continue
         shards = launch_home() / "data" / CLIMBMIX
         try:
             parse_source(text, Path.cwd(), shards=shards, mirror=data.mirror)
         except DataError as error:
-            if text.startswith(CLIMBMIX) and data.mirror and shard_count(text):
-                key = "data.mirror"
-            raise loaded.error(key, error.message, fix=error.fix) from error
+            named = "data.mirror" if key == "data.source" and data.mirror else key
+            raise loaded.error(named, error.message, fix=error.fix) from error
 
 
 def run_spec(loaded: LoadedRecipe, *, cluster: str, entered: float) -> dict[str, Any]:
     """What goes into a new run's run.json."""
     recipe = loaded.recipe
     settings = recipe.model_dump(mode="json")
-    settings["data"]["source"] = recipe.text  # with a number of shards that stays
+    settings["data"]["source"] = recipe.text_source  # with a number of shards that stays
     return {
         "recipe": loaded.name,
         "recipe_file": str(loaded.path.absolute()),

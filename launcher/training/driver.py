@@ -146,8 +146,9 @@ class Driver:
             if not self._text_ready.done():
                 self._text_ready.set_exception(error)
             else:  # workers that need more than there is find out, and say why
-                words = "the run goes on with the text that is there"
-                self.events.event("fault", what="text", message=f"{words}: {error}")
+                reason = error.message if isinstance(error, NanochatError) else str(error)
+                words = f"the run goes on with the text that is there: {reason}"
+                self.events.event("fault", what="text", message=words)
             return
         if self._text_came_late:
             rows = len(data.train_rows)

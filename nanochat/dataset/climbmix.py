@@ -17,11 +17,9 @@ from nanochat.dataset.document import (
     Progress,
     Source,
     SourceFile,
-    readable,
 )
 from nanochat.dataset.readers import parquet_text_bytes, read_parquet
 from nanochat.errors import DataError
-from nanochat.storage import sha256_of
 
 CLIMBMIX = "climbmix"
 ADDRESS = "https://huggingface.co/datasets/karpathy/climbmix-400b-shuffle/resolve/main"
@@ -116,21 +114,24 @@ class ClimbmixSource(Source):
     def stored_bytes(self, files: Sequence[SourceFile]) -> int:
         return 0
 
-    def identity(
-        self,
-        files: Sequence[SourceFile] | None = None,
-        hash_file: Callable[[Path], str] = sha256_of,
-    ) -> list[FileIdentity]:
+    def _identity_of(self, file: SourceFile, hash_file: Callable[[Path], str]) -> FileIdentity:
         """The shards that a run needs before it begins by their content, the others by name."""
-        identities = []
-        for file in self._chosen(files):
-            size, digest = 0, ""
-            if file in (*self.files[:1], *self.held_out):
-                self.wait_for(file)
-                with readable(file.path):
-                    size, digest = file.path.stat().st_size, hash_file(file.path)
-            identities.append(FileIdentity(f"{CLIMBMIX}/{file.name}", size, digest))
-        return identities
+        name = f"{CLIMBMIX}/{file.name}"
+        if file not in (*self.files[:1], *self.held_out):
+            return FileIdentity(name, 0, "")
+        self.wait_for(file)
+        return super()._identity_of(file, hash_file)._replace(name=name)
+
+
+def shard_count(spec: str) -> int:
+    """Of `climbmix:SHARDS`. Raises DataError where it is no number of shards."""
+    _, _, number = spec.partition(":")
+    if not number.isdecimal() or not 1 <= int(number) <= TRAINING_SHARDS:
+        raise DataError(
+            f"{spec}: not a number of shards",
+            fix=f"Write climbmix:8, from 1 to {TRAINING_SHARDS:,}, or climbmix: as many as needed.",
+        )
+    return int(number)
 
 
 class Arrivals:

@@ -81,7 +81,7 @@ class Source(ABC):
         return sum(file.path.stat().st_size for file in self._chosen(files))
 
     def stored_bytes(self, files: Sequence[SourceFile]) -> int:
-        """Of files that are read for their identity."""
+        """What of `files` is read for their identity; 0 where that is too little to watch."""
         return sum(file.path.stat().st_size for file in files)
 
     def identity(
@@ -90,12 +90,11 @@ class Source(ABC):
         hash_file: Callable[[Path], str] = sha256_of,
     ) -> list[FileIdentity]:
         """Content decides it: where the files lie and when they were written does not matter."""
-        identities = []
-        for file in self._chosen(files):
-            with readable(file.path):
-                size, digest = file.path.stat().st_size, hash_file(file.path)
-            identities.append(FileIdentity(file.name, size, digest))
-        return identities
+        return [self._identity_of(file, hash_file) for file in self._chosen(files)]
+
+    def _identity_of(self, file: SourceFile, hash_file: Callable[[Path], str]) -> FileIdentity:
+        with readable(file.path):
+            return FileIdentity(file.name, file.path.stat().st_size, hash_file(file.path))
 
     def _chosen(self, files: Sequence[SourceFile] | None) -> Sequence[SourceFile]:
         return self.files if files is None else files

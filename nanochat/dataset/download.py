@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple
@@ -14,13 +14,12 @@ from typing import NamedTuple
 import requests
 
 from nanochat.errors import DataError
-from nanochat.lock import Held, hold
+from nanochat.lock import hold
 from nanochat.storage import flush, sha256_of, write_atomically
 
 CONNECT_SECONDS, SILENCE_SECONDS = 10.0, 30.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
 CHUNK_BYTES = 1 << 14  # an unfinished one is lost where a connection breaks
-LOCK_POLL_SECONDS = 0.5
 PASSING = {408, 425, 429}  # and all that are the server's fault
 FINAL = (
     ValueError,  # several kinds of bad addresses, urllib3's among them
@@ -82,7 +81,7 @@ def download(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
-    with _alone(path.with_name(f"{path.name}.lock")):
+    with hold(path.with_name(f"{path.name}.lock"), seconds=math.inf):
         for last in (False, True):
             if path.exists():
                 return
@@ -212,13 +211,3 @@ def _reason(error: Exception) -> str:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One process or thread at a time."""
-    while True:
-        with suppress(Held), hold(path, seconds=0):
-            yield
-            return
-        time.sleep(LOCK_POLL_SECONDS)

@@ -47,7 +47,7 @@ class Filling:
     pace: Pace
     on_progress: Progress
 
-    def build_dividing(self, text: TrainingText) -> None:
+    def fill_dividing(self, text: TrainingText) -> None:
         """Nothing is left where it fails."""
         with self._removed_where_it_fails():
             train, validation = self._part("train"), self._part("validation")
@@ -55,7 +55,7 @@ class Filling:
             held_out = f"one document in {ONE_IN} of {self.split.source.spec}"
             self._describe(train, validation, held_out, complete=True)
 
-    def build_by_unit(
+    def fill_by_unit(
         self, text: TrainingText, announce: Callable[[], None], begun: PreparedData | None
     ) -> None:
         """Rows to validate with, then those to train on, block by block. `begun`: what an earlier

@@ -96,9 +96,9 @@ def prepare(
                     on_progress=on_progress,
                 )
                 if split.held_out is None:
-                    work.build_dividing(text)
+                    work.fill_dividing(text)
                 else:
-                    work.build_by_unit(text, announcement.make, begun=data)
+                    work.fill_by_unit(text, announcement.make, begun=data)
             announcement.make()
     return PreparedData.load(folder)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from nanochat.dataset.climbmix import (
     ADDRESS,
     CLIMBMIX,
-    TRAINING_SHARDS,
     ClimbmixSource,
     is_address,
+    shard_count,
 )
 from nanochat.dataset.document import Document, FileIdentity, Source, SourceFile
 from nanochat.dataset.embedded import EmbeddedSource
@@ -24,7 +24,6 @@ __all__ = [
     "SourceFile",
     "climbmix_source",
     "parse_source",
-    "shard_count",
 ]
 
 NAMES = {
@@ -67,14 +66,3 @@ def climbmix_source(spec: str, base: Path, shards: Path, mirror: str | None) -> 
     if mirror is not None and not is_address(mirror):
         return ClimbmixSource(count, base / expanded(mirror), address=None)
     return ClimbmixSource(count, shards, mirror or ADDRESS)
-
-
-def shard_count(spec: str) -> int:
-    """Of `climbmix:SHARDS`. Raises DataError where it is no number of shards."""
-    _, _, number = spec.partition(":")
-    if not number.isdecimal() or not 1 <= int(number) <= TRAINING_SHARDS:
-        raise DataError(
-            f"{spec}: not a number of shards",
-            fix=f"Write climbmix:8, from 1 to {TRAINING_SHARDS:,}, or climbmix: as many as needed.",
-        )
-    return int(number)

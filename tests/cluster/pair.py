@@ -13,6 +13,7 @@ from lab import USER, Host
 from running import Home, Run
 
 CLUSTER = "pair"
+LONG = ("--steps", "100000", "--set", "checkpoint.every_steps=100000")  # until it is stopped
 
 
 class PairClient(Home):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from launcher.config.recipe import Recipe, load_recipe
+from launcher.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -53,3 +54,15 @@ def test_a_depth_alone_is_upstreams_run_of_that_size(depth: int, exponent: int, 
 def test_a_batch_by_rule_is_of_whole_rows() -> None:
     write("depth: 4\nsequence_length: 1000")
     assert load_recipe("r").recipe.tokens_per_step == 262_000
+
+
+def test_climbmix_is_as_many_shards_as_the_horizon_needs() -> None:
+    write("depth: 4\ntokens: 40e6\nsequence_length: 2048\ndata: {source: climbmix}")
+    assert load_recipe("r").recipe.text_source == "climbmix:2"
+    assert load_recipe("r", [("--data", "climbmix:5")]).recipe.text_source == "climbmix:5"
+
+
+def test_a_number_of_shards_that_is_none_is_shown_where_it_stands() -> None:
+    write("depth: 4\ndata:\n  source: climbmix:6543\n  mirror: /nowhere")
+    with pytest.raises(ConfigError, match=r"3:11: data\.source: climbmix:6543: not a number of"):
+        load_recipe("r")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -174,14 +175,17 @@ def test_rows_that_came_late_make_the_same_run(
     assert [event["step"] for event in seen.events if event["kind"] == "text"]  # it did wait
 
 
+def with_another_shard(published: Path, folder: Path, number: int) -> Path:
+    """A copy in which one shard has fewer documents."""
+    other = Path(shutil.copytree(published, folder / "other"))
+    table = pq.read_table(other / shard_name(number))
+    pq.write_table(table.slice(0, 300), other / shard_name(number))
+    return other
+
+
 def test_other_rows_than_those_trained_on_are_refused(published: Path, tmp_path: Path) -> None:
     """Names decide which climbmix it is; what was in the shards, the hashes of the rows."""
-    other = tmp_path / "other"
-    other.mkdir()
-    for path in published.iterdir():
-        (other / path.name).write_bytes(path.read_bytes())
-    table = pq.read_table(other / shard_name(1))
-    pq.write_table(table.slice(0, 300), other / shard_name(1))
+    other = with_another_shard(published, tmp_path, 1)
     one, two = (prepared(tmp_path / str(i), str(f)) for i, f in enumerate((published, other)))
     assert one.identity() == two.identity()
     steps = len(one.train_rows) // 4
@@ -286,22 +290,14 @@ def test_fewer_rows_than_were_announced_are_noticed(published: Path, tmp_path: P
 
 def test_other_text_under_the_same_names_is_other_text(published: Path, tmp_path: Path) -> None:
     """A mirror is a copy; one whose first shard is another is none, and gets rows of its own."""
-    other = tmp_path / "other"
-    other.mkdir()
-    for path in published.iterdir():
-        (other / path.name).write_bytes(path.read_bytes())
-    table = pq.read_table(other / shard_name(0))
-    pq.write_table(table.slice(0, 300), other / shard_name(0))
+    other = with_another_shard(published, tmp_path, 0)
     one, two = (prepared(tmp_path, str(folder)) for folder in (published, other))
     assert one.identity() != two.identity()
     assert one.path != two.path
 
 
 def test_a_damaged_shard_is_named_with_what_helps(published: Path, tmp_path: Path) -> None:
-    shards = tmp_path / "climbmix"
-    shards.mkdir()
-    for path in published.iterdir():
-        (shards / path.name).write_bytes(path.read_bytes())
+    shards = Path(shutil.copytree(published, tmp_path / "climbmix"))
     content = bytearray((shards / shard_name(1)).read_bytes())
     content[100:400] = bytes(300)
     (shards / shard_name(1)).write_bytes(content)

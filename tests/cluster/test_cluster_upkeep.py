@@ -1,0 +1,135 @@
+"""What befalls a cluster between runs: a changed file, a lost supervisor or head, a full disk, down
+and purge. After the tests of runs, by name: the last one leaves the hosts as they were found."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from lab import USER, Host
+from pair import CLUSTER, LONG, HostRun, PairClient, listing, printed_steps, wait
+from running import Run
+
+
+def test_a_changed_cluster_file_is_heard_and_ends_no_run(client: PairClient, whole: Run) -> None:
+    file = client.path / "clusters" / f"{CLUSTER}.yaml"
+    as_it_was = file.read_text()
+    begun = client.launch(
+        "recipe", "tiny", "--cluster", CLUSTER, "--name", "busy", *LONG, "--detach"
+    )
+    assert begun.returncode == 0, begun.stderr
+    for change in ("idle_minutes: 31\n", "head: two\n"):
+        file.write_text(as_it_was + change)
+        refused = client.launch("cluster", "up", CLUSTER)
+        assert refused.returncode == 2 and "run 'busy' is at work" in refused.stderr
+        assert client.launch("cluster", "down", CLUSTER).returncode == 2
+    elsewhere = client.launch("stop", f"{CLUSTER}/busy")
+    assert elsewhere.returncode == 2 and "its runs are on one still" in elsewhere.stderr
+    file.write_text(as_it_was)
+    assert client.launch("stop", f"{CLUSTER}/busy").returncode == 0
+    file.write_text(as_it_was + "idle_minutes: 31\n")
+    assert "Ray" in client.cluster("up")["seconds"]
+    assert "Ray" not in client.cluster("up")["seconds"]
+    file.write_text(as_it_was)
+    client.cluster("up")
+
+
+def test_a_node_that_lost_its_supervisor_is_mended_by_up(
+    client: PairClient, whole: Run, hosts: tuple[Host, Host]
+) -> None:
+    """kill -9 of it: `up` ends what it has left, if anything, and starts both again."""
+    hosts[1].inside("pkill -9 -f '[r]aycluster.supervisor'")
+    one, two = client.cluster("status")
+    assert one["status"] == "up" and two["status"] in ("orphaned", "down")
+    client.cluster("up")
+    assert [node["status"] for node in client.cluster("status")] == ["up", "up"]
+    assert client.train("mended", "--steps", "2")["steps"] == 2
+
+
+def test_a_head_that_lost_its_power_is_brought_back_by_up(
+    client: PairClient, whole: Run, hosts: tuple[Host, Host]
+) -> None:
+    """The other host's Ray belongs to the head that is gone: it is started anew too."""
+    hosts[0].cut_power()
+    hosts[0].boot()
+    client.cluster("up")
+    assert [node["status"] for node in client.cluster("status")] == ["up", "up"]
+    assert client.train("again", "--steps", "2")["steps"] == 2
+
+
+def test_a_full_disk_on_one_host_is_named(
+    client: PairClient, whole: Run, hosts: tuple[Host, Host]
+) -> None:
+    two = hosts[1]
+    runs = f"/home/{USER}/.launch/clusters/{CLUSTER}/runs"
+    two.small_disk(runs, megabytes=1)
+    done = client.launch(
+        "recipe", "tiny", "--cluster", CLUSTER, "--name", "full", "--steps", "3", timeout=120
+    )
+    two.inside(f"umount {runs}")
+    assert done.returncode == 1
+    assert "two: the disk is full" in done.stderr and "fix:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_down_stops_ours_and_leaves_a_strangers_ray(
+    client: PairClient, whole: Run, hosts: tuple[Host, Host]
+) -> None:
+    one = hosts[0]
+    env = next((one.home / ".launch" / "env").glob("*/ready")).parent
+    ray = f"/home/ada/.launch/env/{env.name}/bin/ray"
+    one.ssh(
+        f"RAY_AUTH_MODE=disabled {ray} start --head --port 26390 --num-cpus 1 "
+        f"--include-dashboard=false --node-ip-address {one.address} --temp-dir /tmp/strange "
+        "--disable-usage-stats --min-worker-port 27000 --max-worker-port 27100 "
+        "--ray-client-server-port 26391 > /dev/null"
+    )
+    theirs = {name for name in one.processes() if "/tmp/strange" in name}
+    assert theirs
+    # A host that does not answer keeps none of the others from being stopped.
+    file = client.path / "clusters" / f"{CLUSTER}.yaml"
+    as_it_was = file.read_text()
+    gone = one.address.rpartition(".")[0] + ".99"
+    file.write_text(f"{as_it_was}  - {{name: gone, host: {gone}, user: {USER}}}\n")
+    done = client.launch("cluster", "down", CLUSTER, "--json")
+    assert done.returncode == 1 and f"no way to {gone}" in done.stderr
+    assert json.loads(done.stdout)["stopped"] == ["one", "two"]
+    file.write_text(as_it_was)
+    # What a supervisor that was killed has left is seen, among processes of others, and ended.
+    folder = f"/home/{USER}/.launch/clusters/{CLUSTER}"
+    one.ssh(f"LAUNCH_CLUSTER_FOLDER={folder} setsid sleep 600 > /dev/null 2>&1 &")
+    assert [node["status"] for node in client.cluster("status")] == ["orphaned", "down"]
+    client.cluster("down")
+    assert [node["status"] for node in client.cluster("status")] == ["down", "down"]
+    left = set(one.processes())
+    assert theirs <= left
+    assert not [name for name in left if "raycluster" in name or f"/ray/{CLUSTER}" in name]
+    assert not [name for name in hosts[1].processes() if "ray" in name]
+    one.inside("pkill -9 -f '[t]mp/strange'")
+    wait(lambda: not any("strange" in name for name in one.processes()), 10, "it to end")
+    one.inside("rm -rf /tmp/strange /tmp/ray")
+
+
+def test_purge_brings_checkpoints_home_and_leaves_the_hosts_as_found(
+    client: PairClient, whole: Run, hosts: tuple[Host, Host], before: dict[str, dict[str, str]]
+) -> None:
+    # The head's newest copy of one run has one bit flipped: the other host's comes home.
+    torn = HostRun(hosts[0], "whole").path / "checkpoints" / "step-00000040" / "model.safetensors"
+    data = bytearray(torn.read_bytes())
+    data[-1] ^= 1
+    torn.write_bytes(data)
+    there = HostRun(hosts[1], "whole").hashes(40)
+    document = client.cluster("down", "--purge")
+    assert set(document["brought_home"]) >= {"whole", "parts", "away", "alone"}
+    assert whole.hashes(40) == there
+    for name in document["brought_home"]:  # without it a checkpoint cannot speak
+        assert (client.run(name).path / "tokenizer.json").stat().st_size > 0
+    paths = [item["path"] for item in document["removed"]["one"]]
+    assert any(path.startswith("~/.launch/env/") for path in paths)
+    assert {host.name: listing(host) for host in hosts} == before
+    assert not os.path.exists(hosts[0].home / ".launch")
+    # What came home is still a run, though its hosts know nothing of it any more.
+    spoken = client.launch("sample", f"{CLUSTER}/whole", "--prompt", "import ", "--tokens", "8")
+    assert spoken.returncode == 0 and "shown as it was seen last" in spoken.stderr
+    logs = client.launch("logs", f"{CLUSTER}/whole")
+    assert printed_steps(logs.stdout) == list(range(1, 41))

@@ -93,7 +93,7 @@ class HostsFailed(LaunchError):
 
 
 class Interrupted(LaunchError):
-    """The user pressed Ctrl-C (or sent SIGTERM)."""
+    """The user pressed Ctrl-C (or sent SIGTERM). An empty message: all has been said."""
 
     exit_code = 130
 

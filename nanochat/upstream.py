@@ -181,6 +181,8 @@ def _tag_folder(folder: Path) -> Path:
     if any(_MODEL.match(path.name) for path in folder.iterdir()):
         return folder
     inside = folder / CHECKPOINTS
+    if not inside.is_dir():
+        raise DataError(f"{folder}: no model in it, neither config.json nor {CHECKPOINTS}/")
     tags = sorted(path for path in inside.glob("*") if path.is_dir())
     if len(tags) != 1:
         found = ", ".join(path.name for path in tags) or "none"

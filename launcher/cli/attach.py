@@ -43,7 +43,9 @@ def run_here(folder: RunFolder, *, detach: bool, as_json: bool) -> None:
     driver.wait()
     if interrupts.count < 2 or status_of(folder) in ("finished", "stopped"):
         report_end(run, as_json=as_json)
-    if interrupts.count:
+        if interrupts.count:
+            raise Interrupted("")  # the report has said it
+    else:
         raise Interrupted(
             f"run '{folder.name}' was stopped", fix=f"launch resume {folder.name}   goes on with it"
         )
@@ -84,10 +86,10 @@ def report_end(run: Run, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(summary))
     else:
-        click.echo(summary_block(name, summary))
+        click.echo(summary_block(name, summary, folder.spec()["settings"]["data"]["source"]))
 
 
-def summary_block(name: str, summary: dict[str, Any]) -> str:
+def summary_block(name: str, summary: dict[str, Any], source: str) -> str:
     """`key  value` lines: short for a person, and one awk away for a script."""
     s = summary
     lines = [
@@ -103,8 +105,13 @@ def summary_block(name: str, summary: dict[str, Any]) -> str:
     if s["status"] == "stopped":
         text += f"\n\nlaunch resume {name}   goes on with it"
     elif s["checkpoint"]:
-        text += f"\n\nlaunch sample {name} --prompt 'import '   lets it speak"
+        text += f"\n\n{sample_command(name, source)}   lets it speak"
     return text
+
+
+def sample_command(name: str, source: str) -> str:
+    """With a prompt that fits the text of the run's `data.source`."""
+    return f"launch sample {name} --prompt '{'import' if source == 'embedded' else 'The'} '"
 
 
 class _Interrupts:
@@ -136,11 +143,14 @@ class _Interrupts:
     def say(self, progress: RunProgress) -> None:
         if self._said < min(self.count, 2):
             self._said = self.count
-            progress.say(
-                "stopping after this step, with a checkpoint; Ctrl-C again stops at once"
-                if self.count == 1
-                else "stopping at once"
-            )
+            if self.count > 1:
+                progress.say("stopping at once")
+            elif progress.trains:
+                progress.say(
+                    "stopping after this step, with a checkpoint; Ctrl-C again stops at once"
+                )
+            else:
+                progress.say("stopping; Ctrl-C again stops at once")
 
 
 def say_detached(run: Run, *, as_json: bool) -> None:

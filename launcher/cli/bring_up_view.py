@@ -51,7 +51,12 @@ class BringUpView:
         self._console.print(f"  {text}", soft_wrap=True, markup=False)
 
     def sent(self, host: str, what: str, done: int, total: int) -> None:
-        self._show(host, f"{host}: {what}", done, total)
+        """`total` 0: no bytes, but words of why there are none."""
+        if total:
+            self._show(host, f"{host}: {what}", done, total)
+        elif self._said.get(host) != what:
+            self._said[host] = what
+            self.say(f"{host}: {what}")
 
     def fetched(self, name: str, done: int, total: int) -> None:
         self._show("packages", "fetching packages", done, total)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -89,8 +89,10 @@ def run_there(
         _submit(run, up, detach=detach, as_json=as_json)
 
 
-def resume_there(cluster: str, name: str, *, detach: bool, as_json: bool) -> None:
-    from launcher.cli.resume import is_to_resume
+def resume_there(
+    cluster: str, name: str, settings: Sequence[str], *, detach: bool, as_json: bool
+) -> None:
+    from launcher.cli.resume import changed_spec, is_to_resume, say_where_it_stands
 
     loaded = load_cluster(cluster)
     at_home = None  # a checkpoint here, of a run that its hosts have forgotten
@@ -111,7 +113,13 @@ def resume_there(cluster: str, name: str, *, detach: bool, as_json: bool) -> Non
         if not is_to_resume(run, as_json=as_json):
             return
         _require_same_hosts(run, up.spec)
-        run.update_spec(entered=time.time() + up.head_clock_offset_seconds)
+        changes = changed_spec(run, settings)
+        if changes and changes["settings"]["data"] != spec["settings"]["data"]:
+            with up.stages.stage("text"):  # a mirror that is a folder is this machine's
+                data = Data.model_validate(changes["settings"]["data"])
+                changes["text"] = up.send_text(data, Path(spec["folder"]))
+        run.update_spec(entered=time.time() + up.head_clock_offset_seconds, **changes)
+        say_where_it_stands(run)
         _submit(run, up, detach=detach, as_json=as_json)
 
 

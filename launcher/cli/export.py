@@ -40,7 +40,8 @@ EXPORT_SECONDS = 600.0
 def command(run: str, folder: Path, layout: str, cluster: str | None, as_json: bool) -> None:
     """Write the newest checkpoint's model into DIR: weights, shape, tokenizer and model card."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} exists already", fix="name a new or an empty folder")
+        what = "is not empty" if folder.is_dir() else "is a file"
+        raise InputError(f"{folder} {what}", fix="name a new or an empty folder")
     with open_run_to_read(run, cluster) as opened:
         done = _export(opened, folder, layout)
     if as_json:

@@ -6,9 +6,14 @@ from pathlib import Path
 
 import click
 
+from launcher.cli.attach import sample_command
 from launcher.cli.output import json_option, print_json
+from launcher.errors import InputError, NotFound
 from launcher.runs.folder import require_run_name
 from launcher.runs.submit import require_training_packages
+from nanochat.errors import DataError
+
+KINDS = "name a folder that `launch export` has written, or upstream's base folder"
 
 
 @click.command("import")
@@ -22,11 +27,17 @@ def command(folder: Path, name: str | None, as_json: bool) -> None:
     """
     if name is not None:
         require_run_name(name)
+    if not folder.is_dir():
+        raise NotFound(f"{folder}: no such folder", fix=KINDS)
     require_training_packages("launch import")
     from launcher.runs.imported import import_run
 
-    run = import_run(folder, name)
+    try:
+        run = import_run(folder, name)
+    except DataError as error:  # the folder's, which was asked for
+        raise InputError(error.message, fix=error.fix or KINDS) from error
     if as_json:
         print_json({"run": run.name, "folder": str(run.path)})
     else:
-        click.echo(f"run '{run.name}': launch sample {run.name} --prompt 'import '   lets it speak")
+        source = run.spec()["settings"]["data"]["source"]
+        click.echo(f"run '{run.name}': {sample_command(run.name, source)}   lets it speak")

@@ -55,7 +55,8 @@ def _run(arguments: list[str]) -> int:
     try:
         return cli.main(arguments, prog_name="launch", standalone_mode=False) or 0
     except Interrupted as error:
-        _print_error(error.message, error.fix)
+        if error.message:
+            _print_error(error.message, error.fix)
         return error.exit_code
     except HostsFailed as error:
         _print_error("\n".join(f"error: {each.message}" for each in error.errors), error.fix)

@@ -46,7 +46,7 @@ def open_run_to_read(name: str, cluster: str | None) -> Iterator[Run]:
         try:
             run = stack.enter_context(open_run(name, cluster))
         except (HostError, HostsFailed, InputError) as error:
-            seen = _mirrored(*locate(name, cluster))
+            seen = mirrored(*locate(name, cluster))
             if seen is None:
                 raise
             click.echo(f"{error.message}\nshown as it was seen last", err=True)
@@ -54,8 +54,8 @@ def open_run_to_read(name: str, cluster: str | None) -> Iterator[Run]:
         yield run
 
 
-def _mirrored(where: str, name: str) -> LocalRun | None:
-    """`where`: as from `locate`."""
+def mirrored(where: str, name: str) -> LocalRun | None:
+    """What is here of a cluster's run. `where`: as from `locate`."""
     for folder in all_mirrors():
         cluster = folder.path.parents[1].name
         if folder.name == name and where in (cluster, file_of(cluster)):

@@ -44,6 +44,8 @@ class RunProgress:
         )
         self._task = self._bar.add_task("starting", total=steps, completed=step, figures="")
         self._last_line = time.monotonic()
+        self._said = ""
+        self.trains = False
 
     def __enter__(self) -> RunProgress:
         self._bar.start()
@@ -65,6 +67,7 @@ class RunProgress:
         self._console.print(text, soft_wrap=True, markup=False)
 
     def _step(self, record: Record) -> None:
+        self.trains = True
         figures = f"loss {record['loss']:.3f}  {record['tokens_per_second']:,.0f} tok/s"
         self._bar.update(
             self._task, completed=record["step"], description="training", figures=figures
@@ -84,8 +87,10 @@ class RunProgress:
         if event["kind"] == "progress":
             words = progress_words(event)
             self._bar.update(self._task, description=words)
-            if not self._live and self._is_time():
+            is_news = not event.get("total") and words != self._said
+            if not self._live and (is_news or self._is_time()):
                 self.say(words)
+                self._said = words
             return
         if event["kind"] == "start":  # what was in progress is over
             self._bar.update(self._task, description="starting")
@@ -121,6 +126,7 @@ def event_line(event: Record) -> str | None:
         "start": lambda: _started(event, took),
         "text": lambda: event.get("words") or _waiting_for_text(event, took),
         "wait": lambda: f"waiting for run '{event['run']}', which has these hosts",
+        "import": lambda: f"imported from {event['source']} after {event['step']:,} steps",
     }
     return lines[kind]() if kind in lines else None
 

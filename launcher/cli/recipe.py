@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from launcher.cli.attach import run_here
@@ -56,7 +58,7 @@ def command(
     if run_name is not None:
         require_run_name(run_name)
     where = find_place(loaded, cluster, pool)
-    check_text(loaded, here=where.hosts is None)
+    check_text(loaded, Path.cwd(), here=where.hosts is None)
     plan = outlook(loaded.recipe)
     if dry_run:
         document = plan.as_json(loaded.name) | {"cluster": where.cluster, "workers": where.workers}

@@ -33,6 +33,7 @@ def _stop(run: Run) -> None:
     follower = Follower(run, from_now=True)
     run.request_stop()
     with RunProgress(state.steps, step=state.step) as progress:
-        progress.say(f"stopping '{shown_name(run)}' after its current step, with a checkpoint")
+        when = " after its current step, with a checkpoint" if state.status == "running" else ""
+        progress.say(f"stopping '{shown_name(run)}'{when}")
         for news in follower.until_end():
             progress.show(news)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
@@ -28,11 +29,17 @@ class Curve:
     evaluated_hours: Sequence[float]
     val_bpb: Sequence[float]
     restart_hours: Sequence[float]
+    lost_hours: Sequence[tuple[float, float]]  # from, to: of steps that had to be made again
 
     @classmethod
     def of(cls, folder: RunFolder, name: str) -> Curve:
-        """Raises InputError where the run has not made a step. `name`: as commands take it."""
+        """Raises InputError where the run has not made a step here. `name`: as commands take it."""
         metrics = read_records(folder.metrics)
+        if not metrics and "imported_from" in folder.spec():
+            raise InputError(
+                f"run '{name}' was imported: how it was trained is not known here",
+                fix=f"its figures at the end are in: launch runs; its text: launch sample {name}",
+            )
         if not metrics:
             raise InputError(f"run '{name}' has made no step yet", fix=f"launch logs {name}")
         hours = list(accumulate(record["step_seconds"] / 3600 for record in metrics))
@@ -43,6 +50,12 @@ class Curve:
             if after["attempt"] > before["attempt"]
         ]
         steps = each_step_once(metrics)
+        kept = {_key(record) for record in steps}
+        lost_hours = [
+            (hour - record["step_seconds"] / 3600, hour)
+            for record, hour in zip(metrics, hours, strict=True)
+            if _key(record) not in kept
+        ]
         evaluated = [
             (r["tokens"], hours_of[_key(r)], r["val_bpb"]) for r in steps if "val_bpb" in r
         ]
@@ -60,6 +73,7 @@ class Curve:
             evaluated_hours=[hour for _, hour, _ in evaluated],
             val_bpb=[value for _, _, value in evaluated],
             restart_hours=restarts,
+            lost_hours=_joined(lost_hours),
         )
 
     def scaled(self, per_hour: float) -> Curve:
@@ -69,6 +83,7 @@ class Curve:
             hours=[per_hour * hour for hour in self.hours],
             evaluated_hours=[per_hour * hour for hour in self.evaluated_hours],
             restart_hours=[per_hour * hour for hour in self.restart_hours],
+            lost_hours=[(per_hour * begin, per_hour * end) for begin, end in self.lost_hours],
         )
 
 
@@ -79,6 +94,16 @@ def smoothed(values: Sequence[float], steps: int) -> list[float]:
     return [
         (sums[end] - sums[first]) / (end - first) for end, first in enumerate(firsts, start=1)
     ]  # fmt: skip
+
+
+def _joined(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Those that follow each other as one."""
+    joined: list[tuple[float, float]] = []
+    for begin, end in spans:
+        if joined and math.isclose(joined[-1][1], begin, abs_tol=1e-9):
+            begin = joined.pop()[0]
+        joined.append((begin, end))
+    return joined
 
 
 def _key(record: Record) -> tuple[int, int]:

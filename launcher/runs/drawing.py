@@ -23,7 +23,8 @@ SMOOTH_PARTS = 50  # the mean line is over a fiftieth of the steps
 
 def draw(curves: Sequence[Curve], path: Path) -> None:
     """Write a PNG, SVG or PDF, as the name ends: loss and validation bits per byte over tokens and
-    over time, tokens per second over time with restarts marked."""
+    over time, tokens per second over time with restarts marked. Time of steps that were lost with
+    a restart and made again is shaded."""
     longest = max(hours for curve in curves for hours in curve.hours)
     unit, per_hour = ("hours", 1) if longest > LONG_HOURS else ("minutes", 60)
     curves = [curve.scaled(per_hour) for curve in curves]
@@ -42,6 +43,10 @@ def draw(curves: Sequence[Curve], path: Path) -> None:
         for curve, colour in zip(curves, cycle(COLOURS), strict=False):
             marker = "o" if y == "val_bpb" else ""
             _line(axes, getattr(curve, x), getattr(curve, y), colour, curve.name, marker)
+            if x_title == time:  # the line leaps over steps that were lost: say why
+                for begin, end in curve.lost_hours:
+                    axes.axvspan(begin, end, color=colour, alpha=0.12, linewidth=0)
+        axes.set_xlim(left=0)
         axes.set_title(title, loc="left", fontsize=10)
         axes.set_xlabel(x_title, fontsize=9)
         if x_title == "tokens":
@@ -65,8 +70,9 @@ def _mark_restarts(axes: Axes, hours: Sequence[float], colour: str) -> None:
         axes.axvline(hour, color=colour, linestyle=":", linewidth=1.2)
     if hours:
         axes.annotate(
-            "restart", (hours[0], 0.02), xycoords=("data", "axes fraction"),
-            xytext=(3, 0), textcoords="offset points", color=colour, fontsize=8,
+            "restart (shaded: steps made again)", (hours[0], 0.02),
+            xycoords=("data", "axes fraction"), xytext=(3, 0), textcoords="offset points",
+            color=colour, fontsize=8,
         )  # fmt: skip
 
 

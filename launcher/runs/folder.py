@@ -123,7 +123,7 @@ def known_names() -> set[str]:
 
 
 def _whole_runs(files: Iterable[Path]) -> list[RunFolder]:
-    folders = [RunFolder(path.parent) for path in files]
+    folders = [RunFolder(path.parent) for path in files if RUN_NAME.fullmatch(path.parent.name)]
     whole = [folder for folder in folders if "created" in folder.spec()]
     return sorted(whole, key=lambda folder: folder.spec()["created"])
 
@@ -154,9 +154,10 @@ def create_run(name: str | None, recipe: str, spec: dict[str, Any]) -> RunFolder
         try:
             folder.path.mkdir()
         except FileExistsError:
+            trained = "imported_from" not in spec | folder.spec()
             raise InputError(
                 f"run '{name}' exists already in {runs_home()}",
-                fix=f"choose another --name, or go on with it: launch resume {name}",
+                fix="choose another --name" + f", or go on with it: launch resume {name}" * trained,
             ) from None
     else:
         folder = _make_first_free(recipe)

@@ -10,6 +10,7 @@ from typing import Any
 from launcher.config.recipe import Data, Recipe
 from launcher.runs.exported import FORMAT, FORMAT_VERSION
 from launcher.runs.folder import RunFolder, create_run, write_json
+from launcher.runs.records import RecordWriter
 from nanochat.errors import DataError
 from nanochat.sizes import ModelConfig
 from nanochat.upstream import UpstreamModel, read
@@ -53,8 +54,9 @@ def import_run(source: Path, name: str | None) -> RunFolder:
     summary = {
         "run": folder.name, "recipe": f"d{recipe.depth}", "cluster": "local", "steps": model.step,
         "tokens": model.step * tokens_per_step, "seconds": 0.0, "tokens_per_second": None,
-        "checkpoint": str(saved.path), "restarts": 0, "status": "finished", **figures,
+        "checkpoint": str(saved.path), "restarts": 0, "status": "imported", **figures,
     }  # fmt: skip
+    RecordWriter(folder.events).event("import", source=str(source.absolute()), step=model.step)
     write_json(folder.summary_file, summary)
     return folder
 

@@ -44,7 +44,8 @@ def send_shards(
     hashes = FileHashes(launch_home() / "data" / "file-hashes.json")
 
     def fetched(stage: str, done: float, total: float | None) -> None:
-        progress("this machine", f"fetching {CLIMBMIX}", int(done), int(total or done))
+        what = stage if total is None else f"fetching {CLIMBMIX}"
+        progress("this machine", what, int(done), int(total or 0))
 
     source.fetch(missing, fetched)
     for number, shard in enumerate(missing, start=1):

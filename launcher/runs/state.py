@@ -8,12 +8,13 @@ from typing import Any, Literal
 from launcher.runs.folder import RunFolder
 from launcher.runs.records import Record, each_step_once, read_records
 
-# waiting: for another run that has its hosts; unknown: of a cluster's run, at work when it was seen
-# last; gone: no host has it any more.
+# waiting: for another run that has its hosts; preparing: text; unknown: of a cluster's run, at work
+# when it was seen last; gone: no host has it any more.
 Status = Literal[
-    "running", "waiting", "stopping", "finished", "stopped", "failed", "interrupted", "unknown",
-    "gone",
+    "running", "waiting", "preparing", "stopping", "finished", "stopped", "failed", "imported",
+    "interrupted", "unknown", "gone",
 ]  # fmt: skip
+AT_WORK = ("running", "waiting", "preparing", "stopping")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class RunState:
         metrics = each_step_once(read_records(folder.metrics))
         state = cls.from_metrics(folder, metrics, status_of(folder, alive))
         summary = folder.summary()
-        if summary is None or state.status in ("running", "waiting", "stopping"):
+        if summary is None or state.status in AT_WORK:
             return state
         keys = ("train_loss", "val_bpb", "tokens_per_second")  # the last: of the whole run
         return replace(state, step=summary["steps"], **{key: summary[key] for key in keys})
@@ -70,7 +71,8 @@ def status_of(folder: RunFolder, alive: bool | None = None) -> Status:
         if folder.stop_request.exists():
             return "stopping"
         events = read_records(folder.events)
-        return "waiting" if events and events[-1]["kind"] == "wait" else "running"
+        kind = events[-1]["kind"] if events else ""
+        return "waiting" if kind == "wait" else "preparing" if kind == "progress" else "running"
     summary = folder.summary()
     if summary is None:
         return "interrupted" if here or alive is not None else "unknown"

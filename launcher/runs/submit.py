@@ -67,8 +67,9 @@ def check_hosts_share(loaded: LoadedRecipe, cluster: str, shares: Mapping[str, f
         )
 
 
-def check_text(loaded: LoadedRecipe, *, here: bool) -> None:
-    """Raises ConfigError where the recipe's text is not there. `here`: hosts are this machine."""
+def check_text(loaded: LoadedRecipe, base: Path, *, here: bool) -> None:
+    """Raises ConfigError where the recipe's text is not there. `base`: where relative patterns
+    begin; `here`: hosts are this machine."""
     recipe = loaded.recipe
     data = recipe.data
     for key, text in (("data.source", recipe.text_source), ("data.validation", data.validation)):
@@ -76,7 +77,7 @@ def check_text(loaded: LoadedRecipe, *, here: bool) -> None:
             continue
         shards = launch_home() / "data" / CLIMBMIX
         try:
-            parse_source(text, Path.cwd(), shards=shards, mirror=data.mirror)
+            parse_source(text, base, shards=shards, mirror=data.mirror)
         except DataError as error:
             named = "data.mirror" if key == "data.source" and data.mirror else key
             raise loaded.error(named, error.message, fix=error.fix) from error

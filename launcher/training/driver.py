@@ -147,12 +147,19 @@ class Driver:
                 self._text_ready.set_exception(error)
             else:  # workers that need more than there is find out, and say why
                 reason = error.message if isinstance(error, NanochatError) else str(error)
-                words = f"the run goes on with the text that is there: {reason}"
-                self.events.event("fault", what="text", message=words)
+                self.events.event("fault", what="text", message=f"{reason}; {self._last_words()}")
             return
         if self._text_came_late:
             rows = len(data.train_rows)
             self.events.event("text", words=f"all text is prepared: {rows:,} rows")
+
+    def _last_words(self) -> str:
+        """How far the rows that are there reach, where no more will come."""
+        rows = len(PreparedData.load(self._text_ready.result().path).train_rows)
+        steps = rows // self.recipe.rows_per_step
+        if steps >= self.recipe.steps_total:
+            return "the text that is there is enough for this run"
+        return f"the text that is there lasts until step {steps:,}"
 
     def _prepare(self, began: float) -> PreparedData:
         data = self.recipe.data
@@ -236,9 +243,10 @@ class Driver:
         done = (self.folder.checkpoints / f"step-{self.recipe.steps_total:08d}").is_dir()
         status: Status = "failed" if failure is not None else "finished" if done else "stopped"
         details = {} if failure is None else {"message": failure["message"]}
-        self.events.event("finish", status=status, **details)
+        summary = summarise(self.folder, status)
+        self.events.event("finish", status=status, step=summary["steps"], **details)
         # Last: who follows from another machine reads no further once it is there.
-        write_json(self.folder.summary_file, summarise(self.folder, status))
+        write_json(self.folder.summary_file, summary)
         return 1 if failure else 0
 
 

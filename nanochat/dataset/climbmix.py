@@ -191,11 +191,15 @@ class Arrivals:
             here, whole = zip(*list(self._bytes.values()), strict=True)
             self._on_progress("download", sum(here), sum(whole))
 
+        def on_trouble(reason: str) -> None:
+            self._on_progress(f"{file.name}: {reason}: trying again", 0, None)
+
         download(
             f"{self._address.rstrip('/')}/{file.name}",
             file.path,
             patience_seconds=patience_seconds,
             on_bytes=on_bytes,
+            on_trouble=on_trouble,
             check=not_whole_parquet,
         )
 

@@ -70,14 +70,16 @@ def download(
     *,
     patience_seconds: float,
     on_bytes: OnBytes = lambda done, total: None,
+    on_trouble: Callable[[str], None] = lambda reason: None,
     check: Callable[[Path], str | None] = lambda path: None,
 ) -> None:
     """Bring `url` to `path`, unless it is there. Several processes may ask at once.
 
     A broken connection is taken up again, also by a later call. Sizes are compared with what the
     server says, and the SHA-256 where it names it, as the Hugging Face hub does (X-Linked-Etag);
-    `check` says what else is wrong with the content, or None. Raises DataError where that is so
-    twice, where the server refuses, and where for `patience_seconds` no new byte came.
+    `check` says what else is wrong with the content, or None. `on_trouble` is told why an attempt
+    failed that is followed by another one. Raises DataError where the content is wrong twice, where
+    the server refuses, and where for `patience_seconds` no new byte came.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
@@ -85,7 +87,7 @@ def download(
         for last in (False, True):
             if path.exists():
                 return
-            described = _receive(url, partial, patience_seconds, on_bytes)
+            described = _receive(url, partial, patience_seconds, on_bytes, on_trouble)
             wrong = _what_is_wrong(partial, described) or check(partial)
             if wrong is None:
                 flush(partial)
@@ -99,7 +101,13 @@ def download(
                 raise DataError(f"{url}: {wrong}", fix=OTHER_MIRROR)
 
 
-def _receive(url: str, partial: Path, patience_seconds: float, on_bytes: OnBytes) -> _Described:
+def _receive(
+    url: str,
+    partial: Path,
+    patience_seconds: float,
+    on_bytes: OnBytes,
+    on_trouble: Callable[[str], None],
+) -> _Described:
     """All that is missing at the end of `partial`, in as many attempts as it takes."""
     pause, heard = FIRST_PAUSE_SECONDS, time.monotonic()
     while True:
@@ -115,9 +123,11 @@ def _receive(url: str, partial: Path, patience_seconds: float, on_bytes: OnBytes
             if now - heard + pause > patience_seconds:
                 kept = f"; {here:,} bytes are here, and it goes on from there" if here else ""
                 raise DataError(
-                    f"{url}: no new byte for {now - heard:.0f} s: {_reason(error)}{kept}",
+                    f"{url}: {'no new byte' if here else 'nothing came'} for {now - heard:.0f} s: "
+                    f"{_reason(error)}{kept}",
                     fix=OTHER_MIRROR,
                 ) from error
+            on_trouble(_reason(error))
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -55,6 +56,9 @@ class FilesSource(Source):
                 fix=f"Check the path; ** reaches into folders: --data '{kind}:~/text/**/*.txt'.",
             )
         for path in paths:
+            if not os.access(path, os.R_OK):
+                with readable(path):
+                    path.open("rb").close()
             if path.suffix.lower() not in READERS:
                 raise DataError(
                     f"{path}: cannot read this kind of file",

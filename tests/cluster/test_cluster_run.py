@@ -101,9 +101,18 @@ def test_a_stopped_run_goes_on(client: PairClient, whole: Run, hosts: tuple[Host
     assert len(client.run("parts").metrics) < 40
     # One host has lost its copy: the other has it.
     shutil.rmtree(HostRun(hosts[1], "parts").path)
-    done = client.launch("resume", "parts", "--cluster", CLUSTER, "--json")
+    other = client.launch("resume", f"{CLUSTER}/parts", "--set", "seed=7")
+    assert other.returncode == 2 and "seed cannot change when a run goes on" in other.stderr
+    resume = ("resume", "parts", "--cluster", CLUSTER, "--set", "checkpoint.keep=1", "--json")
+    done = client.launch(*resume)
     assert done.returncode == 0, done.stderr
+    assert (
+        f"run '{CLUSTER}/parts': " in done.stderr and "the newest checkpoint is of" in done.stderr
+    )
     assert client.run("parts").losses() == whole.losses()
+    for host in hosts:
+        kept = [path.name for path in (HostRun(host, "parts").path / "checkpoints").iterdir()]
+        assert kept == ["step-00000040"]
     assert HostRun(hosts[1], "parts").hashes(40) == HostRun(hosts[0], "whole").hashes(40)
 
 

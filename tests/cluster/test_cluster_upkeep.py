@@ -11,7 +11,9 @@ from pair import CLUSTER, LONG, HostRun, PairClient, listing, printed_steps, wai
 from running import Run
 
 
-def test_a_changed_cluster_file_is_heard_and_ends_no_run(client: PairClient, whole: Run) -> None:
+def test_a_changed_cluster_file_is_heard_and_ends_no_run(
+    client: PairClient, whole: Run, hosts: tuple[Host, Host]
+) -> None:
     file = client.path / "clusters" / f"{CLUSTER}.yaml"
     as_it_was = file.read_text()
     begun = client.launch(
@@ -26,7 +28,15 @@ def test_a_changed_cluster_file_is_heard_and_ends_no_run(client: PairClient, who
     elsewhere = client.launch("stop", f"{CLUSTER}/busy")
     assert elsewhere.returncode == 2 and "its runs are on one still" in elsewhere.stderr
     file.write_text(as_it_was)
+    remove = ("runs", "remove", f"{CLUSTER}/busy", "--yes")
+    kept = client.launch(*remove)
+    assert kept.returncode == 2 and f"run '{CLUSTER}/busy' is at work" in kept.stderr
     assert client.launch("stop", f"{CLUSTER}/busy").returncode == 0
+    copies = [client.run("busy").path, *(HostRun(host, "busy").path for host in hosts)]
+    assert all(path.exists() for path in copies)
+    removed = client.launch(*remove)
+    assert removed.returncode == 0, removed.stderr
+    assert not any(path.exists() for path in copies)
     file.write_text(as_it_was + "idle_minutes: 31\n")
     assert "Ray" in client.cluster("up")["seconds"]
     assert "Ray" not in client.cluster("up")["seconds"]

@@ -84,6 +84,8 @@ def test_a_curve_has_each_step_once_and_the_time_of_all(runs: list[str]) -> None
     assert curve.hours[50] == pytest.approx(61 * 3.6 / 3600)  # behind ten steps that were lost
     assert curve.hours[99] == pytest.approx(110 * 3.6 / 3600)
     assert curve.restart_hours == [pytest.approx(60 * 3.6 / 3600)]
+    [lost] = curve.lost_hours  # the ten steps that were made again
+    assert lost == (pytest.approx(50 * 3.6 / 3600), pytest.approx(60 * 3.6 / 3600))
     assert curve.evaluated_tokens == [step * TOKENS_PER_STEP for step in range(0, 101, 20)]
     assert curve.val_bpb == pytest.approx([3.2, 2.8, 2.4, 2.0, 1.6, 1.2])
     assert curve.evaluated_hours[3] == pytest.approx(70 * 3.6 / 3600)
@@ -143,7 +145,7 @@ def test_compared_runs_stand_side_by_side_at_equal_tokens(runs: list[str]) -> No
     assert figures["hours"] == [pytest.approx(80 * 1.8 / 3600, abs=1e-4), 0.11]
     assert figures["val_bpb at 163,840 tokens"] == pytest.approx([1.6, 1.6])
     ours = [10 * math.exp(-step / 50) for step in range(61, 81)]
-    assert figures["loss at 163,840 tokens"] == pytest.approx(
+    assert figures["loss at 163,840 tokens, mean of 20 steps"] == pytest.approx(
         [sum(ours) / 20, sum(ours) / 20 + 0.1]
     )
     assert document["differences"] == {
@@ -179,6 +181,11 @@ def test_figures_that_cannot_be_compared_are_said_to_be(runs: list[str]) -> None
 def test_options_before_compare_are_not_dropped_in_silence(runs: list[str]) -> None:
     with pytest.raises(UsageError, match="stand behind it"):
         launch("runs", "--json", "compare", *runs)
+
+
+def test_a_runs_name_for_a_command_is_told_what_shows_it(runs: list[str]) -> None:
+    with pytest.raises(UsageError, match="how a run went: launch logs quiet"):
+        launch("runs", "quiet")
 
 
 def test_many_runs_make_a_short_name(home: Path) -> None:

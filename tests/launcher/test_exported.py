@@ -73,12 +73,25 @@ def test_what_goes_out_comes_back(run: RunFolder, layout: str) -> None:
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert greedy("back") == greedy("mine")
     listed = {each["run"]: each for each in json.loads(launch("runs", "--json").stdout)}
-    assert (listed["back"]["status"], listed["back"]["step"]) == ("finished", 7)
+    assert (listed["back"]["status"], listed["back"]["step"]) == ("imported", 7)
     assert listed["back"]["val_bpb"] == 2.5
     again = launch("export", "back", "out")
-    assert again.returncode == 2 and "out exists already" in again.stderr
-    resumed = launch("resume", "back")
-    assert resumed.returncode == 0 and "has made all its steps" in resumed.stderr
+    assert again.returncode == 2 and "out is not empty" in again.stderr
+    said = f"imported from {Path('out').absolute()} after 7 steps\n"
+    assert launch("logs", "back").stdout == said
+    taken = launch("import", "out", "--name", "mine")
+    assert taken.returncode == 2 and "choose another --name\n" in taken.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [("resume", "back"), ("plot", "back"), ("runs", "compare", "back", "mine")]
+)
+def test_what_an_imported_run_cannot_do_is_said(run: RunFolder, command: tuple[str, ...]) -> None:
+    assert launch("export", "mine", "out").returncode == 0
+    assert launch("import", "out", "--name", "back").returncode == 0
+    refused = launch(*command)
+    assert refused.returncode == 2 and "error: run 'back' was imported" in refused.stderr
+    assert "launch sample back" in refused.stderr
 
 
 def test_facts_of_the_training_come_along(run: RunFolder) -> None:
@@ -108,10 +121,10 @@ def test_what_cannot_be_read_is_named(run: RunFolder) -> None:
     Path("wrong/config.json").write_text('{"format": "gguf"}')
     for folder, said in (
         ("nowhere", "nowhere: no such folder"),
-        ("empty", "empty: none in base_checkpoints/"),
+        ("empty", "empty: no model in it, neither config.json nor base_checkpoints/"),
         ("wrong", "wrong/config.json: not what `launch export` writes"),
     ):
         done = launch("import", folder)
-        assert done.returncode == 1 and f"error: {said}" in done.stderr
+        assert done.returncode == 2 and f"error: {said}" in done.stderr
         assert "Traceback" not in done.stderr
     assert not (run.path.parent / "d2-1").exists()

@@ -216,13 +216,16 @@ def test_a_run_can_be_stopped_while_its_text_comes_and_goes_on(home: Home, tmp_p
             "--set", f"data.mirror={mirror.address}",
         )  # fmt: skip
         wait_until(lambda: len(mirror.requests) == 2, 60)
+        wait_until(lambda: status(home, "slow") == "preparing", 30)
         stopped = home.launch("stop", "slow", "--json")
         assert json.loads(stopped.stdout)["status"] == "stopped", stopped.stderr
         assert "stopped" in begun.end()[1]
         assert home.run("slow").metrics == []
-        mirror.pause_seconds = 0.05
-        done = home.launch("resume", "slow", "--json")
-        assert done.returncode == 0, done.stderr
+        log = home.launch("logs", "slow").stdout.splitlines()
+        assert log[-1] == "stopped" and any(line.startswith("download ") for line in log)
+    done = home.launch("resume", "slow", "--set", f"data.mirror={tmp_path}", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "run 'slow': 0 of 40 steps, no checkpoint yet" in done.stderr
     assert len(home.run("slow").metrics) == 40
     words = [event["words"] for event in home.run("slow").events if "words" in event]
     assert words[0].endswith("the rest follows while the run goes on")

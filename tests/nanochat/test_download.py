@@ -158,8 +158,12 @@ def test_a_server_that_never_gets_further_is_given_up(mirror: Mirror, tmp_path: 
 
 
 def test_nobody_there_is_said_with_the_reason(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="Connection refused"):
-        download("http://127.0.0.1:9/x", tmp_path / "x", patience_seconds=0.2)
+    said: list[str] = []
+    with pytest.raises(DataError, match=r"x: nothing came for .*Connection refused"):
+        download(
+            "http://127.0.0.1:9/x", tmp_path / "x", patience_seconds=0.2, on_trouble=said.append
+        )
+    assert len(said) > 1 and all("Connection refused" in reason for reason in said)
 
 
 @pytest.mark.parametrize(

@@ -260,7 +260,11 @@ def test_empty_globs_folders_and_unreadable_files_are_refused(tmp_path: Path) ->
     with pytest.raises(DataError, match=r"folder is a folder\nName the files in it.*/\*\*/\*"):
         files(tmp_path, "folder")
     (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"gone\.txt: cannot read it"):
+        files(tmp_path, "*.txt")
+    (tmp_path / "nowhere").write_text("")
     source = files(tmp_path, "*.txt")
+    (tmp_path / "nowhere").unlink()
     for read in (source.identity, source.text_bytes, lambda: texts(source)):
         with pytest.raises(DataError, match=r"gone\.txt: cannot read it"):
             read()
@@ -271,4 +275,4 @@ def test_files_without_permission_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "x"}))
     (tmp_path / "a.jsonl").chmod(0)
     with pytest.raises(DataError, match="Permission denied"):
-        texts(files(tmp_path, "*.jsonl"))
+        files(tmp_path, "*.jsonl")

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from functools import partial
 
 import click
 
-from launcher.cli.output import Column, Row, json_option, print_json, print_table
-from launcher.cli.place import cluster_option, file_of, open_run_to_read
+from launcher.cli.lazy import LazyGroup
+from launcher.cli.output import Column, Row, json_option, print_table
+from launcher.cli.place import file_of
 from launcher.errors import InputError, LaunchError
-from launcher.runs.comparison import compared
-from launcher.runs.curves import Curve
 from launcher.runs.folder import RunFolder, all_mirrors, all_runs
 from launcher.runs.remote import RemoteRun
-from launcher.runs.run import shown_name
 from launcher.runs.state import RunState
 
 
@@ -33,7 +29,10 @@ def _name(row: Row) -> str:
     return row["run"] if row["cluster"] == "local" else f"{row['cluster']}/{row['run']}"
 
 
-HASH, HASH_CHARACTERS = re.compile("[0-9a-f]{64}"), 12
+COMMANDS = {
+    "compare": "Show what runs reached side by side.",
+    "remove": "Remove runs and their checkpoints.",
+}
 ASK_SECONDS = 4.0  # for all clusters together: this is a list, not a search
 TITLES = {"train_loss": "loss", "tokens_per_second": "tok/s"}
 COLOURS = {"running": "green", "failed": "red", "interrupted": "yellow", "gone": "red"}
@@ -49,19 +48,35 @@ COLUMNS = [
 ]
 
 
-@click.group(invoke_without_command=True)
+class _Runs(LazyGroup):
+    """A run's name is a likely mistake: `launch runs d4-1`."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS:
+            raise click.UsageError(
+                f"unknown command {args[0]!r}; how a run went: launch logs {args[0]}", ctx
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Runs, package="launcher.cli.runs", commands_help=COMMANDS, invoke_without_command=True
+)
 @click.option("--cluster", metavar="C", help="Of this cluster only, asked from its head.")
 @json_option
 @click.pass_context
 def command(context: click.Context, cluster: str | None, as_json: bool) -> None:
-    """List the runs: how far, how good, how fast; or `compare` some of them.
+    """List the runs: how far, how good, how fast; or `compare` or `remove` some of them.
 
     Without --cluster: those of this machine, and those of clusters that it has seen. Clusters
     with runs that were not seen to end are asked.
     """
     if context.invoked_subcommand is not None:
         if cluster is not None or as_json:
-            raise click.UsageError("Options of `runs compare` stand behind it", context)
+            name = context.invoked_subcommand
+            raise click.UsageError(f"Options of `runs {name}` stand behind it", context)
         return
     if cluster is None or cluster == "local":
         states = [RunState.of(folder) for folder in all_runs()]
@@ -71,54 +86,6 @@ def command(context: click.Context, cluster: str | None, as_json: bool) -> None:
         states = _ask(cluster)
     rows = [asdict(state) for state in sorted(states, key=lambda state: state.created)]
     print_table(COLUMNS, rows, as_json=as_json, empty="no runs yet: launch recipe d4")
-
-
-@command.command("compare")
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
-@cluster_option
-@json_option
-def compare(runs: tuple[str, ...], cluster: str | None, as_json: bool) -> None:
-    """Show what runs reached side by side, at equal tokens too, and what was set differently."""
-    if len(runs) < 2:
-        raise InputError("a comparison needs two runs", fix="launch runs compare RUN OTHER")
-    document = compared(*zip(*(_read(name, cluster) for name in runs), strict=True))
-    if as_json:
-        print_json(document)
-        return
-    rows = [{"key": key, "values": row} for key, row in document["figures"].items()]
-    rows.append({"key": "", "values": [""] * len(runs)})
-    rows += [{"key": key, "values": row} for key, row in document["differences"].items()]
-    if not document["differences"]:
-        rows.append({"key": "set alike", "values": [""] * len(runs)})
-    columns = [Column("", lambda row: row["key"])]
-    columns += [
-        Column(name, partial(_shown, place), right=True)
-        for place, name in enumerate(document["runs"])
-    ]
-    print_table(columns, rows, as_json=False)
-    for words in document["warnings"]:
-        click.echo(f"note: {words}", err=True)
-
-
-def _read(name: str, cluster: str | None) -> tuple[RunFolder, RunState, Curve]:
-    with open_run_to_read(name, cluster) as run:
-        alive = run.refresh()
-        asked = run.cluster == "local" or isinstance(run, RemoteRun)
-        state = RunState.of(run.folder, alive if asked else None)
-        return run.folder, state, Curve.of(run.folder, shown_name(run))
-
-
-def _shown(place: int, row: Row) -> str:
-    """Figures to five digits; hashes by their beginning, which tells them apart."""
-    value = row["values"][place]
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:,.5g}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    text = str(value)
-    return text[:HASH_CHARACTERS] if HASH.fullmatch(text) else text
 
 
 def _of_clusters(mirrors: Sequence[RunFolder]) -> list[RunState]:

@@ -1,0 +1,40 @@
+"""What may be set otherwise when a run goes on: how it is watched and kept, not what it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from launcher.config.recipe import LoadedRecipe, Recipe
+from launcher.config.validation import validate
+from launcher.config.yaml_source import Problem, parse_source, shown_key
+from nanochat.dataset.climbmix import is_address
+from nanochat.dataset.files import expanded
+
+CHANGEABLE = (
+    "checkpoint.every_steps", "checkpoint.every_minutes", "checkpoint.keep",
+    "evaluation.every_steps", "micro_batch", "data.mirror",
+)  # fmt: skip
+
+
+def changed_recipe(spec: Mapping[str, Any], settings: Sequence[str]) -> LoadedRecipe:
+    """The recipe of a run.json with `settings`, KEY=VALUE as typed, laid over it.
+
+    Raises ConfigError for a key that would make it another run.
+    """
+    source = parse_source(json.dumps(spec["settings"], indent=1).encode(), "run.json")
+    for setting in settings:
+        source.override_pair("--set", setting)
+    for path in source.overridden:
+        if shown_key(path) not in CHANGEABLE:
+            message = f"cannot change when a run goes on: {', '.join(CHANGEABLE)} can"
+            raise source.error(Problem(source.keys[path], f"{shown_key(path)} {message}"))
+    recipe = validate(Recipe, source)
+    mirror = recipe.data.mirror
+    if ("data", "mirror") in source.overridden and mirror and not is_address(mirror):
+        # The run's own folder of reference is where it was begun.
+        here = recipe.data.model_copy(update={"mirror": str(Path.cwd() / expanded(mirror))})
+        recipe = recipe.model_copy(update={"data": here})
+    return LoadedRecipe(spec["recipe"], Path(spec["recipe_file"]), recipe, source)

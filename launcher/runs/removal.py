@@ -1,0 +1,116 @@
+"""Runs removed for good: here, or from every host of their cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shlex
+import shutil
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.config.paths import launch_home
+from launcher.errors import NotFound, RunBusy
+from launcher.raycluster.control import runs_at_work
+from launcher.raycluster.spec import cluster_folder
+from launcher.runs.folder import RUN_NAME, RunFolder
+from launcher.transport.connection import Connection
+from launcher.transport.together import on_all
+
+DU_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class RunHere:
+    """One of this machine, or what it has of a cluster's that no host knows any more.
+
+    `name`: as commands take it; `bytes`: of disk.
+    """
+
+    name: str
+    bytes: int
+    folder: RunFolder
+
+    @classmethod
+    def of(cls, folder: RunFolder, name: str) -> RunHere:
+        """Raises RunBusy."""
+        if folder.is_locked():
+            raise RunBusy(f"run '{name}' is at work", fix=f"launch stop {name}")
+        return cls(name, disk_bytes(folder.path), folder)
+
+    def remove(self) -> None:
+        """Raises RunBusy."""
+        with self.folder.locked():  # no driver begins meanwhile
+            remove_folder(self.folder.path)
+
+
+@dataclass(frozen=True)
+class RunThere:
+    """One of a cluster, whose hosts all answer: one that kept a copy would bring the run back.
+
+    `bytes`: of disk, on all hosts.
+    """
+
+    name: str
+    bytes: int
+    connections: Mapping[str, Connection]
+    cluster: str
+    run: str
+
+    @classmethod
+    def find(cls, connections: Mapping[str, Connection], cluster: str, run: str) -> RunThere:
+        """Raises NotFound where no host has anything of it, RunBusy, HostError."""
+        if not RUN_NAME.fullmatch(run):
+            raise NotFound(f"no run is called '{run}'", fix="launch runs   lists them")
+        path = _path(cluster, run)
+        sizes = on_all(
+            connections,
+            lambda host: host.run(
+                f"du -sk {path} 2>/dev/null", step="size of the run", timeout=DU_SECONDS
+            ).stdout.split(),
+        )
+        if not any(sizes.values()):
+            raise NotFound(f"no host of cluster {cluster} has run '{run}'")
+        kilobytes = sum(int(size[0]) for size in sizes.values() if size)
+        found = cls(f"{cluster}/{run}", 1024 * kilobytes, connections, cluster, run)
+        found._require_rest()
+        return found
+
+    def _require_rest(self) -> None:
+        if self.run in runs_at_work(self.connections, self.cluster):
+            raise RunBusy(f"run '{self.name}' is at work", fix=f"launch stop {self.name}")
+
+    def remove(self) -> None:
+        """Raises RunBusy, HostError."""
+        self._require_rest()
+        path = _path(self.cluster, self.run)
+        on_all(self.connections, lambda host: host.check(f"rm -rf {path}", step="remove the run"))
+        mirror = launch_home() / "clusters" / self.cluster / "runs" / self.run
+        if mirror.exists():
+            remove_folder(mirror)
+
+
+Removable = RunHere | RunThere
+
+
+def remove_folder(path: Path) -> None:
+    """Under another name first: one that is cut off leaves nothing that looks like a run."""
+    gone = path.with_name(f".removed-{path.name}-{secrets.token_hex(4)}")
+    path.rename(gone)
+    shutil.rmtree(gone)
+
+
+def disk_bytes(path: Path) -> int:
+    """Of all files below it, those that vanish meanwhile left out."""
+    total = 0
+    for file in path.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            status = file.lstat()
+            total += status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return total
+
+
+def _path(cluster: str, run: str) -> str:
+    return shlex.quote(f"{cluster_folder(cluster)}/runs/{run}")

@@ -81,7 +81,8 @@ def report_end(run: Run, *, as_json: bool) -> None:
         failure = folder.failure() or {}
         raise RunFailed(
             f"run '{name}' failed: {failure.get('message', 'see its log')}",
-            fix=failure.get("fix") or f"see {folder.log}; then: launch resume {name}",
+            fix=f"{failure.get('fix') or f'see {folder.log}'}\n"
+            f"launch resume {name}   goes on then",
         )
     if as_json:
         click.echo(json.dumps(summary))

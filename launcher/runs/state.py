@@ -71,13 +71,21 @@ def status_of(folder: RunFolder, alive: bool | None = None) -> Status:
         if folder.stop_request.exists():
             return "stopping"
         events = read_records(folder.events)
-        kind = events[-1]["kind"] if events else ""
-        return "waiting" if kind == "wait" else "preparing" if kind == "progress" else "running"
+        if events and events[-1]["kind"] == "wait":
+            return "waiting"
+        return "preparing" if _prepares(events) else "running"
     summary = folder.summary()
     if summary is None:
         return "interrupted" if here or alive is not None else "unknown"
     status: Status = summary["status"]
     return status
+
+
+def _prepares(events: list[Record]) -> bool:
+    """Whether its text is being brought or prepared: Ray starts beside that."""
+    beside = ("ray", "imports")
+    last = next((e for e in reversed(events) if e.get("stage") not in beside), None)
+    return last is not None and last["kind"] == "progress"
 
 
 def summarise(folder: RunFolder, status: Status) -> dict[str, Any]:

@@ -56,11 +56,12 @@ def prepare(
 ) -> PreparedData:
     """Prepare `source`, or find it prepared, which costs the hashing of files not seen before.
 
-    on_progress(stage, done, total): the stages are "hash" (bytes of files), "download" (bytes; where
-    one fails and is tried again, the reason, without a total), "wait" (for another process that
-    prepares the same), "tokenizer" and "pack" (bytes of text, `total` an estimate). `on_ready` is called as soon as training can begin; the rest is then
-    prepared at the lowest priority of this thread and its helpers. Raises DataError where the text
-    is unreadable or too small or the disk is full; what is there then is whole.
+    on_progress(stage, done, total): the stages are "hash" (bytes of files), "download" (bytes),
+    "wait" (for another process that prepares the same), "tokenizer" and "pack" (bytes of text,
+    `total` an estimate); why a download is tried again comes as a stage without a total. `on_ready`
+    is called as soon as training can begin; the rest is then prepared at the lowest priority of
+    this thread and its helpers. Raises DataError where the text is unreadable or too small or the
+    disk is full; what is there then is whole.
     """
     with disk_errors(cache):
         split = split_source(source, validation)

@@ -81,8 +81,7 @@ def report_end(run: Run, *, as_json: bool) -> None:
         failure = folder.failure() or {}
         raise RunFailed(
             f"run '{name}' failed: {failure.get('message', 'see its log')}",
-            fix=f"{failure.get('fix') or f'see {folder.log}'}\n"
-            f"launch resume {name}   goes on then",
+            fix=f"{failure.get('fix') or f'see {folder.log}'}\nlaunch resume {name}   goes on then",
         )
     if as_json:
         click.echo(json.dumps(summary))

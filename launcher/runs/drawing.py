@@ -55,7 +55,7 @@ def draw(curves: Sequence[Curve], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
     for curve, colour in zip(curves, cycle(COLOURS), strict=False):
-        _mark_restarts(figure.axes[-1], curve.restart_hours, colour)
+        _mark_restarts(figure.axes[-1], curve, colour)
     figure.axes[-1].set_ylim(bottom=0)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False)
@@ -65,12 +65,13 @@ def draw(curves: Sequence[Curve], path: Path) -> None:
         figure.savefig(path, dpi=DOTS_PER_INCH, metadata=metadata)
 
 
-def _mark_restarts(axes: Axes, hours: Sequence[float], colour: str) -> None:
-    for hour in hours:
+def _mark_restarts(axes: Axes, curve: Curve, colour: str) -> None:
+    for hour in curve.restart_hours:
         axes.axvline(hour, color=colour, linestyle=":", linewidth=1.2)
-    if hours:
+    if curve.restart_hours:
+        words = "restart" + " (shaded: steps that were made again)" * bool(curve.lost_hours)
         axes.annotate(
-            "restart (shaded: steps made again)", (hours[0], 0.02),
+            words, (curve.restart_hours[0], 0.02),
             xycoords=("data", "axes fraction"), xytext=(3, 0), textcoords="offset points",
             color=colour, fontsize=8,
         )  # fmt: skip

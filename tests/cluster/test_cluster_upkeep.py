@@ -31,9 +31,9 @@ def test_a_changed_cluster_file_is_heard_and_ends_no_run(
     remove = ("runs", "remove", f"{CLUSTER}/busy", "--yes")
     kept = client.launch(*remove)
     assert kept.returncode == 2 and f"run '{CLUSTER}/busy' is at work" in kept.stderr
-    assert client.launch("stop", f"{CLUSTER}/busy").returncode == 0
     copies = [client.run("busy").path, *(HostRun(host, "busy").path for host in hosts)]
-    assert all(path.exists() for path in copies)
+    wait(lambda: all(path.exists() for path in copies), 60, "both hosts to train")
+    assert client.launch("stop", f"{CLUSTER}/busy").returncode == 0
     removed = client.launch(*remove)
     assert removed.returncode == 0, removed.stderr
     assert not any(path.exists() for path in copies)

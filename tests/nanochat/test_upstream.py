@@ -150,7 +150,7 @@ def second_tag(base: Path) -> None:
         (other_width, "width 256 is not 128"),
         (other_tokenizer, "a vocabulary of 512, the tokenizer beside it one of 265"),
         (second_tag, "d2, d3 in base_checkpoints/"),
-        (lambda base: shutil.rmtree(base / "base_checkpoints"), "none in base_checkpoints/"),
+        (lambda base: shutil.rmtree(base / "base_checkpoints"), "neither config.json nor base"),
         (lambda base: shutil.rmtree(base / "tokenizer"), "cannot read the tokenizer"),
     ],
 )

@@ -69,7 +69,20 @@ def test_all_are_found_before_one_is_removed() -> None:
     assert left() == ["new", "old"]
 
 
-def test_what_is_here_of_a_cluster_that_has_no_file_any_more_goes(home: Path) -> None:
-    mirror = make_run(home / "clusters" / "gone" / "runs" / "far", "gone")
-    launch("runs", "remove", "gone/far", "--yes")
+def test_what_was_cut_off_before_it_was_a_run_goes_too() -> None:
+    (runs_home() / "torn").mkdir()
+    launch("runs", "remove", "torn", "--yes")
+    assert left() == ["new", "old"]
+    for name in ("..", ".", "old/checkpoints", ""):
+        with pytest.raises(NotFound):
+            launch("runs", "remove", name, "--yes")
+    assert left() == ["new", "old"]
+
+
+@pytest.mark.parametrize("cluster", ["gone", "cpu2"])  # no file; a shipped one
+def test_what_is_here_of_a_cluster_whose_machines_are_not_known_any_more_goes(
+    home: Path, cluster: str
+) -> None:
+    mirror = make_run(home / "clusters" / cluster / "runs" / "far", cluster)
+    launch("runs", "remove", f"{cluster}/far", "--yes")
     assert not mirror.path.exists() and left() == ["new", "old"]

@@ -12,7 +12,7 @@ import click
 from launcher.cli.output import json_option, print_json, size
 from launcher.cli.place import cluster_option, locate, mirrored
 from launcher.errors import InputError, NotFound
-from launcher.runs.folder import find_run
+from launcher.runs.folder import RUN_NAME, RunFolder, find_run, runs_home
 from launcher.runs.removal import Removable, RunHere, RunThere
 from launcher.runs.run import shown_name
 from launcher.transport.connection import Connection
@@ -52,8 +52,10 @@ class _Finder:
     def __call__(self, where: str, name: str) -> Removable:
         """`where`: as from `locate`. Raises NotFound, RunBusy, HostError."""
         if where == "local":
-            folder = find_run(name)
-            return RunHere.of(folder, folder.name)
+            folder = RunFolder(runs_home() / name)
+            if not (RUN_NAME.fullmatch(name) and folder.path.is_dir()):
+                find_run(name)  # says which there are
+            return RunHere.of(folder, name)  # also what was cut off before it had a run.json
         try:
             return RunThere.find(*self._connect(where), name)
         except NotFound:  # the cluster's file, or the run on its hosts
@@ -63,11 +65,13 @@ class _Finder:
             return RunHere.of(seen.folder, shown_name(seen))
 
     def _open(self, cluster: str) -> tuple[dict[str, Connection], str]:
-        from launcher.config.cluster import load_cluster, require_addresses
+        from launcher.config.cluster import lacks_address, load_cluster, require_addresses
         from launcher.transport.together import close_all, connect_all
 
         loaded = load_cluster(cluster)
         nodes = tuple(loaded.cluster.nodes)
+        if all(map(lacks_address, nodes)):  # shipped under the name of one that is gone
+            raise NotFound(f"no machines of cluster {cluster} are known any more")
         require_addresses(loaded, nodes)
         connections = connect_all(loaded, nodes)
         self._stack.callback(close_all, connections)

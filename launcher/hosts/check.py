@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from launcher.hosts.facts import HostFacts
+from launcher.hosts.gpu_preflight import Accelerator, judge_gpus
 from launcher.hosts.network import Place
 from launcher.hosts.pairs import try_pairs
 from launcher.hosts.preflight import Finding, judge_host, judge_pairs, judge_places
@@ -15,11 +16,13 @@ from launcher.transport.connection import Connection
 @dataclass(frozen=True)
 class Needs:
     """Ports of one host: `taken` by Ray there, `reached` by others. `ours`: our cluster is up and
-    holds them."""
+    holds them. `gpus`: how many of its `accelerator`; None: all there are."""
 
     taken: tuple[int, ...]
     reached: tuple[int, ...]
     ours: bool
+    accelerator: Accelerator = "cpu"
+    gpus: int | None = None
 
 
 def check_hosts(
@@ -32,8 +35,9 @@ def check_hosts(
     findings = [
         finding
         for name, host in facts.items()
-        for finding in judge_host(
-            name, host, places.get(name), needs[name].taken, ours=needs[name].ours
+        for finding in (
+            *judge_host(name, host, places.get(name), needs[name].taken, ours=needs[name].ours),
+            *judge_gpus(name, host, needs[name].accelerator, needs[name].gpus),
         )
     ]
     shared = list(judge_places(places))

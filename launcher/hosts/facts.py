@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface
 from typing import TypeVar
 
+from launcher.hosts import gpus
+from launcher.hosts.gpus import GpuFacts, parse_gpus
 from launcher.transport.connection import Connection
 
 Parsed = TypeVar("Parsed")
@@ -26,7 +28,12 @@ say clock; date +%s.%N
 say system; uname -s; uname -m; uname -n
 say user; id -un; echo "$HOME"
 say glibc; getconf GNU_LIBC_VERSION 2>/dev/null || ldd --version 2>&1 | head -n 1
+say kernel; uname -r
 say cores; nproc 2>/dev/null || getconf _NPROCESSORS_ONLN
+say core-kinds
+for kind in core atom; do
+  read -r cpus < "/sys/devices/cpu_$kind/cpus" && echo "$kind $cpus"
+done 2>/dev/null
 say memory; grep -E '^(MemTotal|MemAvailable):' /proc/meminfo
 say disk; { df -Pk "$HOME/.launch" 2>/dev/null || df -Pk "$HOME"; } | tail -n 1
 say shm; df -Pk /dev/shm 2>/dev/null | tail -n 1
@@ -54,12 +61,12 @@ cd "$HOME/.launch" 2>/dev/null &&
   for file in env/*/ready python/*/ready code/*/ready; do
     [ -f "$file" ] && echo "${file%/ready} $(head -n 1 "$file")"
   done
-say gpus; ls /dev/nvidia[0-9]* /dev/kfd 2>/dev/null; command -v nvidia-smi
+GPUS
 say boot; [ -S "/run/user/$(id -u)/systemd/private" ] && echo systemd
 command -v crontab >/dev/null && echo crontab
 say clock; date +%s.%N
 say end
-"""
+""".replace("GPUS", gpus.SCRIPT.strip())
 EPHEMERAL_PORTS = (32768, 60999)  # Linux's default
 
 
@@ -88,23 +95,27 @@ class Interface:
 class HostFacts:
     """What one host says of itself.
 
-    `architecture`: of uname -m. `cores`: usable ones. `disk_free_bytes`: where ~/.launch is or
-    will be. `clock_offset_seconds`: the host's clock minus ours, the least that may be.
-    `pythons`: 3.11 or newer that can make a virtual environment, the one called python3 first.
-    `ssh_address`: where it was reached, as it sees it. `default_interface`: the one that its way
-    out leads through. `listeners`: port -> "name (process id)", of processes that its user may
-    see. `ephemeral_ports`: first and last. `rays`: process id and command line of Ray and torchrun
-    processes of anybody. `ready`: folder below ~/.launch -> the first line of the file `ready` in
-    it. `boot_hooks`: systemd (a user's own), crontab.
+    `architecture`: of uname -m. `cores`: usable ones, as the kernel counts them; where it knows two
+    kinds, `performance_cores` and `efficiency_cores` are all of each, else 0. `disk_free_bytes`:
+    where ~/.launch is or will be. `clock_offset_seconds`: the host's clock minus ours, the least
+    that may be. `pythons`: 3.11 or newer that can make a virtual environment, the one called
+    python3 first. `ssh_address`: where it was reached, as it sees it. `default_interface`: the one
+    that its way out leads through. `listeners`: port -> "name (process id)", of processes that its
+    user may see. `ephemeral_ports`: first and last. `rays`: process id and command line of Ray and
+    torchrun processes of anybody. `ready`: folder below ~/.launch -> the first line of the file
+    `ready` in it. `boot_hooks`: systemd (a user's own), crontab.
     """
 
     system: str
     architecture: str
+    kernel: str
     hostname: str
     user: str
     home: str
     glibc: str | None
     cores: int
+    performance_cores: int
+    efficiency_cores: int
     memory_bytes: int
     memory_available_bytes: int
     disk_free_bytes: int
@@ -120,8 +131,7 @@ class HostFacts:
     ephemeral_ports: tuple[int, int]
     rays: tuple[str, ...]
     ready: Mapping[str, str]
-    gpu_devices: tuple[str, ...]
-    nvidia_smi: str | None
+    gpus: GpuFacts
     boot_hooks: tuple[str, ...]
 
     @property
@@ -151,15 +161,18 @@ def parse_facts(output: str, *, asked_at: float, answered_at: float) -> HostFact
     system, architecture, hostname = _padded(sections, "system", 3)
     user, home = _padded(sections, "user", 2)
     memory = dict(_memory(sections.get("memory", [])))
-    gpus = sections.get("gpus", [])
+    kinds = dict(_pair(line) for line in sections.get("core-kinds", []))
     return HostFacts(
         system=system,
         architecture=architecture,
+        kernel=_first(sections, "kernel", str) or "",
         hostname=hostname,
         user=user,
         home=home,
         glibc=_first(sections, "glibc", _glibc),
         cores=_first(sections, "cores", int) or 1,
+        performance_cores=_count(kinds.get("core", "")),
+        efficiency_cores=_count(kinds.get("atom", "")),
         memory_bytes=memory.get("MemTotal", 0),
         memory_available_bytes=memory.get("MemAvailable", memory.get("MemTotal", 0)),
         disk_free_bytes=_first(sections, "disk", _free) or 0,
@@ -177,8 +190,7 @@ def parse_facts(output: str, *, asked_at: float, answered_at: float) -> HostFact
         ephemeral_ports=_first(sections, "ephemeral", _range) or EPHEMERAL_PORTS,
         rays=tuple(line for line in sections.get("rays", []) if _is_ray(line)),
         ready=dict(_pair(line) for line in sections.get("ready", [])),
-        gpu_devices=tuple(line for line in gpus if line.startswith("/dev/")),
-        nvidia_smi=next((line for line in gpus if line.endswith("/nvidia-smi")), None),
+        gpus=parse_gpus(sections),
         boot_hooks=tuple(sections.get("boot", [])),
     )
 
@@ -203,6 +215,12 @@ def _glibc(line: str) -> str | None:
     """`glibc 2.36`, or `ldd (Debian GLIBC 2.36-9) 2.36`; musl says neither."""
     found = re.search(r"(?:^glibc |GLIBC .*\s|GNU libc\) )(\d+\.\d+)$", line)
     return found[1] if found else None
+
+
+def _count(ranges: str) -> int:
+    """0-15,20 -> 17."""
+    pairs = [part.partition("-") for part in ranges.split(",") if part]
+    return sum(int(last or first) - int(first) + 1 for first, _, last in pairs)
 
 
 def _memory(lines: list[str]) -> Iterator[tuple[str, int]]:

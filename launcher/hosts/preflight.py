@@ -61,6 +61,8 @@ def judge_host(
         note = f" ({place.note})" if place.note else ""
         message = f"{place.address} on {place.interface}{note}: {place.reason}"
         yield Finding("ok", name, "address", message)
+    if "microsoft" in host.kernel.lower():
+        yield _wsl(name)
     loopback = [each for each in host.hostname_addresses if each.startswith("127.")]
     if loopback:
         yield Finding(
@@ -163,6 +165,9 @@ def _broken(host: str, peer: str, links: list[Link]) -> Finding:
 
 def _system(name: str, host: HostFacts) -> Finding:
     cores = f"{host.cores} core{'s' * (host.cores > 1)}"
+    if host.efficiency_cores:
+        kinds = f"{host.performance_cores} performance, {host.efficiency_cores} efficiency"
+        cores += f" ({kinds})"
     message = f"{host.system} {host.architecture}, {cores}, glibc {host.glibc or '-'}"
     if host.system != "Linux" or host.architecture not in ARCHITECTURES:
         fix = "use a Linux machine of x86_64 or aarch64"
@@ -174,6 +179,17 @@ def _system(name: str, host: HostFacts) -> Finding:
         fix = "use a distribution with glibc 2.28 or newer (Debian 10, Ubuntu 20.04, RHEL 8)"
         return Finding("error", name, "system", f"{message}: too old for torch", fix)
     return Finding("ok", name, "system", message)
+
+
+def _wsl(name: str) -> Finding:
+    return Finding(
+        "warning",
+        name,
+        "wsl",
+        "it is a Linux in Windows (WSL): by itself no other machine reaches its addresses",
+        fix="write networkingMode=mirrored below [wsl2] in %USERPROFILE%\\.wslconfig, and let "
+        "Windows' firewall pass it",
+    )
 
 
 def _python(name: str, host: HostFacts) -> Finding:

@@ -96,8 +96,8 @@ def prepare(
         if before is not None and cluster.network.interface is None:
             places |= _kept_places(before, facts)
         if not all(state.is_running for state in states.values()):
-            needs_ports = port_needs(cluster, states)
-            _refuse(check_hosts(connections, facts, places, needs_ports), watcher)
+            needed = host_needs(cluster, states)
+            _refuse(check_hosts(connections, facts, places, needed), watcher)
     with stages.stage("choose"):
         needs = find_needs(nodes, cluster.environment, facts, connections, say=watcher.say)
         plans = {name: plan_host(name, facts[name], need) for name, need in needs.items()}
@@ -204,11 +204,14 @@ def _kept_places(before: ClusterSpec, facts: Mapping[str, HostFacts]) -> dict[st
     }
 
 
-def port_needs(cluster: Cluster, states: Mapping[str, HostState]) -> dict[str, Needs]:
-    """What the cluster's Ray listens on at each host; `states`: of the hosts that were asked."""
+def host_needs(cluster: Cluster, states: Mapping[str, HostState]) -> dict[str, Needs]:
+    """What the cluster's Ray wants of each host; `states`: of the hosts that were asked."""
     ports = cluster_ports(cluster.name)
+    nodes = {node.name: node for node in cluster.nodes}
     return {
         name: Needs(
+            accelerator=nodes[name].accelerator,
+            gpus=nodes[name].gpus,
             taken=ports.taken(head=name == cluster.head_node.name),
             reached=ports.reached_from_others(head=name == cluster.head_node.name),
             ours=state.status != "down",

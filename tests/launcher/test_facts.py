@@ -36,7 +36,15 @@ def test_a_debian_host() -> None:
     assert facts.pythons == (Python("/usr/bin/python3", "3.11.2"),)
     assert facts.listening_ports == {22}
     assert facts.ready["env/a1aa7fd9e0baccf4"] == "559110a28d19f43e"
-    assert facts.rays == facts.gpu_devices == ()
+    assert facts.rays == facts.gpus.gpus == ()
+
+
+def test_cores_of_two_kinds() -> None:
+    """A 13900KF: eight performance cores of two threads each, sixteen efficiency cores."""
+    facts = parse("@cores\n32\n@core-kinds\ncore 0-15\natom 16-31\n", asked_at=0, answered_at=0)
+    assert (facts.cores, facts.performance_cores, facts.efficiency_cores) == (32, 16, 16)
+    one = parse("@core-kinds\ncore 0,2,4-6\n", asked_at=0, answered_at=0)
+    assert (one.performance_cores, one.efficiency_cores) == (5, 0)
 
 
 def test_a_host_that_can_tell_little() -> None:
@@ -46,7 +54,7 @@ def test_a_host_that_can_tell_little() -> None:
     assert facts.interfaces == facts.hostname_addresses == ()
     assert facts.pythons == (Python("/usr/bin/python3", "3.12.3"),)
     assert facts.listening_ports == {8080, 22}
-    assert len(facts.rays) == 1 and facts.gpu_devices == ("/dev/kfd",)
+    assert len(facts.rays) == 1 and facts.gpus.may_use_kfd is False
 
 
 @pytest.mark.parametrize(

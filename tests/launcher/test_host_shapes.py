@@ -29,7 +29,7 @@ def test_a_gaming_box() -> None:
     assert UBUNTU.listening_ports == {22, 53, 8888}
     assert UBUNTU.listeners[8888] == "jupyter-lab (process 9163)"
     assert UBUNTU.listeners[22] == "sshd (process 2952)"
-    assert (UBUNTU.gpu_devices, UBUNTU.nvidia_smi) == (("/dev/nvidia0",), "/usr/bin/nvidia-smi")
+    assert [gpu.name for gpu in UBUNTU.gpus.gpus] == ["NVIDIA GeForce RTX 4070"]
     assert UBUNTU.boot_hooks == ("systemd", "crontab")
 
 

@@ -45,13 +45,16 @@ def test_a_good_host() -> None:
         ({"clock_offset_seconds": -4000.0}, "error", "clock", "4000.0 s behind ours"),
         ({"listening_ports": frozenset({20001, 22})}, "error", "port-taken", "port 20001 is taken"),
         ({"rays": ("1/cmdline raylet",)}, "ok", "ray-foreign", "left alone"),
+        ({"cores": 24, "performance_cores": 16, "efficiency_cores": 8}, "ok", "system",
+         "24 cores (16 performance, 8 efficiency)"),
+        ({"kernel": "5.15.167.4-microsoft-standard-WSL2"}, "warning", "wsl", "Linux in Windows"),
     ],
-)
+)  # fmt: skip
 def test_what_is_found(changes: dict[str, object], severity: str, code: str, words: str) -> None:
     found = findings(replace(GOOD, **changes))  # type: ignore[arg-type]
     finding = next(each for each in found if each.code == code)
     assert finding.severity == severity and words in finding.message
-    assert bool(finding.fix) == (severity == "error") or code == "clock"
+    assert bool(finding.fix) == (severity == "error") or code in ("clock", "wsl")
 
 
 def test_ports_of_our_own_ray_are_not_taken() -> None:

@@ -17,7 +17,7 @@ from launcher.hosts.check import check_hosts
 from launcher.hosts.facts import gather_facts
 from launcher.hosts.network import Place, choose_places
 from launcher.hosts.preflight import Finding
-from launcher.raycluster.bring_up import port_needs
+from launcher.raycluster.bring_up import host_needs
 from launcher.raycluster.control import host_state
 from launcher.transport.together import close_all, connect_each, in_parallel
 
@@ -59,7 +59,7 @@ def find_all(loaded: LoadedCluster, nodes: tuple[Node, ...]) -> list[Finding]:
         except HostError as error:
             findings.append(_failed(error, "address"))
         findings += [Finding("ok", name, "ssh", f"{known[name].address} answers") for name in facts]
-        findings += check_hosts(known, facts, places, port_needs(loaded.cluster, states))
+        findings += check_hosts(known, facts, places, host_needs(loaded.cluster, states))
     finally:
         close_all(connections)
     order = [node.name for node in nodes]

@@ -1,0 +1,153 @@
+"""The judgement of a host's GPUs: whether what the cluster file wants of them is there to use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from launcher.hosts.facts import HostFacts
+from launcher.hosts.gpus import Gpu, GpuFacts, Vendor
+from launcher.hosts.preflight import Finding
+
+Accelerator = Literal["cpu", "cuda", "rocm"]
+VENDORS: dict[Accelerator, Vendor] = {"cuda": "nvidia", "rocm": "amd"}
+OTHER: dict[Vendor, Accelerator] = {"amd": "rocm", "nvidia": "cuda"}
+BRANDS: dict[Vendor, str] = {"nvidia": "NVIDIA", "amd": "AMD"}
+
+# CUDA 13 wants this driver (CUDA 13.0 release notes, table 3) and, as CUDA dropped what is older,
+# this compute capability; PyTorch's index for CUDA 12.6 has torch for drivers from 525 on.
+CUDA_13_DRIVER, CUDA_12_DRIVER = (580,), (525, 60, 13)
+CUDA_13_CAPABILITY = (7, 5)
+CUDA_12_INDEX = "https://download.pytorch.org/whl/cu126"
+USED_WARNING = 0.1  # of a GPU's memory: a desktop takes less
+
+# What nvidia-smi says in place of GPUs, in lower case, and what that asks for.
+NVIDIA_FIXES = {
+    "version mismatch": "reboot it: its driver was updated while the old one was loaded",
+    "couldn't communicate": "load the driver (sudo modprobe nvidia), or install it anew for the "
+    "kernel that runs; where Secure Boot refuses it, enrol its key",
+    "no devices were found": "reboot it; dmesg | grep -i nvrm says what became of the card",
+}
+INSTALL_FIXES: dict[Vendor, str] = {
+    "nvidia": "install NVIDIA's driver, 580 or newer (Ubuntu: sudo ubuntu-drivers install)",
+    "amd": "install AMD's driver (amdgpu-dkms, of ROCm 7.2), then reboot it",
+}
+
+
+def judge_gpus(
+    name: str, host: HostFacts, accelerator: Accelerator, wanted: int | None
+) -> Iterator[Finding]:
+    """`accelerator` and `wanted` (GPUs; None: all there are): the cluster file's."""
+    facts = host.gpus
+    if accelerator == "cpu":
+        if facts.gpus:
+            yield Finding(
+                "ok", name, "gpu", f"{_counted(list(facts.gpus))}: not used, accelerator is cpu"
+            )
+        return
+    vendor = VENDORS[accelerator]
+    gpus = facts.of(vendor)
+    if not gpus:
+        yield _none(name, facts, accelerator)
+        return
+    if wanted is not None and wanted > len(gpus):
+        yield Finding(
+            "error",
+            name,
+            "gpu",
+            f"it has {_counted(gpus)}, but the cluster file says gpus: {wanted}",
+            f"write gpus: {len(gpus)}, or leave it out",
+        )
+        return
+    if vendor == "amd" and facts.may_use_kfd is False:
+        yield Finding(
+            "error",
+            name,
+            "gpu",
+            f"{_counted(gpus)}: {host.user or 'the login'} may not open /dev/kfd",
+            f"sudo usermod -aG render,video {host.user}, then log in anew",
+        )
+        return
+    yield Finding("ok", name, "gpu", "; ".join(map(_described, gpus)))
+    if vendor == "nvidia":
+        yield from _cuda(name, gpus)
+    yield from _busy(name, gpus[:wanted])
+
+
+def _none(name: str, facts: GpuFacts, accelerator: Accelerator) -> Finding:
+    vendor = VENDORS[accelerator]
+    brand = BRANDS[vendor]
+    if said := (facts.trouble or {}).get(vendor):
+        fixes = [fix for words, fix in NVIDIA_FIXES.items() if words in said.lower()]
+        fix = fixes[0] if fixes else f"make nvidia-smi work on {name}"
+        return Finding("error", name, "gpu", f"nvidia-smi says: {said}", fix)
+    if vendor in facts.on_bus:
+        message = f"an {brand} card is on its bus, and no driver that can compute with it"
+        return Finding("error", name, "gpu", message, INSTALL_FIXES[vendor])
+    others = [gpu for gpu in facts.gpus if gpu.vendor != vendor]
+    message = f"accelerator is {accelerator}, but it has no {brand} GPU"
+    if others:
+        other = OTHER[others[0].vendor]
+        return Finding(
+            "error", name, "gpu", f"{message}: it has {_counted(others)}",
+            f"write accelerator: {other}",
+        )  # fmt: skip
+    return Finding("error", name, "gpu", message, "write accelerator: cpu")
+
+
+def _cuda(name: str, gpus: list[Gpu]) -> Iterator[Finding]:
+    """A warning: another build of torch, of an index of one's own, may want less."""
+    driver = gpus[0].driver or ""
+    if (found := _version(driver)) and found < CUDA_13_DRIVER:
+        fix = "update it to 580 or newer"
+        if found >= CUDA_12_DRIVER:
+            fix += f", or write environment: {{extra_index_url: {CUDA_12_INDEX}}}"
+        message = f"driver {driver} is too old for CUDA 13, which PyTorch's builds are for"
+        yield Finding("warning", name, "gpu-driver", message, fix)
+    for gpu in gpus:
+        capability = _version(gpu.architecture or "")
+        if capability and capability < CUDA_13_CAPABILITY:
+            yield Finding(
+                "warning",
+                name,
+                "gpu-architecture",
+                f"{gpu.name} has compute capability {gpu.architecture}: CUDA 13 begins with 7.5",
+                f"write environment: {{extra_index_url: {CUDA_12_INDEX}}}",
+            )
+
+
+def _busy(name: str, gpus: list[Gpu]) -> Iterator[Finding]:
+    for gpu in gpus:
+        if gpu.memory_used_bytes and gpu.memory_used_bytes > USED_WARNING * gpu.memory_bytes:
+            yield Finding(
+                "warning",
+                name,
+                "gpu-memory",
+                f"{gpu.memory_used_bytes / 1e9:.1f} of {gpu.memory_bytes / 1e9:.1f} GB of "
+                f"{gpu.name} are in use",
+                "end what else runs on it",
+            )
+
+
+def _counted(gpus: list[Gpu]) -> str:
+    names = [gpu.name for gpu in gpus]
+    return ", ".join(
+        name if names.count(name) == 1 else f"{names.count(name)} x {name}"
+        for name in dict.fromkeys(names)
+    )
+
+
+def _described(gpu: Gpu) -> str:
+    parts = [gpu.name, f"{gpu.memory_bytes / 1e9:.1f} GB"]
+    if gpu.vendor == "nvidia":
+        parts += [f"compute capability {gpu.architecture}"] if gpu.architecture else []
+    else:
+        parts += [part for part in (gpu.architecture, gpu.device_id) if part]
+    parts += [f"driver {gpu.driver}"] if gpu.driver else []
+    return ", ".join(parts)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """Empty where it is none."""
+    parts = text.split(".")
+    return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else ()

@@ -20,7 +20,7 @@ from launcher.config.cluster import (
     require_trainable,
 )
 from launcher.config.paths import launch_home
-from launcher.config.recipe import Data, LoadedRecipe, Recipe
+from launcher.config.recipe import Data, LoadedRecipe
 from launcher.errors import InputError, Interrupted
 from launcher.raycluster.bring_up import Stages, bring_up, prepare
 from launcher.raycluster.spec import ClusterSpec, cluster_folder
@@ -106,26 +106,27 @@ def resume_there(
         spec, at_home = folder.spec(), newest_resumable(folder)
         if at_home is None or not spec:
             raise
+    changes = changed_spec(spec, settings)
+    data = Data.model_validate({**spec, **changes}["settings"]["data"])
     with open_up(loaded, spec["pool"]) as up:
         if at_home is not None:
-            _send_back(folder, at_home, up)
+            _send_back(folder, at_home, up, data)
         run = up.runs.find(name)
         if not is_to_resume(run, as_json=as_json):
             return
         _require_same_hosts(run, up.spec)
-        changes = changed_spec(run, settings)
-        if changes and changes["settings"]["data"] != spec["settings"]["data"]:
-            with up.stages.stage("text"):  # a mirror that is a folder is this machine's
-                data = Data.model_validate(changes["settings"]["data"])
-                changes["text"] = up.send_text(data, Path(spec["folder"]))
+        if data.mirror != Data.model_validate(spec["settings"]["data"]).mirror:
+            with up.stages.stage("text"):  # a folder is this machine's; other text is there
+                source = data.model_copy(update={"validation": None})
+                sent = up.send_text(source, Path(spec["folder"]))
+                changes["text"] = run.folder.spec().get("text", {}) | sent
         run.update_spec(entered=time.time() + up.head_clock_offset_seconds, **changes)
         say_where_it_stands(run)
         _submit(run, up, detach=detach, as_json=as_json)
 
 
-def _send_back(folder: RunFolder, checkpoint: Path, up: UpCluster) -> None:
+def _send_back(folder: RunFolder, checkpoint: Path, up: UpCluster, data: Data) -> None:
     spec = folder.spec()
-    data = Recipe.model_validate(spec["settings"]).data
     with up.stages.stage("text"):
         text = up.send_text(data, Path(spec["folder"]))
     with up.stages.stage("send back"), up.view:

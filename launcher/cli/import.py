@@ -28,7 +28,8 @@ def command(folder: Path, name: str | None, as_json: bool) -> None:
     if name is not None:
         require_run_name(name)
     if not folder.is_dir():
-        raise NotFound(f"{folder}: no such folder", fix=KINDS)
+        what = "not a folder" if folder.exists() else "no such folder"
+        raise NotFound(f"{folder}: {what}", fix=KINDS)
     require_training_packages("launch import")
     from launcher.runs.imported import import_run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import click
 
@@ -19,6 +19,7 @@ from launcher.runs.follow import Follower
 from launcher.runs.records import Record, each_step_once, read_records
 from launcher.runs.remote import RemoteRun
 from launcher.runs.run import Run
+from launcher.runs.state import status_of
 
 
 @click.command()
@@ -43,41 +44,24 @@ def _show(folder: RunFolder, *, as_json: bool) -> None:
     events = read_records(folder.events)
     if as_json:
         click.echo(json.dumps({"metrics": metrics, "events": events}))
-    else:
-        for line in lines(metrics, events, folder.spec()["steps"]):
-            click.echo(line)
+        return
+    for line in lines(metrics, events, folder.spec()["steps"]):
+        click.echo(line)
+    if folder.summary() is None and (status := status_of(folder)) == "interrupted":
+        click.echo(f"{status}: its driver died without a word")
 
 
-def lines(metrics: Iterable[Record], events: Sequence[Record], steps: int) -> list[str]:
-    """`metrics`: each step once. Steps in order, each event before the first step that comes after
-    it; of the progress of one piece of work, how far it came."""
-    placed = [(record["step"], 1, step_line(record, steps)) for record in metrics]
-    for event, follower, step in zip(
-        events, [*events[1:], {"kind": "", "stage": ""}], _places(events), strict=True
-    ):
-        is_last = follower["kind"] != "progress" or follower["stage"] != event.get("stage")
-        if event["kind"] == "progress" and is_last:
-            placed.append((step, 2, progress_words(event)))
+def lines(metrics: Sequence[Record], events: Sequence[Record], steps: int) -> list[str]:
+    """`metrics`: each step once. In the order of time; of the progress of one piece of work, how
+    far it came."""
+    told = [(record.get("time", math.inf), step_line(record, steps)) for record in metrics]
+    for event, follower in zip(events, [*events[1:], {"kind": ""}], strict=True):
+        if event["kind"] == "progress":
+            same = follower["kind"] == "progress" and follower["stage"] == event["stage"]
+            told += [] if same else [(event["time"], progress_words(event))]
         elif (line := _line(event)) is not None:
-            placed.append((step, 2, line))
-    return [text for _, _, text in sorted(placed, key=lambda each: each[:2])]
-
-
-def _places(events: Sequence[Record]) -> list[float]:
-    """The step after which each event stands: what happened after a step that was made again stands
-    before that."""
-    reached, places = 0, []
-    for event in events:
-        reached = event.get("step", reached)
-        if event["kind"] == "text" and "step" in event:  # of the step to come
-            reached -= 1
-        places.append(reached)
-    capped, cap = [], math.inf
-    for event, place in zip(reversed(events), reversed(places), strict=True):
-        if event["kind"] == "resume":
-            cap = min(cap, event["step"])
-        capped.append(min(place, cap))
-    return capped[::-1]
+            told.append((event["time"], line))
+    return [text for _, text in sorted(told, key=lambda each: each[0])]
 
 
 def _line(event: Record) -> str | None:
@@ -98,36 +82,19 @@ def _follow(run: Run) -> None:
     shown = 0
     if isinstance(run, RemoteRun):
         run.say = lambda text: click.echo(text, err=True)
-    told = _Teller()
+    is_first, said_at = True, -math.inf
     for news in Follower(run).until_end():
-        for event in news.events:
-            if not _follows_a_step(event):
-                told.event(event)
-        for record in news.metrics:
-            if record["step"] > shown:
-                shown = record["step"]
-                click.echo(step_line(record, steps))
-        for event in news.events:
-            if _follows_a_step(event) and event["kind"] != "finish":  # the report says it
-                told.event(event)
-    if run.folder.summary() is not None:
-        report_end(run, as_json=False)
-
-
-def _follows_a_step(event: Record) -> bool:
-    return event["kind"] in ("checkpoint", "stop", "finish") or event.get("stage") == "first_step"
-
-
-class _Teller:
-    """Events as they come; of progress a line now and then."""
-
-    def __init__(self) -> None:
-        self._progress_at = -math.inf
-
-    def event(self, event: Record) -> None:
-        if event["kind"] == "progress":
-            if time.monotonic() - self._progress_at > PLAIN_LINE_SECONDS:
-                self._progress_at = time.monotonic()
-                click.echo(progress_words(event))
-        elif (line := _line(event)) is not None:
+        metrics = each_step_once(news.metrics) if is_first else news.metrics
+        new = [record for record in metrics if record["step"] > shown]
+        # Of progress a line now and then; the end is told by the report.
+        events = [event for event in news.events if event["kind"] not in ("finish", "progress")]
+        progress = [event for event in news.events if event["kind"] == "progress"]
+        if progress and time.monotonic() - said_at > PLAIN_LINE_SECONDS:
+            said_at = time.monotonic()
+            events.append(progress[-1])
+        for line in lines(new, events, steps):
             click.echo(line)
+        shown = max([shown, *(record["step"] for record in new)])
+        is_first = False
+    if run.folder.summary() is not None or status_of(run.folder, alive=False) == "interrupted":
+        report_end(run, as_json=False)

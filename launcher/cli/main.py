@@ -17,7 +17,7 @@ ENTERED = time.time()  # as near to Enter as our own code gets
 
 COMMANDS = {
     "recipe": "Train the model of a recipe.",
-    "runs": "List the runs, or compare some.",
+    "runs": "List the runs; compare or remove some.",
     "logs": "Show the steps of a run.",
     "stop": "Save and stop a run.",
     "resume": "Go on with a stopped run.",

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from launcher.config.paths import launch_home, list_files
+from launcher.config.paths import is_path, launch_home, list_files
 from launcher.errors import HostError, HostsFailed, InputError
 from launcher.runs.folder import USED_FILE, all_mirrors, find_run, read_json, runs_home
 from launcher.runs.run import LocalRun, Run
@@ -68,6 +68,10 @@ def locate(name: str, cluster: str | None) -> tuple[str, str]:
     no file of that name, the one that C was last used with. A name without a cluster is looked for
     among all runs known here."""
     where, _, bare = name.rpartition("/")
+    if cluster is not None and where not in ("", cluster) and not is_path(cluster):
+        raise InputError(
+            f"'{name}' is a run of {where}, --cluster says {cluster}", fix="leave one of them out"
+        )
     if cluster is not None:
         return cluster, bare
     if where:

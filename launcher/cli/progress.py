@@ -44,7 +44,6 @@ class RunProgress:
         )
         self._task = self._bar.add_task("starting", total=steps, completed=step, figures="")
         self._last_line = time.monotonic()
-        self._said = ""
         self.trains = False
 
     def __enter__(self) -> RunProgress:
@@ -87,10 +86,8 @@ class RunProgress:
         if event["kind"] == "progress":
             words = progress_words(event)
             self._bar.update(self._task, description=words)
-            is_news = not event.get("total") and words != self._said
-            if not self._live and (is_news or self._is_time()):
+            if not self._live and self._is_time():
                 self.say(words)
-                self._said = words
             return
         if event["kind"] == "start":  # what was in progress is over
             self._bar.update(self._task, description="starting")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from launcher.runs.run import Run, shown_name
 from launcher.runs.state import AT_WORK, RunState, status_of
 from launcher.runs.submit import check_text, require_training_packages
 
+SET_HELP = f"Go on with another one of: {', '.join(CHANGEABLE)}."
+
 
 @click.command()
 @click.argument("run")
 @cluster_option
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help=", ".join(CHANGEABLE))
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help=SET_HELP)
 @click.option("--detach", is_flag=True, help="Leave it in the background.")
 @json_option
 def command(
@@ -37,22 +39,23 @@ def command(
         resume_there(where, name, settings, detach=detach, as_json=as_json)
         return
     with open_run(name, "local") as opened:
+        changes = changed_spec(opened.folder.spec(), settings)
         if is_to_resume(opened, as_json=as_json):
             require_training_packages("launch resume")
-            opened.folder.update_spec(entered=time.time(), **changed_spec(opened, settings))
+            with opened.folder.locked():  # not of a run that another command has just begun
+                opened.folder.update_spec(entered=time.time(), **changes)
             say_where_it_stands(opened)
             run_here(opened.folder, detach=detach, as_json=as_json)
 
 
-def changed_spec(run: Run, settings: Sequence[str]) -> dict[str, Any]:
-    """The run.json entry that `settings` change. Raises ConfigError."""
+def changed_spec(spec: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """The entry of run.json, `spec`, that `settings` change. Raises ConfigError."""
     if not settings:
         return {}
-    spec = run.folder.spec()
     changed = changed_recipe(spec, settings)
     entry = changed.recipe.model_dump(mode="json")
     if entry["data"] != spec["settings"]["data"]:
-        check_text(changed, Path(spec["folder"]), here=run.cluster == "local")
+        check_text(changed, Path(spec["folder"]), here=spec["cluster"] == "local")
     return {"settings": entry}
 
 
@@ -60,7 +63,7 @@ def say_where_it_stands(run: Run) -> None:
     """What it has made, and from where it goes on."""
     state = RunState.of(run.folder, alive=False)
     saved = [e["step"] for e in read_records(run.folder.events) if e["kind"] == "checkpoint"]
-    newest = f"the newest checkpoint is of step {saved[-1]:,}" if saved else "no checkpoint yet"
+    newest = f"last saved at step {saved[-1]:,}" if saved else "nothing saved yet"
     click.echo(
         f"run '{shown_name(run)}': {state.step:,} of {state.steps:,} steps, {newest}", err=True
     )

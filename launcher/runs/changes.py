@@ -1,4 +1,6 @@
-"""What may be set otherwise when a run goes on: how it is watched and kept, not what it is."""
+"""What may be set otherwise when a run goes on: how it is watched and kept, not what it is.
+
+micro_batch is among them for the memory that it takes; it changes the last digits of losses."""
 
 from __future__ import annotations
 
@@ -24,7 +26,10 @@ def changed_recipe(spec: Mapping[str, Any], settings: Sequence[str]) -> LoadedRe
 
     Raises ConfigError for a key that would make it another run.
     """
-    source = parse_source(json.dumps(spec["settings"], indent=1).encode(), "run.json")
+    source = parse_source(
+        json.dumps(spec["settings"], indent=1).encode(), "run.json",
+        fix="another version of launch has made it: go on with that one",
+    )  # fmt: skip
     for setting in settings:
         source.override_pair("--set", setting)
     for path in source.overridden:
@@ -37,4 +42,4 @@ def changed_recipe(spec: Mapping[str, Any], settings: Sequence[str]) -> LoadedRe
         # The run's own folder of reference is where it was begun.
         here = recipe.data.model_copy(update={"mirror": str(Path.cwd() / expanded(mirror))})
         recipe = recipe.model_copy(update={"data": here})
-    return LoadedRecipe(spec["recipe"], Path(spec["recipe_file"]), recipe, source)
+    return LoadedRecipe(spec["recipe"], Path(spec.get("recipe_file", "run.json")), recipe, source)

@@ -33,9 +33,7 @@ def compared(
         "restarts": [state.restarts for state in states],
     }
     tokens = min(curve.tokens[-1] for curve in curves)
-    figures[f"loss at {tokens:,} tokens, mean of {LOSS_STEPS} steps"] = [
-        _loss_at(curve, tokens) for curve in curves
-    ]
+    figures[f"loss at {tokens:,} tokens"] = [_loss_at(curve, tokens) for curve in curves]
     shared = set.intersection(*(set(curve.evaluated_tokens) for curve in curves)) - {0}
     if shared:
         tokens = max(shared)

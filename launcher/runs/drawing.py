@@ -57,6 +57,11 @@ def draw(curves: Sequence[Curve], path: Path) -> None:
     for curve, colour in zip(curves, cycle(COLOURS), strict=False):
         _mark_restarts(figure.axes[-1], curve, colour)
     figure.axes[-1].set_ylim(bottom=0)
+    if any(curve.restart_hours for curve in curves):
+        marks = "dotted: restarts"
+        if any(curve.lost_hours for curve in curves):
+            marks += "; shaded: steps that were lost and made again"
+        figure.axes[-1].set_title(marks, loc="right", fontsize=9)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False)
     # Without a date and with ids that are not drawn by chance the same runs are the same file.
@@ -68,13 +73,6 @@ def draw(curves: Sequence[Curve], path: Path) -> None:
 def _mark_restarts(axes: Axes, curve: Curve, colour: str) -> None:
     for hour in curve.restart_hours:
         axes.axvline(hour, color=colour, linestyle=":", linewidth=1.2)
-    if curve.restart_hours:
-        words = "restart" + " (shaded: steps that were made again)" * bool(curve.lost_hours)
-        axes.annotate(
-            words, (curve.restart_hours[0], 0.02),
-            xycoords=("data", "axes fraction"), xytext=(3, 0), textcoords="offset points",
-            color=colour, fontsize=8,
-        )  # fmt: skip
 
 
 def _line(

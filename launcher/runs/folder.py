@@ -124,8 +124,9 @@ def known_names() -> set[str]:
 
 def _whole_runs(files: Iterable[Path]) -> list[RunFolder]:
     folders = [RunFolder(path.parent) for path in files if RUN_NAME.fullmatch(path.parent.name)]
-    whole = [folder for folder in folders if "created" in folder.spec()]
-    return sorted(whole, key=lambda folder: folder.spec()["created"])
+    specs = [(folder, folder.spec()) for folder in folders]  # read once: one may go meanwhile
+    whole = [(spec["created"], folder.name, folder) for folder, spec in specs if "created" in spec]
+    return [folder for _, _, folder in sorted(whole, key=lambda each: each[:2])]
 
 
 def find_run(name: str) -> RunFolder:
@@ -154,11 +155,10 @@ def create_run(name: str | None, recipe: str, spec: dict[str, Any]) -> RunFolder
         try:
             folder.path.mkdir()
         except FileExistsError:
-            trained = "imported_from" not in spec | folder.spec()
-            raise InputError(
-                f"run '{name}' exists already in {runs_home()}",
-                fix="choose another --name" + f", or go on with it: launch resume {name}" * trained,
-            ) from None
+            fix = "choose another --name"
+            if "imported_from" not in spec | folder.spec():
+                fix += f", or go on with it: launch resume {name}"
+            raise InputError(f"run '{name}' exists already in {runs_home()}", fix=fix) from None
     else:
         folder = _make_first_free(recipe)
     write_json(folder.spec_file, spec | {"run": folder.name})

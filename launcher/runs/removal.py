@@ -65,15 +65,16 @@ class RunThere:
         if not RUN_NAME.fullmatch(run):
             raise NotFound(f"no run is called '{run}'", fix="launch runs   lists them")
         path = _path(cluster, run)
+        ask = f'[ ! -e {path} ] || echo there "$(du -sk {path} 2>/dev/null)"'
         sizes = on_all(
             connections,
-            lambda host: host.run(
-                f"du -sk {path} 2>/dev/null", step="size of the run", timeout=DU_SECONDS
-            ).stdout.split(),
+            lambda host: host.check(ask, step="size of the run", timeout=DU_SECONDS).split(),
         )
         if not any(sizes.values()):
-            raise NotFound(f"no host of cluster {cluster} has run '{run}'")
-        kilobytes = sum(int(size[0]) for size in sizes.values() if size)
+            raise NotFound(
+                f"no host of cluster {cluster} has run '{run}'", fix="launch runs   lists them"
+            )
+        kilobytes = sum(int(size[1]) for size in sizes.values() if len(size) > 1)
         found = cls(f"{cluster}/{run}", 1024 * kilobytes, connections, cluster, run)
         found._require_rest()
         return found
@@ -86,7 +87,9 @@ class RunThere:
         """Raises RunBusy, HostError."""
         self._require_rest()
         path = _path(self.cluster, self.run)
-        on_all(self.connections, lambda host: host.check(f"rm -rf {path}", step="remove the run"))
+        removed = shlex.quote(f"{cluster_folder(self.cluster)}/runs/.removed-{self.run}")
+        script = f"rm -rf {removed}; [ ! -e {path} ] || mv {path} {removed} && rm -rf {removed}"
+        on_all(self.connections, lambda host: host.check(script, step="remove the run"))
         mirror = launch_home() / "clusters" / self.cluster / "runs" / self.run
         if mirror.exists():
             remove_folder(mirror)
@@ -96,10 +99,14 @@ Removable = RunHere | RunThere
 
 
 def remove_folder(path: Path) -> None:
-    """Under another name first: one that is cut off leaves nothing that looks like a run."""
+    """Under another name first: one that is cut off leaves nothing that looks like a run, and what
+    it leaves goes with the next one. A folder elsewhere that a link leads to goes too."""
     gone = path.with_name(f".removed-{path.name}-{secrets.token_hex(4)}")
     path.rename(gone)
-    shutil.rmtree(gone)
+    for each in path.parent.glob(".removed-*"):
+        shutil.rmtree(each.resolve(), ignore_errors=each != gone)
+        if each.is_symlink():
+            each.unlink()
 
 
 def disk_bytes(path: Path) -> int:

@@ -126,7 +126,7 @@ class RunObserver:
     def step(self, record: dict[str, Any]) -> None:
         if not self._leads:
             return
-        self._metrics.write({**record, "attempt": self._attempt})
+        self._metrics.write({**record, "attempt": self._attempt, "time": round(time.time(), 3)})
         if self._gauges is not None:
             self._gauges.show(record)
         if self._first_step_since is not None:

@@ -26,10 +26,7 @@ FINAL = (
     requests.exceptions.TooManyRedirects,
     requests.exceptions.SSLError,
 )
-OTHER_MIRROR = (
-    "Try again later, take it from elsewhere (--set data.mirror=ADDRESS or a folder), or train on "
-    "other text (--data)."
-)
+OTHER_MIRROR = "Try again later, or take it from elsewhere: --set data.mirror=ADDRESS, or a folder."
 SHA256 = re.compile(r'"?([0-9a-f]{64})"?')
 
 OnBytes = Callable[[int, int | None], None]  # bytes that are here, bytes of the file

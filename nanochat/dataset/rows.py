@@ -139,7 +139,7 @@ class PreparedData:
             if alone and not self._has(rows):
                 raise read_failure(self.path) or DataError(
                     f"{self.path}: the preparation of the text has ended before its end",
-                    fix="launch resume: it goes on where it was.",
+                    fix="When the run goes on, it does too, where it was.",
                 )
             if not self._has(rows):
                 time.sleep(POLL_SECONDS)

@@ -21,6 +21,7 @@ SUMMARY = {
 }  # fmt: skip
 METRIC = {
     "step", "attempt", "tokens", "loss", "lr", "step_seconds", "tokens_per_second", "wire_bytes",
+    "time",
 }  # fmt: skip
 LONG = ("--steps", "100000", "--set", "checkpoint.every_steps=100000")
 
@@ -225,7 +226,7 @@ def test_a_run_can_be_stopped_while_its_text_comes_and_goes_on(home: Home, tmp_p
         assert log[-1] == "stopped" and any(line.startswith("download ") for line in log)
     done = home.launch("resume", "slow", "--set", f"data.mirror={tmp_path}", "--json")
     assert done.returncode == 0, done.stderr
-    assert "run 'slow': 0 of 40 steps, no checkpoint yet" in done.stderr
+    assert "run 'slow': 0 of 40 steps, nothing saved yet" in done.stderr
     assert len(home.run("slow").metrics) == 40
     words = [event["words"] for event in home.run("slow").events if "words" in event]
     assert words[0].endswith("the rest follows while the run goes on")

@@ -7,10 +7,10 @@ from typing import Any
 from launcher.cli.logs import lines
 
 
-def step(number: int, attempt: int = 0) -> dict[str, Any]:
+def step(number: int, time: float) -> dict[str, Any]:
     return {
-        "step": number, "attempt": attempt, "loss": 2.0, "tokens_per_second": 100.0,
-        "step_seconds": 1.0,
+        "step": number, "attempt": 0, "loss": 2.0, "tokens_per_second": 100.0, "step_seconds": 1.0,
+        "time": time,
     }  # fmt: skip
 
 
@@ -19,28 +19,28 @@ def shown(steps: list[dict[str, Any]], *events: dict[str, Any]) -> list[str]:
     return [line.split("  ")[0] for line in lines(steps, events, steps=9)]
 
 
-def test_events_stand_after_the_step_that_they_follow() -> None:
+def test_events_stand_between_the_steps_in_the_order_of_time() -> None:
     assert shown(
-        [step(1), step(2)],
-        {"kind": "evaluate", "step": 0, "val_bpb": 3.5},
-        {"kind": "evaluate", "step": 2, "val_bpb": 3.0},  # in the step's own line
-        {"kind": "text", "step": 2, "seconds": 4.0},
-        {"kind": "checkpoint", "step": 2, "seconds": 1.0},
-        {"kind": "stop", "step": 2},
-        {"kind": "finish", "step": 2, "status": "stopped"},
+        [step(1, 2), step(2, 5)],
+        {"time": 1, "kind": "evaluate", "step": 0, "val_bpb": 3.5},
+        {"time": 3, "kind": "text", "step": 2, "seconds": 4.0},
+        {"time": 4.5, "kind": "evaluate", "step": 2, "val_bpb": 3.0},  # in the step's own line
+        {"time": 6, "kind": "checkpoint", "step": 2, "seconds": 1.0},
+        {"time": 7, "kind": "stop", "step": 2},
+        {"time": 8, "kind": "finish", "step": 2, "status": "stopped"},
     ) == [
         "step 0: val_bpb 3.5000", "step 1/9", "step 2 waited for text (4.0 s)", "step 2/9",
         "step 2: checkpoint saved (1.0 s)", "stopped",
     ]  # fmt: skip
 
 
-def test_what_followed_steps_that_were_made_again_stands_before_them() -> None:
+def test_a_failure_stands_before_the_steps_that_were_made_again() -> None:
     assert shown(
-        [step(1), step(2, attempt=1), step(3, attempt=1)],
-        {"kind": "checkpoint", "step": 1},
-        {"kind": "finish", "step": 3, "status": "failed", "message": "the disk is full"},
-        {"kind": "resume", "step": 1},
-        {"kind": "finish", "step": 3, "status": "finished"},
+        [step(1, 1), step(2, 6), step(3, 7)],  # the first attempt had made 2 and 3 too
+        {"time": 2, "kind": "checkpoint", "step": 1},
+        {"time": 4, "kind": "finish", "step": 3, "status": "failed", "message": "the disk is full"},
+        {"time": 5, "kind": "resume", "step": 1},
+        {"time": 8, "kind": "finish", "step": 3, "status": "finished"},
     ) == [
         "step 1/9", "step 1: checkpoint saved", "failed: the disk is full", "went on from step 1",
         "step 2/9", "step 3/9", "finished",
@@ -50,8 +50,12 @@ def test_what_followed_steps_that_were_made_again_stands_before_them() -> None:
 def test_a_run_without_a_step_has_a_log() -> None:
     assert shown(
         [],
-        {"kind": "progress", "stage": "download", "done": 1e6, "total": 1e8},
-        {"kind": "progress", "stage": "download", "done": 4e7, "total": 1e8},
-        {"kind": "progress", "stage": "a: refused: trying again", "done": 0, "total": None},
-        {"kind": "finish", "step": 0, "status": "failed", "message": "nothing came"},
-    ) == ["download 40% of 100 MB", "a: refused: trying again", "failed: nothing came"]
+        {"time": 1, "kind": "progress", "stage": "download", "done": 1e6, "total": 1e8},
+        {"time": 2, "kind": "progress", "stage": "download", "done": 4e7, "total": 1e8},
+        {"time": 3, "kind": "fault", "what": "text", "message": "a: refused: trying again"},
+        {"time": 4, "kind": "progress", "stage": "wait", "done": 0, "total": None},
+        {"time": 5, "kind": "finish", "step": 0, "status": "failed", "message": "nothing came"},
+    ) == [
+        "download 40% of 100 MB", "fault: a: refused: trying again",
+        "another process prepares the same text: waiting for it", "failed: nothing came",
+    ]  # fmt: skip

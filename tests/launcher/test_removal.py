@@ -80,9 +80,27 @@ def test_what_was_cut_off_before_it_was_a_run_goes_too() -> None:
 
 
 @pytest.mark.parametrize("cluster", ["gone", "cpu2"])  # no file; a shipped one
-def test_what_is_here_of_a_cluster_whose_machines_are_not_known_any_more_goes(
+def test_what_is_here_of_a_cluster_whose_machines_are_not_known_goes_when_told_so(
     home: Path, cluster: str
 ) -> None:
     mirror = make_run(home / "clusters" / cluster / "runs" / "far", cluster)
-    launch("runs", "remove", f"{cluster}/far", "--yes")
+    with pytest.raises(InputError) as refused:
+        launch("runs", "remove", f"{cluster}/far", "--yes")
+    assert "launch runs remove --here" in str(refused.value.fix) and mirror.path.exists()
+    launch("runs", "remove", f"{cluster}/far", "far", "--here", "--yes")
     assert not mirror.path.exists() and left() == ["new", "old"]
+
+
+def test_a_run_of_another_cluster_than_the_one_named_is_refused() -> None:
+    with pytest.raises(InputError, match="'gone/old' is a run of gone, --cluster says local"):
+        launch("runs", "remove", "gone/old", "--cluster", "local", "--yes")
+    assert left() == ["new", "old"]
+
+
+def test_what_a_cut_off_removal_has_left_goes_with_the_next_one(home: Path) -> None:
+    (runs_home() / ".removed-x").mkdir()
+    elsewhere = home / "elsewhere"
+    (runs_home() / "old").rename(elsewhere)
+    (runs_home() / "old").symlink_to(elsewhere)
+    launch("runs", "remove", "old", "--yes")
+    assert left() == ["new"] and not elsewhere.exists()

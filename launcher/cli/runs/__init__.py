@@ -35,7 +35,10 @@ COMMANDS = {
 }
 ASK_SECONDS = 4.0  # for all clusters together: this is a list, not a search
 TITLES = {"train_loss": "loss", "tokens_per_second": "tok/s"}
-COLOURS = {"running": "green", "failed": "red", "interrupted": "yellow", "gone": "red"}
+COLOURS = {
+    "running": "green", "preparing": "green", "waiting": "yellow", "stopping": "yellow",
+    "interrupted": "yellow", "failed": "red", "gone": "red",
+}  # fmt: skip
 COLUMNS = [
     Column("run", _name),
     Column("recipe", lambda row: row["recipe"]),
@@ -79,13 +82,23 @@ def command(context: click.Context, cluster: str | None, as_json: bool) -> None:
             raise click.UsageError(f"Options of `runs {name}` stand behind it", context)
         return
     if cluster is None or cluster == "local":
-        states = [RunState.of(folder) for folder in all_runs()]
+        states = [state for folder in all_runs() if (state := _state(folder)) is not None]
         if cluster is None:
             states += _of_clusters(all_mirrors())
     else:
         states = _ask(cluster)
     rows = [asdict(state) for state in sorted(states, key=lambda state: state.created)]
     print_table(COLUMNS, rows, as_json=as_json, empty="no runs yet: launch recipe d4")
+
+
+def _state(folder: RunFolder) -> RunState | None:
+    """None where it has been removed meanwhile."""
+    try:
+        return RunState.of(folder)
+    except KeyError:
+        if folder.spec():
+            raise
+        return None
 
 
 def _of_clusters(mirrors: Sequence[RunFolder]) -> list[RunState]:
@@ -111,7 +124,9 @@ def _of_clusters(mirrors: Sequence[RunFolder]) -> list[RunState]:
         click.echo(f"{cluster} does not answer: its runs as they were seen last", err=True)
     states = []
     for mirror in mirrors:
-        state = answers.get(_cluster(mirror), {}).get(mirror.name) or RunState.of(mirror)
+        state = answers.get(_cluster(mirror), {}).get(mirror.name) or _state(mirror)
+        if state is None:
+            continue
         if state.status == "unknown" and _cluster(mirror) in answers:
             state = replace(state, status="gone")
         states.append(state)

@@ -10,7 +10,7 @@ import click
 from launcher.cli.output import Column, Row, json_option, print_json, print_table
 from launcher.cli.place import cluster_option, open_run_to_read
 from launcher.errors import InputError
-from launcher.runs.comparison import compared
+from launcher.runs.comparison import LOSS_STEPS, compared
 from launcher.runs.curves import Curve
 from launcher.runs.folder import RunFolder
 from launcher.runs.remote import RemoteRun
@@ -18,7 +18,6 @@ from launcher.runs.run import shown_name
 from launcher.runs.state import RunState
 
 HASH, HASH_CHARACTERS = re.compile("[0-9a-f]{64}"), 12
-FIGURES = {"train_loss": "loss of the last step"}  # beside means
 
 
 @click.command()
@@ -33,9 +32,7 @@ def command(runs: tuple[str, ...], cluster: str | None, as_json: bool) -> None:
     if as_json:
         print_json(document)
         return
-    rows = [
-        {"key": FIGURES.get(key, key), "values": row} for key, row in document["figures"].items()
-    ]
+    rows = [{"key": _title(key), "values": row} for key, row in document["figures"].items()]
     rows.append({"key": "", "values": [""] * len(runs)})
     rows += [{"key": key, "values": row} for key, row in document["differences"].items()]
     if not document["differences"]:
@@ -48,6 +45,13 @@ def command(runs: tuple[str, ...], cluster: str | None, as_json: bool) -> None:
     print_table(columns, rows, as_json=False)
     for words in document["warnings"]:
         click.echo(f"note: {words}", err=True)
+
+
+def _title(figure: str) -> str:
+    """One step's loss stands beside means."""
+    if figure == "train_loss":
+        return "loss of the last step"
+    return f"{figure}, mean of {LOSS_STEPS} steps" if figure.startswith("loss at ") else figure
 
 
 def _read(name: str, cluster: str | None) -> tuple[RunFolder, RunState, Curve]:

@@ -50,6 +50,12 @@ class HostError(LaunchError):
         super().__init__(f"{host}: {message}", fix=fix)
         self.host = host
 
+    def through(self, host: str) -> HostError:
+        """The same of a jump host, as an error of the host behind it, which is the one that was
+        asked for."""
+        words = self.message.removeprefix(f"{self.host}: ")
+        return type(self)(host, f"its jump host {self.host}: {words}", fix=self.fix)
+
 
 class Unreachable(HostError):
     """No answer, refused, no route, or no such name."""

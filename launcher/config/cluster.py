@@ -46,6 +46,14 @@ def _host(value: str) -> str:
     raise PydanticCustomError("host", message, {"got": repr(value), "parts": ", ".join(parts)})
 
 
+def _chain(value: str) -> str:
+    for hop in value.split(","):
+        if split_address(hop) is None:
+            message = "expected [USER@]HOST[:PORT], several with commas, or none, got {got}"
+            raise PydanticCustomError("jump", message, {"got": repr(value)})
+    return value
+
+
 def _python(value: str) -> str | None:
     if value == "auto":
         return None
@@ -99,8 +107,9 @@ class Node(Block):
     """Of its SSH server; null: as ssh would, 22 as a rule."""
     key: Text | None = None
     """A private key's file, tried first. It never leaves this machine; null: as ssh would."""
-    jump: Annotated[str | None, BeforeValidator(_not_yet)] = None
-    """A host to go through. Not supported yet."""
+    jump: Annotated[Text, AfterValidator(_chain)] | None = None
+    """A host to go through, or several with commas: nodes of this file, or [USER@]HOST[:PORT];
+    none: directly. null: as ssh would (ProxyJump)."""
     pool: Name = "default"
     """Nodes of one pool can train together: --pool."""
     accelerator: Literal["cpu", "cuda", "rocm"] = "cpu"

@@ -6,11 +6,14 @@ import contextlib
 import logging
 import socket
 import sys
+from typing import Any
 
 import paramiko
 
 from launcher.errors import HostError, HostTimeout, Unreachable
-from launcher.transport.host_keys import HostKey, known_kinds
+from launcher.transport.detour import Jump, by_command, through_jump
+from launcher.transport.host_keys import HostKey, known_kinds, verify
+from launcher.transport.login import log_in
 from launcher.transport.target import Target
 
 # A dead peer is noticed after DEAD_SECONDS of silence, whether something is under way or not. 12 is
@@ -30,17 +33,38 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False  # its errors reach the user as ours
 
 
-def open_transport(target: Target, timeout: float) -> tuple[paramiko.Transport, HostKey]:
-    """A connection with its keys exchanged, and the host key, which nobody has checked yet.
+class HostTransport(paramiko.Transport):
+    """`jump`: what it goes through, to be given back at its end."""
+
+    jump: Jump | None = None
+
+
+def open_transport(target: Target, timeout: float) -> tuple[HostTransport, HostKey]:
+    """A connection with its keys exchanged, and the host key, which nobody has checked yet. That of
+    a jump host on the way is checked, and it is logged in to.
 
     `timeout`: seconds for each of the TCP connection, the greeting and the key exchange. Raises
-    Unreachable or HostTimeout.
+    Unreachable or HostTimeout; for a jump host also what `verify` and `log_in` do.
     """
-    connection = _dial(target, timeout)
+    jump = None if target.jump is None else _to_jump(target, target.jump, timeout)
     try:
-        transport = paramiko.Transport(connection)
+        if jump is not None:
+            connection: Any = through_jump(target, jump, timeout)
+        elif target.proxy_command is not None:
+            connection = by_command(target)
+        else:
+            connection = _dial(target, timeout)
+    except BaseException:
+        if jump is not None:
+            jump.give_back(hang_up)
+        raise
+    try:
+        transport = HostTransport(connection)
+        transport.jump = jump
     except BaseException:
         connection.close()
+        if jump is not None:
+            jump.give_back(hang_up)
         raise
     try:
         transport.banner_timeout = transport.handshake_timeout = timeout
@@ -54,11 +78,33 @@ def open_transport(target: Target, timeout: float) -> tuple[paramiko.Transport, 
         raise
 
 
-def hang_up(transport: paramiko.Transport) -> None:
-    with contextlib.suppress(OSError):
+def hang_up(transport: HostTransport) -> None:
+    with contextlib.suppress(OSError, EOFError):
         transport.sock.shutdown(socket.SHUT_RDWR)  # ends its thread now, not at its next poll
     transport.close()
     transport.sock.close()
+    jump, transport.jump = transport.jump, None
+    if jump is not None:
+        jump.give_back(hang_up)
+
+
+def _to_jump(target: Target, through: Target, timeout: float) -> Jump:
+    """Raises errors of the target: it is what the user knows."""
+
+    def open_it() -> HostTransport:
+        transport, key = open_transport(through, timeout)
+        try:
+            verify(through, key)
+            log_in(transport, through)
+        except BaseException:
+            hang_up(transport)
+            raise
+        return transport
+
+    try:
+        return Jump.to(through, open_it)
+    except HostError as error:
+        raise error.through(target.name) from None
 
 
 def _dial(target: Target, timeout: float) -> socket.socket:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections import defaultdict
@@ -13,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from launcher.config.address import split_address
 from launcher.errors import HostError, HostTimeout
 
 if TYPE_CHECKING:
     from launcher.config.cluster import LoadedCluster, Node
 
 SSH_PORT = 22
+MOST_JUMPS = 8  # more is a circle
 SSH_SECONDS = 10.0  # `ssh -G` takes 10 ms; a `Match exec` of the user's may take longer
 NO_SSH = "there is no ssh program here, so ~/.ssh/config was not read"
 
@@ -41,6 +44,8 @@ class Target:
     identities_only: bool  # of the agent's keys, only those that are among `keys`
     agent: str | None  # the agent's socket; None for none
     host_key_alias: str | None = None
+    jump: Target | None = None  # the host to go through, which may have one of its own
+    proxy_command: str | None = None  # the user's own way to it
     note: str | None = None  # what was not looked at
 
     @property
@@ -57,35 +62,54 @@ def target_of(loaded: LoadedCluster, node: Node) -> Target:
     elsewhere than in a folder of clusters. Raises as `resolve` does."""
     path = loaded.path
     named = path.stem if path.parent.name == "clusters" else str(path)
-    return resolve(node, loaded.known_hosts, cluster=named)
+    nodes = {each.name: each for each in loaded.cluster.nodes}
+    return resolve(node, loaded.known_hosts, cluster=named, nodes=nodes)
 
 
-def resolve(node: Node, known_hosts: Path, *, cluster: str | None = None) -> Target:
+def resolve(
+    node: Node,
+    known_hosts: Path,
+    *,
+    cluster: str | None = None,
+    nodes: Mapping[str, Node] | None = None,
+    jumps: int = 0,
+) -> Target:
     """Ask `ssh -G`, which follows Include, Match and aliases. The node's own keys win over it.
 
-    `cluster`: how the user named the cluster; by default the name of `known_hosts`.
+    `cluster`: how the user named the cluster; by default the name of `known_hosts`. `nodes`: of the
+    cluster, which a node's `jump:` may name. `jumps`: hosts between it and the one that is meant.
     $LAUNCH_SSH_CONFIG names another file than the user's and the system's configuration: ssh looks
     for those where the password file says, whatever $HOME is, so that tests could not.
-    Raises HostError where the file is wrong or asks for a jump host, or the node's key is missing.
+    Raises HostError where the file is wrong, the node's key is missing or jump hosts go round in
+    circles.
     """
+    if jumps > MOST_JUMPS:
+        fix = "correct `jump:` in the cluster file, or ProxyJump in ~/.ssh/config"
+        raise HostError(node.name, "its jump hosts go round in circles", fix=fix)
     first_key = Path(node.key).expanduser() if node.key else None
     if first_key and not first_key.is_file():
         message = f"its key {node.key} is not a file"
         raise HostError(node.name, message, fix=f"correct `key:` of node {node.name!r}")
     ssh = shutil.which("ssh")
     settings = _ask_ssh(ssh, node, first_key) if ssh else _defaults(node)
-    for keyword in ("proxyjump", "proxycommand"):
-        if (value := settings.get(keyword, ["none"])[0]) != "none":
-            message = f"its ssh configuration has {keyword} {value}: not supported yet"
-            raise HostError(node.name, message, fix="use a host that is reached directly")
     address = settings["hostname"][0]
     user = settings["user"][0]
     port = int(settings["port"][0])
     tokens = {"d": str(Path.home()), "u": getpass.getuser(), "h": address, "n": node.host}
     tokens |= {"r": user, "p": str(port), "%": "%"}
     files = [_expanded(value, tokens) for value in settings.get("identityfile", ())]
+    chain = node.jump or settings.get("proxyjump", ["none"])[0]
+    command = settings.get("proxycommand", ["none"])[0] if node.jump is None else "none"
+    jump = None
+    if chain != "none":
+        try:
+            jump = _jump(chain, known_hosts, cluster=cluster, nodes=nodes or {}, jumps=jumps + 1)
+        except HostError as error:
+            raise error.through(node.name) if not jumps else error from None
     return Target(
         name=node.name,
+        jump=jump,
+        proxy_command=None if jump or command == "none" else _replaced(command, tokens),
         address=address,
         port=port,
         user=user,
@@ -104,6 +128,27 @@ def resolve(node: Node, known_hosts: Path, *, cluster: str | None = None) -> Tar
         host_key_alias=settings.get("hostkeyalias", [None])[0],
         note=None if ssh else NO_SSH,
     )
+
+
+def _jump(
+    chain: str, known_hosts: Path, *, cluster: str | None, nodes: Mapping[str, Node], jumps: int
+) -> Target:
+    """The last host of [USER@]HOST[:PORT],..., reached through those before it; the first one as
+    its own configuration says."""
+    before, _, last = chain.rpartition(",")
+    hop = nodes.get(last) or _hop(last)
+    if before:
+        hop = hop.model_copy(update={"jump": before})
+    return resolve(hop, known_hosts, cluster=cluster, nodes=nodes, jumps=jumps)
+
+
+def _hop(written: str) -> Node:
+    from launcher.config.cluster import Node
+
+    address = split_address(written.removeprefix("ssh://").rstrip("/"))
+    if address is None:
+        raise HostError(written, "is no jump host", fix="write it as [USER@]HOST[:PORT]")
+    return Node(name=address.host[:32], host=address.host, user=address.user, port=address.port)
 
 
 def _ask_ssh(ssh: str, node: Node, key: Path | None) -> Settings:
@@ -145,8 +190,11 @@ def _defaults(node: Node) -> Settings:
 
 def _expanded(path: str, tokens: Mapping[str, str]) -> Path:
     """%-tokens, ${VARIABLES} and ~, as in ssh_config(5)."""
-    replaced = re.sub(r"%(.)", lambda found: tokens.get(found[1], found[0]), path)
-    return Path(os.path.expandvars(replaced)).expanduser()
+    return Path(os.path.expandvars(_replaced(path, tokens))).expanduser()
+
+
+def _replaced(text: str, tokens: Mapping[str, str]) -> str:
+    return re.sub(r"%(.)", lambda found: tokens.get(found[1], found[0]), text)
 
 
 def _agent(setting: str, tokens: Mapping[str, str]) -> str | None:
@@ -171,5 +219,17 @@ def openssh_command(target: Target) -> list[str]:
     keys = [part for path in files for part in ("-i", str(path))]
     options += ["-o", f"IdentityAgent={target.agent or 'none'}"]
     options += ["-o", "IdentitiesOnly=yes"] * target.identities_only
+    options += _proxy_options(target)
     place = ["-p", str(target.port), "-l", target.user, target.address]
     return ["ssh", *options, *keys, *place]
+
+
+def _proxy_options(target: Target) -> list[str]:
+    """Not -J: the ssh of a jump host would read its own known_hosts."""
+    if target.jump is not None:
+        onward = [*openssh_command(target.jump), "-W", "[%h]:%p"]
+        words = [word if word == "[%h]:%p" else word.replace("%", "%%") for word in onward]
+        return ["-o", f"ProxyCommand={shlex.join(words)}"]
+    if target.proxy_command is not None:
+        return ["-o", f"ProxyCommand={target.proxy_command.replace('%', '%%')}"]
+    return []

@@ -30,16 +30,25 @@ class ShownKey:
 def ask_for_keys(
     loaded: LoadedCluster, nodes: Sequence[Node]
 ) -> tuple[list[ShownKey], list[HostError]]:
-    """Of all that answer, and why the others do not. Nobody is logged in to."""
+    """Of all that answer, and why the others do not: a host behind a jump host can be asked once
+    that one is trusted. Nobody but jump hosts is logged in to."""
+    targets, wrong = in_parallel(
+        {node.name: node for node in nodes}, lambda node: target_of(loaded, node)
+    )
+    every = {each.place: each for target in targets.values() for each in _on_the_way(target)}
 
-    def ask(node: Node) -> ShownKey:
-        target = target_of(loaded, node)
+    def ask(target: Target) -> ShownKey:
         transport, key = open_transport(target, TIMEOUT_SECONDS)
         hang_up(transport)
         return ShownKey(target, key, judge(target, key))
 
-    shown, errors = in_parallel({node.name: node for node in nodes}, ask)
-    return list(shown.values()), errors
+    shown, errors = in_parallel(every, ask)
+    return list(shown.values()), [*wrong, *errors]
+
+
+def _on_the_way(target: Target) -> list[Target]:
+    """Its jump hosts, the first one first, and itself."""
+    return [*(_on_the_way(target.jump) if target.jump else []), target]
 
 
 def pin_keys(loaded: LoadedCluster, keys: Sequence[ShownKey]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lab import Host, Lab
+from lab import USER, Host, Lab
 from reach import cluster_file, fingerprint
 
 from launcher.config.cluster import load_cluster
@@ -54,6 +54,23 @@ def pins(ssh_home: Path) -> Path:
 
 def rows(done: subprocess.CompletedProcess[str]) -> list[tuple[str, str, bool]]:
     return [(row["host"], row["status"], row["trusted"]) for row in json.loads(done.stdout)]
+
+
+def test_what_lies_behind_a_jump_host_is_asked_once_that_one_is_trusted(
+    trust: Trust, pins: Path, lab: Lab, ssh_home: Path
+) -> None:
+    one, two = lab.hosts
+    (ssh_home / "clusters" / "home.yaml").write_text(
+        "nodes:\n"
+        f"  - {{name: one, host: {one.address}, user: {USER}, key: {lab.key}}}\n"
+        f"  - {{name: two, host: {two.address}, user: {USER}, key: {lab.key}, jump: one}}\n"
+    )
+    unasked = trust("--json")
+    assert unasked.returncode == 2 and rows(unasked) == [("one", "new", False)]
+    done = trust("--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    assert rows(done) == [("one", "known", True), ("two", "new", True)]
+    assert pins.read_text() == one.known_hosts_line() + two.known_hosts_line()
 
 
 def test_new_keys_are_shown_and_asked_for(

@@ -134,8 +134,9 @@ WRONG_LINES = [
         "      accelerator: gpu\n                   ^^^",
     ),
     (
-        "    jump: gate",
-        "4:11: nodes[1].jump: not supported yet: leave it out\n      jump: gate\n            ^^^^",
+        "    jump: ada@",
+        "4:11: nodes[1].jump: expected [USER@]HOST[:PORT], several with commas, or none, got "
+        "'ada@'\n      jump: ada@\n            ^^^^",
     ),
     (
         "    share: half",

@@ -11,7 +11,7 @@ import pytest
 
 from launcher.config.cluster import Node
 from launcher.errors import HostError
-from launcher.transport.target import NO_SSH, Target, resolve
+from launcher.transport.target import NO_SSH, Target, openssh_command, resolve
 
 CONFIG = """\
 Include {folder}/more/*.conf
@@ -28,6 +28,12 @@ Match host *.lab user root
   Port 2202
 Host jumping
   ProxyJump me@gate
+Host gate
+  HostName 10.0.0.1
+Host round
+  ProxyJump other
+Host other
+  ProxyJump round
 Host tunnelled
   ProxyCommand nc %h %p
 Host direct
@@ -107,8 +113,7 @@ def test_an_agent_in_a_variable(
 @pytest.mark.parametrize(
     ("host", "keys", "said"),
     [
-        ("jumping", {}, "one: its ssh configuration has proxyjump me@gate: not supported yet"),
-        ("tunnelled", {}, "one: its ssh configuration has proxycommand nc %h %p: not supported"),
+        ("round", {}, "one: its jump host other: its jump hosts go round in circles"),
         ("gamer", {"key": "/none/key"}, "one: its key /none/key is not a file"),
     ],
 )
@@ -116,7 +121,46 @@ def test_what_is_refused(folder: Path, host: str, keys: dict[str, Any], said: st
     with pytest.raises(HostError) as raised:
         found(host, folder, **keys)
     assert raised.value.message.startswith(said)
-    assert found("direct", folder).address == "direct"
+
+
+def test_jump_hosts(folder: Path) -> None:
+    target = found("jumping", folder)
+    assert target.address == "jumping" and target.jump is not None
+    assert (target.jump.name, target.jump.user, target.jump.address) == ("gate", "me", "10.0.0.1")
+    assert (target.jump.jump, target.jump.pins) == (None, target.pins)
+    assert found("direct", folder).jump is None
+    assert found("jumping", folder, jump="none").jump is None
+
+
+def test_a_chain_and_the_first_ones_own_way(folder: Path) -> None:
+    target = found("pc1", folder, jump="jumping,ada@inner:2222")
+    inner = target.jump
+    assert inner is not None and (inner.place, inner.user) == ("[inner]:2222", "ada")
+    first = inner.jump
+    assert first is not None and first.address == "jumping"
+    assert first.jump is not None and first.jump.address == "10.0.0.1"
+
+
+def test_a_jump_host_that_is_a_node(folder: Path) -> None:
+    gate = Node(name="gate", host="198.18.0.5", user="root", port=2200, key=str(folder / "key"))
+    node = Node(name="one", host="pc1", jump="gate")
+    target = resolve(node, folder / "home.known_hosts", nodes={"gate": gate, "one": node})
+    assert target.jump is not None and target.jump.place == "[198.18.0.5]:2200"
+    assert target.jump.first_key == folder / "key"
+
+
+def test_a_command_of_ones_own(folder: Path) -> None:
+    target = found("tunnelled", folder, port=2222)
+    assert (target.jump, target.proxy_command) == (None, "nc tunnelled 2222")
+    assert "ProxyCommand=nc tunnelled 2222" in openssh_command(target)
+    assert found("tunnelled", folder, jump="gate").proxy_command is None
+
+
+def test_openssh_takes_the_same_way(folder: Path) -> None:
+    words = openssh_command(found("jumping", folder))
+    [option] = [word for word in words if word.startswith("ProxyCommand")]
+    assert option.startswith("ProxyCommand=ssh -F ") and option.endswith("10.0.0.1 -W '[%h]:%p'")
+    assert "home.known_hosts" in option
 
 
 def test_a_configuration_that_ssh_refuses(folder: Path) -> None:

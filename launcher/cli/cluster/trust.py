@@ -10,7 +10,7 @@ import click
 from launcher.cli.output import Column, Row, json_option, print_table
 from launcher.config.cluster import load_cluster, require_addresses
 from launcher.config.paths import shown_path
-from launcher.errors import HostError, InputError
+from launcher.errors import HostError, InputError, Untrusted
 from launcher.transport.host_keys import verify
 from launcher.transport.together import all_of
 from launcher.transport.trust import ShownKey, ask_for_keys, pin_keys
@@ -42,13 +42,18 @@ def command(cluster: str, yes: bool, as_json: bool) -> None:
     """
     loaded = load_cluster(cluster)
     require_addresses(loaded, loaded.cluster.nodes)
-    shown, errors = ask_for_keys(loaded, loaded.cluster.nodes)
-    open_questions = [key for key in shown if key.verdict.status in ("new", "changed")]
     can_ask = sys.stdin is not None and sys.stdin.isatty()
-    agreed = _agreed(open_questions, ask=not yes) if yes or can_ask else []
-    if agreed:
-        pin_keys(loaded, agreed)
-        click.echo(f"written to {shown_path(loaded.known_hosts)}", err=True)
+    agreed: list[ShownKey] = []
+    while True:
+        shown, errors = ask_for_keys(loaded, loaded.cluster.nodes)
+        open_questions = [key for key in shown if key.verdict.status in ("new", "changed")]
+        new = _agreed(open_questions, ask=not yes) if yes or can_ask else []
+        if new:
+            pin_keys(loaded, new)
+            click.echo(f"written to {shown_path(loaded.known_hosts)}", err=True)
+        agreed += new
+        if not (new and any(isinstance(error, Untrusted) for error in errors)):
+            break  # else: what lies behind a jump host that is trusted now
     print_table(COLUMNS, [_row(key, agreed) for key in shown], as_json=as_json)
     if open_questions and not (yes or can_ask):
         raise InputError(

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 
 import click
 
@@ -55,7 +56,7 @@ def lines(metrics: Sequence[Record], events: Sequence[Record], steps: int) -> li
     """`metrics`: each step once. In the order of time; of the progress of one piece of work, how
     far it came."""
     told = [(record.get("time", math.inf), step_line(record, steps)) for record in metrics]
-    for event, follower in zip(events, [*events[1:], {"kind": ""}], strict=True):
+    for event, follower in pairwise([*events, {"kind": ""}]):
         if event["kind"] == "progress":
             same = follower["kind"] == "progress" and follower["stage"] == event["stage"]
             told += [] if same else [(event["time"], progress_words(event))]

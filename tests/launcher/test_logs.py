@@ -47,6 +47,11 @@ def test_a_failure_stands_before_the_steps_that_were_made_again() -> None:
     ]  # fmt: skip
 
 
+def test_there_may_be_no_news() -> None:
+    assert shown([step(1, 1)]) == ["step 1/9"]
+    assert shown([]) == []
+
+
 def test_a_run_without_a_step_has_a_log() -> None:
     assert shown(
         [],

@@ -271,7 +271,7 @@ def require_pool(loaded: LoadedCluster, pool: str | None) -> tuple[Node, ...]:
 def require_trainable(loaded: LoadedCluster, pool: str | None) -> tuple[Node, ...]:
     """The nodes that a run of this pool trains on: the head among them, all of one accelerator.
 
-    Raises NotFound, InputError, or ConfigError at the place of what stands in the way.
+    Raises NotFound or InputError.
     """
     nodes, cluster = require_pool(loaded, pool), loaded.cluster
     if len({node.accelerator for node in nodes}) > 1:
@@ -279,12 +279,6 @@ def require_trainable(loaded: LoadedCluster, pool: str | None) -> tuple[Node, ..
             f"the hosts of {loaded.name} have different accelerators, which cannot train together",
             fix=f"say which: {' or '.join(f'--pool {name}' for name in cluster.pools)}",
         )
-    for node in nodes:
-        if node.accelerator != "cpu":
-            key = f"nodes[{cluster.nodes.index(node)}].accelerator"
-            message = f"runs on {node.accelerator} hosts of a cluster are not supported yet"
-            fix = "train there with --cluster local, on the machine itself"
-            raise loaded.error(key, message, fix=fix)
     if cluster.head_node not in nodes:
         raise InputError(
             f"pool {pool} does not hold the head, {cluster.head_node.name}: not supported yet",

@@ -12,6 +12,7 @@ from launcher.config.cluster import Cluster, LoadedCluster, Node
 from launcher.errors import LaunchError, RunBusy
 from launcher.hosts.check import Needs, check_hosts
 from launcher.hosts.facts import HostFacts, gather_facts
+from launcher.hosts.gpu_preflight import VENDORS
 from launcher.hosts.network import Place, choose_places
 from launcher.hosts.preflight import Finding
 from launcher.provision.apply import apply, gather_all
@@ -236,7 +237,8 @@ def node_specs(
             address=places[node.name].address,
             interface=places[node.name].interface,
             cpus=min(node.cpus or facts[node.name].cores, facts[node.name].cores),
-            slots=1,
+            slots=_slots(node, facts[node.name]),
+            accelerator=node.accelerator,
             pool=node.pool,
             share=node.share,
         )
@@ -259,6 +261,13 @@ def node_specs(
         )
         for node in ordered
     }
+
+
+def _slots(node: Node, facts: HostFacts) -> int:
+    """A rank for each GPU; on a CPU node one for all its cores."""
+    if node.accelerator == "cpu":
+        return 1
+    return node.gpus or max(1, len(facts.gpus.of(VENDORS[node.accelerator])))
 
 
 def _refuse(findings: list[Finding], watcher: Watcher) -> None:

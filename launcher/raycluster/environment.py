@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launcher.raycluster.spec import ClusterSpec
+from launcher.raycluster.spec import ClusterSpec, NodeSpec
 
 PRELOADED = "launcher.training.preload"
 # In the environment of every process that a supervisor has started: its cluster's folder.
@@ -13,6 +13,10 @@ JOB_MARK = "LAUNCH_JOB"  # in the environment of the process in which Ray runs a
 
 # Variables by which a shell or another Ray could point ours at another cluster.
 FOREIGN = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_NAMESPACE")
+
+# What hides GPUs from processes. ROCR_ is never set: with it alone Ray gives up (ray#51104), and
+# together with HIP_ it counts among the GPUs that HIP_ has left.
+VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 
 COMMON = {
     "RAY_AUTH_MODE": "token",
@@ -47,6 +51,17 @@ HEALTH = {
 }
 
 
+def visible_gpus(here: NodeSpec) -> dict[str, str]:
+    """The first GPUs, one for each rank; on a CPU node none: it computes in float32 as the others
+    do, whatever card is in it. All ranks of a host see all of them and take their own by number."""
+    if here.accelerator == "cpu":
+        return {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
+    numbers = ",".join(map(str, range(here.slots)))
+    return {
+        "CUDA_VISIBLE_DEVICES" if here.accelerator == "cuda" else "HIP_VISIBLE_DEVICES": numbers
+    }
+
+
 def node_environment(spec: ClusterSpec, home: Path, ray_folder: Path) -> dict[str, str]:
     """What Ray is started with on `spec.node`, and its workers inherit. `home`: ~/.launch."""
     here = spec.here
@@ -69,6 +84,7 @@ def node_environment(spec: ClusterSpec, home: Path, ray_folder: Path) -> dict[st
         "GLOO_SOCKET_IFNAME": here.interface,
         "NCCL_SOCKET_IFNAME": here.interface,
         "OMP_NUM_THREADS": str(max(1, here.cpus // here.slots)),
+        **visible_gpus(here),
         CLUSTER_MARK: str(home / "clusters" / spec.cluster),
         "LAUNCH_HOME": str(home),
         "LAUNCH_NODE": here.name,

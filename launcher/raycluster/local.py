@@ -42,6 +42,7 @@ class LocalSession:
         self.workers = workers
         self.threads: Mapping[str, int] = {"": len(os.sched_getaffinity(0)) // workers}
         self.shares: Mapping[str, float] = {"": 1.0}
+        self.accelerator: str | None = None
         self.resources = {"rank_slot": 1.0}
 
     def set_environment(self) -> None:

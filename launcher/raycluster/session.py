@@ -22,13 +22,15 @@ class Session(Protocol):
     """`threads`: of one worker, by the name of its node, in the order that ranks are dealt out in;
     `shares`: weights of the rows that the nodes take.
 
-    `notes`: a folder of Ray Train's. `resources`: what one worker asks for. `exports_metrics`:
-    somebody scrapes gauges. `trains_here`: `train_run` imports Ray Train into this process.
+    `accelerator`: what the nodes have to compute with; None: whatever is there. `notes`: a folder
+    of Ray Train's. `resources`: what one worker asks for. `exports_metrics`: somebody scrapes
+    gauges. `trains_here`: `train_run` imports Ray Train into this process.
     """
 
     workers: int
     threads: Mapping[str, int]
     shares: Mapping[str, float]
+    accelerator: str | None
     notes: str
     resources: dict[str, float]
     exports_metrics: bool
@@ -64,6 +66,7 @@ class ClusterSession:
             node.name: max(1, node.cpus // node.slots) for node in nodes
         }
         self.shares: Mapping[str, float] = {node.name: node.share for node in nodes}
+        self.accelerator: str | None = nodes[0].accelerator
         self.workers = sum(node.slots for node in nodes)
         self.notes = str(Path(os.environ["RAY_TMPDIR"]) / "train")
         self.resources = {"rank_slot": 1.0} | ({f"pool_{pool}": 1.0} if pool else {})

@@ -21,8 +21,9 @@ def cluster_folder(cluster: str) -> str:
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """One host. `address` is its own in the cluster's network, `slots` how many ranks it takes,
-    `share` the weight of the rows that they take together."""
+    """One host. `address` is its own in the cluster's network, `slots` how many ranks it takes, one
+    for each GPU or one for all its cores, `share` the weight of the rows that they take together.
+    `accelerator`: cpu, cuda or rocm."""
 
     name: str
     address: str
@@ -31,6 +32,7 @@ class NodeSpec:
     slots: int
     pool: str
     share: float = 1.0
+    accelerator: str = "cpu"
 
 
 @dataclass(frozen=True)

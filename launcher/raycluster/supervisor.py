@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from launcher.raycluster.environment import CLUSTER_MARK, FOREIGN, node_environment
+from launcher.raycluster.environment import CLUSTER_MARK, FOREIGN, VISIBLE, node_environment
 from launcher.raycluster.processes import (
     adopt_orphans,
     die_with_parent,
@@ -99,7 +99,7 @@ class Supervisor:
         )  # fmt: skip
 
     def _environment(self) -> dict[str, str]:
-        own = {key: value for key, value in os.environ.items() if key not in FOREIGN}
+        own = {k: v for k, v in os.environ.items() if k not in (*FOREIGN, *VISIBLE)}
         return own | node_environment(self.spec, self.home, self.ray_folder)
 
     def _watch(self, ray: subprocess.Popen[bytes]) -> None:
@@ -236,7 +236,7 @@ def start_arguments(spec: ClusterSpec) -> list[str]:
         f"--min-worker-port={ports.workers[0]}",
         f"--max-worker-port={ports.workers[-1]}",
         f"--num-cpus={idle_workers(spec)}",
-        "--num-gpus=0",
+        f"--num-gpus={here.slots if here.accelerator != 'cpu' else 0}",
         f"--resources={resources}",
         f"--object-store-memory={OBJECT_STORE_BYTES}",
         "--disable-usage-stats",

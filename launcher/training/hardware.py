@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from launcher.config.recipe import Recipe
-from launcher.errors import InputError
+from launcher.errors import InputError, RunFailed
 from launcher.raycluster.session import Session
 from nanochat.shares import deal
 
@@ -30,8 +30,13 @@ class Hardware:
 
 def choose_hardware(recipe: Recipe, session: Session) -> Hardware:
     """Raises InputError where the recipe asks for what the machines cannot do."""
+    if session.accelerator not in (None, "cpu") and not torch.cuda.is_available():
+        raise RunFailed(
+            f"accelerator is {session.accelerator}, but torch {torch.__version__} sees no GPU",
+            fix="launch cluster check says what is wrong with it; or write accelerator: cpu",
+        )
     if torch.cuda.is_available():
-        return _gpu(recipe)
+        return _gpu(recipe, session)
     if min(session.threads.values()) < 1:
         raise InputError(
             f"workers: {session.workers} on a machine of {usable_cores()} cores",
@@ -72,9 +77,10 @@ def _shares(rows: int, shares: Mapping[str, float]) -> dict[str, str]:
     return {"shares": f"{each} of the {rows} rows of a step: the cluster file says so"}
 
 
-def _gpu(recipe: Recipe) -> Hardware:
+def _gpu(recipe: Recipe, session: Session) -> Hardware:
     count = torch.cuda.device_count()
-    if recipe.workers > count:
+    on_cluster = session.accelerator is not None
+    if recipe.workers > count and not on_cluster:
         raise InputError(
             f"workers: {recipe.workers} on a machine of {count} GPUs",
             fix=f"--set workers={count}: one worker per GPU",
@@ -86,8 +92,12 @@ def _gpu(recipe: Recipe) -> Hardware:
     return Hardware(
         device="cuda",
         dtype=dtype,
-        threads={"": 1},
-        reasons={"device": f"GPU: {name}", "dtype": f"{dtype}: {why}"},
+        threads=dict(session.threads) if on_cluster else {"": 1},
+        reasons={
+            "device": f"GPU: {name}",
+            "dtype": f"{dtype}: {why}",
+            **_shares(recipe.rows_per_step, session.shares),
+        },
     )
 
 

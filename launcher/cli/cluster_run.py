@@ -21,7 +21,7 @@ from launcher.config.cluster import (
 )
 from launcher.config.paths import launch_home
 from launcher.config.recipe import Data, LoadedRecipe
-from launcher.errors import InputError, Interrupted
+from launcher.errors import InputError, Interrupted, RunBusy
 from launcher.raycluster.bring_up import Stages, bring_up, prepare
 from launcher.raycluster.spec import ClusterSpec, cluster_folder
 from launcher.runs.folder import USED_FILE, RunFolder, write_json
@@ -72,6 +72,8 @@ def run_there(
 ) -> None:
     """`spec`: what goes into run.json."""
     with open_up(cluster, pool) as up:
+        if not spec["waits"]:
+            _require_free_hosts(up)
         with up.stages.stage("text"):
             text = up.send_text(Data.model_validate(spec["settings"]["data"]), Path.cwd())
         with up.stages.stage("create"):
@@ -87,6 +89,19 @@ def run_there(
                 run_name, loaded.name, {**spec, **there}, elsewhere=up.forgotten_runs()
             )
         _submit(run, up, detach=detach, as_json=as_json)
+
+
+def _require_free_hosts(up: UpCluster) -> None:
+    """Raises RunBusy where another run has one of them."""
+    ours = {node.name for node in up.spec.nodes}
+    for name in up.runs.running():
+        run = RemoteRun(up.runs, name)
+        run.update()
+        if ours & {node["name"] for node in run.folder.spec()["nodes"]}:
+            raise RunBusy(
+                f"run '{name}' has these hosts",
+                fix=f"leave --no-wait out: it waits; or: launch stop {up.spec.cluster}/{name}",
+            )
 
 
 def resume_there(

@@ -35,6 +35,7 @@ from launcher.runs.submit import (
 @click.option("--steps", help="Optimizer steps.")
 @click.option("--name", "run_name", help="Of the run; else NAME-1, NAME-2, ...")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override any key.")
+@click.option("--no-wait", is_flag=True, help="Not where another run has these hosts.")
 @click.option("--detach", is_flag=True, help="Leave it in the background.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @json_option
@@ -46,6 +47,7 @@ def command(
     steps: str | None,
     run_name: str | None,
     settings: tuple[str, ...],
+    no_wait: bool,
     detach: bool,
     dry_run: bool,
     as_json: bool,
@@ -69,6 +71,7 @@ def command(
         from launcher.cli.cluster_run import run_there
 
         click.echo(outlook_lines(loaded.name, plan, where), err=True)
+        spec["waits"] = not no_wait
         run_there(
             loaded, where.hosts, pool, spec, run_name=run_name, detach=detach, as_json=as_json
         )

@@ -28,7 +28,7 @@ from typing import Any
 from launcher import __version__
 from launcher.config.paths import launch_home
 from launcher.config.recipe import Recipe
-from launcher.errors import LaunchError
+from launcher.errors import LaunchError, RunFailed
 from launcher.raycluster.local import LocalSession
 from launcher.raycluster.processes import die_with_parent
 from launcher.raycluster.session import ClusterSession, Session
@@ -117,6 +117,9 @@ class Driver:
         return self._finish()
 
     def _waits_for(self, other: str) -> None:
+        """Raises RunFailed where the run is not to wait."""
+        if not self.folder.spec().get("waits", True):
+            raise RunFailed(f"run '{other}' has these hosts", fix="leave --no-wait out: it waits")
         self.events.event("wait", run=other)
 
     @contextmanager

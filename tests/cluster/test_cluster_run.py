@@ -138,6 +138,9 @@ def test_a_second_run_waits_its_turn_and_says_for_whom(client: PairClient, whole
     first = ("recipe", "tiny", "--cluster", CLUSTER, "--name", "first", *LONG, "--detach")
     assert client.launch(*first).returncode == 0
     wait(lambda: "running" in client.launch("runs", "--cluster", CLUSTER).stdout, 60, "the first")
+    refused = client.launch("recipe", "tiny", "--cluster", CLUSTER, "--name", "no", "--no-wait")
+    assert refused.returncode == 2 and "error: run 'first' has these hosts" in refused.stderr
+    assert not client.run("no").path.exists()
     names = ("second", "third")
     waiting = [
         client.start("recipe", "tiny", "--cluster", CLUSTER, "--name", name, "--steps", "2")

@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from typing import Literal
 
 from launcher.hosts.facts import HostFacts
-from launcher.hosts.gpus import Gpu, GpuFacts, Vendor
+from launcher.hosts.gpus import (
+    CUDA_12_DRIVER,
+    CUDA_13_CAPABILITY,
+    CUDA_13_DRIVER,
+    Gpu,
+    GpuFacts,
+    Vendor,
+    version_of,
+)
 from launcher.hosts.preflight import Finding
 
 Accelerator = Literal["cpu", "cuda", "rocm"]
@@ -14,11 +22,6 @@ VENDORS: dict[Accelerator, Vendor] = {"cuda": "nvidia", "rocm": "amd"}
 OTHER: dict[Vendor, Accelerator] = {"amd": "rocm", "nvidia": "cuda"}
 BRANDS: dict[Vendor, str] = {"nvidia": "NVIDIA", "amd": "AMD"}
 
-# CUDA 13 wants this driver (CUDA 13.0 release notes, table 3) and, as CUDA dropped what is older,
-# this compute capability; PyTorch's index for CUDA 12.6 has torch for drivers from 525 on.
-CUDA_13_DRIVER, CUDA_12_DRIVER = (580,), (525, 60, 13)
-CUDA_13_CAPABILITY = (7, 5)
-CUDA_12_INDEX = "https://download.pytorch.org/whl/cu126"
 USED_WARNING = 0.1  # of a GPU's memory: a desktop takes less
 
 # What nvidia-smi says in place of GPUs, in lower case, and what that asks for.
@@ -96,23 +99,24 @@ def _none(name: str, facts: GpuFacts, accelerator: Accelerator) -> Finding:
 
 
 def _cuda(name: str, gpus: list[Gpu]) -> Iterator[Finding]:
-    """A warning: another build of torch, of an index of one's own, may want less."""
+    """Which builds of torch its drivers and GPUs can use."""
     driver = gpus[0].driver or ""
-    if (found := _version(driver)) and found < CUDA_13_DRIVER:
-        fix = "update it to 580 or newer"
-        if found >= CUDA_12_DRIVER:
-            fix += f", or write environment: {{extra_index_url: {CUDA_12_INDEX}}}"
-        message = f"driver {driver} is too old for CUDA 13, which PyTorch's builds are for"
-        yield Finding("warning", name, "gpu-driver", message, fix)
+    found = version_of(driver)
+    if found and found < CUDA_12_DRIVER:
+        message = f"driver {driver} is too old for any build of torch: they are for CUDA 12 and 13"
+        yield Finding("error", name, "gpu-driver", message, "update it to 580 or newer")
+    elif found and found < CUDA_13_DRIVER:
+        message = f"driver {driver} is older than CUDA 13: torch is taken for CUDA 12.6"
+        yield Finding("ok", name, "gpu-driver", message)
     for gpu in gpus:
-        capability = _version(gpu.architecture or "")
+        capability = version_of(gpu.architecture)
         if capability and capability < CUDA_13_CAPABILITY:
             yield Finding(
-                "warning",
+                "ok",
                 name,
                 "gpu-architecture",
-                f"{gpu.name} has compute capability {gpu.architecture}: CUDA 13 begins with 7.5",
-                f"write environment: {{extra_index_url: {CUDA_12_INDEX}}}",
+                f"{gpu.name} has compute capability {gpu.architecture}, CUDA 13 begins with 7.5: "
+                "torch is taken for CUDA 12.6",
             )
 
 
@@ -145,9 +149,3 @@ def _described(gpu: Gpu) -> str:
         parts += [part for part in (gpu.architecture, gpu.device_id) if part]
     parts += [f"driver {gpu.driver}"] if gpu.driver else []
     return ", ".join(parts)
-
-
-def _version(text: str) -> tuple[int, ...]:
-    """Empty where it is none."""
-    parts = text.split(".")
-    return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else ()

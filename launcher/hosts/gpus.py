@@ -41,6 +41,10 @@ for device in /sys/bus/pci/devices/*; do
   case $class in 0x03*|0x12*) read -r vendor < "$device/vendor"; echo "$vendor" ;; esac
 done 2>/dev/null
 """
+# CUDA 13 wants this driver (CUDA 13.0 release notes, table 3) and, as it dropped what is older,
+# this compute capability; any CUDA 12 runs with drivers from 525.60.13 on.
+CUDA_13_DRIVER, CUDA_12_DRIVER = (580,), (525, 60, 13)
+CUDA_13_CAPABILITY = (7, 5)
 PCI_VENDORS: dict[str, Vendor] = {"0x10de": "nvidia", "0x1002": "amd"}
 AMD_VENDOR_ID = "4098"  # as KFD writes it
 GPU_HEAPS = ("1", "2")  # of KFD's memory banks: the GPU's own, visible to the CPU or not
@@ -74,6 +78,22 @@ class GpuFacts:
 
     def of(self, vendor: Vendor) -> list[Gpu]:
         return [gpu for gpu in self.gpus if gpu.vendor == vendor]
+
+
+def torch_build(facts: GpuFacts) -> str:
+    """cu126 where an NVIDIA GPU or its driver is too old for CUDA 13, which PyTorch's usual builds
+    are for; else empty."""
+    for gpu in facts.of("nvidia"):
+        driver, capability = version_of(gpu.driver), version_of(gpu.architecture)
+        if (driver and driver < CUDA_13_DRIVER) or (capability and capability < CUDA_13_CAPABILITY):
+            return "cu126"
+    return ""
+
+
+def version_of(text: str | None) -> tuple[int, ...]:
+    """Empty where it is none."""
+    parts = (text or "").split(".")
+    return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else ()
 
 
 def parse_gpus(sections: Mapping[str, Sequence[str]]) -> GpuFacts:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from launcher.config.paths import launch_home
 from launcher.errors import LaunchError
+from launcher.hosts.gpus import torch_build
 from launcher.provision.code import pack_code
 from launcher.provision.lock import Lock, key_of, request_key, resolve
 from launcher.provision.plan import ROOT, Need, has_environment
@@ -56,7 +57,12 @@ def find_needs(
     """
     pythons = choose_pythons(environment.python, {node.name: facts[node.name] for node in nodes})
     targets = {
-        node.name: Target(facts[node.name].architecture, pythons[node.name].minor, node.accelerator)
+        node.name: Target(
+            facts[node.name].architecture,
+            pythons[node.name].minor,
+            node.accelerator,
+            torch_build(facts[node.name].gpus) if node.accelerator == "cuda" else "",
+        )
         for node in nodes
     }
     locks: dict[Target, Lock] = {}
@@ -109,14 +115,18 @@ def require_accelerator(lock: Lock, hosts: Sequence[str]) -> None:
 
     A build says so in its local version; PyPI's own, without one, is for CUDA (on x86_64).
     """
-    version, accelerator = lock.wheel("torch").version, lock.target.accelerator
+    version, target = lock.wheel("torch").version, lock.target
+    accelerator = target.accelerator
     build = version.partition("+")[2] or ("cpu" if lock.target.architecture == "aarch64" else "cu")
-    if not build.startswith(BUILDS[accelerator]):
+    # A plain one is of CUDA 13 too; a driver that is older than that does not run either.
+    too_new = target.build == "cu126" and (build == "cu" or build.startswith("cu13"))
+    if too_new or not build.startswith(BUILDS[accelerator]):
+        what = "CUDA 12.6 is what its driver can" if too_new else f"accelerator is {accelerator}"
         raise LaunchError(
-            f"{', '.join(hosts)}: accelerator is {accelerator}, but the torch {version} that pip "
-            "finds here is another build",
-            fix=f"set environment.extra_index_url to {TORCH_INDEX[accelerator]} (or to where such "
-            "a build is)",
+            f"{', '.join(hosts)}: {what}, but the torch {version} that pip finds here is another "
+            "build",
+            fix="set environment.extra_index_url to "
+            f"{TORCH_INDEX[target.build or accelerator]} (or to where such a build is)",
         )
 
 

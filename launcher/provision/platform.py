@@ -16,14 +16,17 @@ MINORS = range(11, 15)  # Python 3.11, ours, to 3.14, the newest that ray 2.60 h
 
 @dataclass(frozen=True)
 class Target:
-    """What an environment is made for. minor: of Python 3; accelerator: cpu, cuda or rocm."""
+    """What an environment is made for. minor: of Python 3; accelerator: cpu, cuda or rocm; build:
+    of torch (cu126), where the accelerator's usual one is not for this host."""
 
     architecture: str
     minor: int
     accelerator: str
+    build: str = ""
 
     def __str__(self) -> str:
-        return f"{self.accelerator} on {self.architecture}, Python 3.{self.minor}"
+        what = f"{self.accelerator} ({self.build})" if self.build else self.accelerator
+        return f"{what} on {self.architecture}, Python 3.{self.minor}"
 
     @property
     def platform_tags(self) -> tuple[str, ...]:

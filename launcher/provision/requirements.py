@@ -29,6 +29,7 @@ TORCH_INDEX = {
     "cpu": "https://download.pytorch.org/whl/cpu",
     "cuda": "https://download.pytorch.org/whl/cu130",
     "rocm": "https://download.pytorch.org/whl/rocm7.2",
+    "cu126": "https://download.pytorch.org/whl/cu126",
 }
 OWN_INDEX = ("index-url", "extra-index-url", "find-links")  # in a pip configuration
 
@@ -52,7 +53,7 @@ def index_options(environment: Environment, target: Target) -> list[str]:
     options = named_indexes(environment)
     if options or pip_names_an_index():
         return options
-    return ["--extra-index-url", TORCH_INDEX[target.accelerator]]
+    return ["--extra-index-url", TORCH_INDEX[target.build or target.accelerator]]
 
 
 def named_indexes(environment: Environment) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 from test_facts import captured
 
 from launcher.hosts.gpu_preflight import Accelerator, judge_gpus
-from launcher.hosts.gpus import Gpu, GpuFacts, gfx_name, parse_gpus
+from launcher.hosts.gpus import Gpu, GpuFacts, gfx_name, parse_gpus, torch_build
 from launcher.hosts.preflight import Finding
 
 CASES = Path(__file__).with_name("gpu_cases")
@@ -84,7 +84,8 @@ def test_architectures_are_called_as_compilers_call_them(version: int, name: str
         ("rtx4070", "cpu", None, [("ok", "gpu", "NVIDIA GeForce RTX 4070: not used")], None),
         ("rtx4070", "cuda", 1,
          [("ok", "gpu", "RTX 4070, 12.9 GB, compute capability 8.9, driver 550.54.14"),
-          ("warning", "gpu-driver", "driver 550.54.14 is too old for CUDA 13")], "cu126"),
+          ("ok", "gpu-driver", "driver 550.54.14 is older than CUDA 13: torch is taken for")],
+         None),
         ("rtx4070", "cuda", 2,
          [("error", "gpu", "it has NVIDIA GeForce RTX 4070, but the cluster file says gpus: 2")],
          "write gpus: 1"),
@@ -93,8 +94,8 @@ def test_architectures_are_called_as_compilers_call_them(version: int, name: str
          "write accelerator: cuda"),
         ("two_old", "cuda", None,
          [("ok", "gpu", "Tesla P100-PCIE-16GB, 17.2 GB, driver"),
-          ("warning", "gpu-driver", "driver 470.256.02"),
-          ("warning", "gpu-architecture", "has compute capability 6.0"),
+          ("error", "gpu-driver", "driver 470.256.02 is too old for any build of torch"),
+          ("ok", "gpu-architecture", "has compute capability 6.0, CUDA 13 begins with 7.5"),
           ("warning", "gpu-memory", "15.7 of 17.2 GB")], "update it to 580 or newer"),
         ("mi300x_vf", "rocm", 1,
          [("ok", "gpu", "MI300X VF, 205.6 GB, gfx942, 0x74b5, driver 6.16.13")], None),
@@ -118,6 +119,17 @@ def test_what_is_found(
         assert words in each.message
     fixes = [each.fix for each in found if each.fix]
     assert (fix is None and not fixes) or (fix is not None and fix in fixes[0])
+
+
+def test_the_build_of_torch_follows_driver_and_gpu() -> None:
+    old = gpus_of("rtx4070")
+    assert torch_build(old) == "cu126"
+    new = [replace(gpu, driver="580.95.05") for gpu in old.gpus]
+    assert torch_build(GpuFacts(tuple(new))) == ""
+    volta = replace(new[0], architecture="7.0")
+    assert torch_build(GpuFacts((new[0], volta))) == "cu126"
+    assert torch_build(GpuFacts((replace(new[0], driver=None, architecture=None),))) == ""
+    assert torch_build(gpus_of("mi300x_vf")) == torch_build(GpuFacts()) == ""
 
 
 def test_a_host_without_any_and_without_need_has_nothing_to_say() -> None:

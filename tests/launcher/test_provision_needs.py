@@ -60,6 +60,9 @@ def test_a_lock_is_taken_from_hosts_that_have_it_and_then_kept() -> None:
         ("2.13.0", TARGET, True),  # CUDA's runs without a GPU
         ("2.13.0", Target("x86_64", 11, "cuda"), True),
         ("2.13.0+cu130", Target("x86_64", 11, "cuda"), True),
+        ("2.13.0+cu130", Target("x86_64", 11, "cuda", "cu126"), False),
+        ("2.13.0", Target("x86_64", 11, "cuda", "cu126"), False),
+        ("2.13.0+cu126", Target("x86_64", 11, "cuda", "cu126"), True),
         ("2.13.0+cpu", Target("x86_64", 11, "cuda"), False),
         ("2.13.0", Target("aarch64", 11, "cuda"), False),
         ("2.13.0", Target("x86_64", 11, "rocm"), False),
@@ -71,7 +74,8 @@ def test_torch_is_built_for_the_accelerator(version: str, target: Target, fits: 
     if fits:
         require_accelerator(lock, ["one"])
         return
-    with pytest.raises(LaunchError, match=f"one: accelerator is {target.accelerator}") as caught:
+    wanted = "CUDA 12.6 is what" if target.build else f"accelerator is {target.accelerator}"
+    with pytest.raises(LaunchError, match=f"one: {wanted}") as caught:
         require_accelerator(lock, ["one"])
     assert "environment.extra_index_url" in (caught.value.fix or "")
 

@@ -135,7 +135,8 @@ def resume_there(
                 source = data.model_copy(update={"validation": None})
                 sent = up.send_text(source, Path(spec["folder"]))
                 changes["text"] = run.folder.spec().get("text", {}) | sent
-        run.update_spec(entered=time.time() + up.head_clock_offset_seconds, **changes)
+        entered = time.time() + up.head_clock_offset_seconds
+        run.update_spec(entered=entered, waits=True, **changes)
         say_where_it_stands(run)
         _submit(run, up, detach=detach, as_json=as_json)
 

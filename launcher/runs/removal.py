@@ -100,13 +100,22 @@ Removable = RunHere | RunThere
 
 def remove_folder(path: Path) -> None:
     """Under another name first: one that is cut off leaves nothing that looks like a run, and what
-    it leaves goes with the next one. A folder elsewhere that a link leads to goes too."""
+    it leaves goes with the next one. Of a link, what it leads to stays."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        _remove_real(path)
+    for stray in path.parent.glob(".removed-*"):
+        shutil.rmtree(stray, ignore_errors=True)
+
+
+def _remove_real(path: Path) -> None:
     gone = path.with_name(f".removed-{path.name}-{secrets.token_hex(4)}")
     path.rename(gone)
-    for each in path.parent.glob(".removed-*"):
-        shutil.rmtree(each.resolve(), ignore_errors=each != gone)
-        if each.is_symlink():
-            each.unlink()
+    try:
+        shutil.rmtree(gone)
+    except FileNotFoundError:  # another removal sweeps it too
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def disk_bytes(path: Path) -> int:

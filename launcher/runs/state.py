@@ -70,7 +70,7 @@ def status_of(folder: RunFolder, alive: bool | None = None) -> Status:
     if folder.is_locked() if alive is None and here else alive:
         if folder.stop_request.exists():
             return "stopping"
-        events = read_records(folder.events)
+        events = [e for e in read_records(folder.events) if e.get("what") != "text"]  # in its way
         if events and events[-1]["kind"] == "wait":
             return "waiting"
         return "preparing" if _prepares(events) else "running"

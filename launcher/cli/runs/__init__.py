@@ -92,12 +92,12 @@ def command(context: click.Context, cluster: str | None, as_json: bool) -> None:
 
 
 def _state(folder: RunFolder) -> RunState | None:
-    """None where it has been removed meanwhile."""
+    """None where it has been removed meanwhile, or cannot be read, which is then said."""
     try:
         return RunState.of(folder)
-    except KeyError:
+    except KeyError as error:
         if folder.spec():
-            raise
+            click.echo(f"left out: {folder.spec_file} lacks {error}", err=True)
         return None
 
 

@@ -78,6 +78,19 @@ def open_transport(target: Target, timeout: float) -> tuple[HostTransport, HostK
         raise
 
 
+def log_in_to(target: Target, timeout: float) -> HostTransport:
+    """A connection whose host key is checked and that is logged in. Raises what `open_transport`,
+    `verify` and `log_in` do."""
+    transport, key = open_transport(target, timeout)
+    try:
+        verify(target, key)
+        log_in(transport, target)
+    except BaseException:
+        hang_up(transport)
+        raise
+    return transport
+
+
 def hang_up(transport: HostTransport) -> None:
     with contextlib.suppress(OSError, EOFError):
         transport.sock.shutdown(socket.SHUT_RDWR)  # ends its thread now, not at its next poll
@@ -91,18 +104,8 @@ def hang_up(transport: HostTransport) -> None:
 def _to_jump(target: Target, through: Target, timeout: float) -> Jump:
     """Raises errors of the target: it is what the user knows."""
 
-    def open_it() -> HostTransport:
-        transport, key = open_transport(through, timeout)
-        try:
-            verify(through, key)
-            log_in(transport, through)
-        except BaseException:
-            hang_up(transport)
-            raise
-        return transport
-
     try:
-        return Jump.to(through, open_it)
+        return Jump.to(through, lambda: log_in_to(through, timeout))
     except HostError as error:
         raise error.through(target.name) from None
 

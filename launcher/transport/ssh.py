@@ -13,9 +13,7 @@ import paramiko
 from launcher.errors import CommandFailed, ConnectionLost, DiskFull, HostError, HostTimeout
 from launcher.transport import transfer
 from launcher.transport.connection import COMMAND_SECONDS, BytesDone, Completed
-from launcher.transport.dial import hang_up, open_transport
-from launcher.transport.host_keys import verify
-from launcher.transport.login import log_in
+from launcher.transport.dial import HostTransport, hang_up, log_in_to
 from launcher.transport.process import Process, close_session, open_session
 from launcher.transport.sftp import READ_SECONDS, FileReader
 from launcher.transport.target import Target
@@ -35,20 +33,13 @@ def connect(target: Target, *, timeout: float = CONNECT_SECONDS) -> SshConnectio
     `timeout`: seconds for each of these steps. Raises Unreachable, Untrusted, KeyChanged,
     LoginRefused or HostTimeout.
     """
-    transport, key = open_transport(target, timeout)
-    try:
-        verify(target, key)
-        log_in(transport, target)
-    except BaseException:
-        hang_up(transport)
-        raise
-    return SshConnection(target, transport)
+    return SshConnection(target, log_in_to(target, timeout))
 
 
 class SshConnection:
     """A `Connection` to a host that is logged in to."""
 
-    def __init__(self, target: Target, transport: paramiko.Transport) -> None:
+    def __init__(self, target: Target, transport: HostTransport) -> None:
         self.name = target.name
         self.address = target.address
         self.target = target

@@ -148,7 +148,8 @@ def _hop(written: str) -> Node:
     address = split_address(written.removeprefix("ssh://").rstrip("/"))
     if address is None:
         raise HostError(written, "is no jump host", fix="write it as [USER@]HOST[:PORT]")
-    return Node(name=address.host[:32], host=address.host, user=address.user, port=address.port)
+    hop = Node(host=address.host, user=address.user, port=address.port)
+    return hop.model_copy(update={"name": address.host})  # an IPv6 address is no name of a node
 
 
 def _ask_ssh(ssh: str, node: Node, key: Path | None) -> Settings:

@@ -149,6 +149,11 @@ def test_a_jump_host_that_is_a_node(folder: Path) -> None:
     assert target.jump.first_key == folder / "key"
 
 
+def test_a_jump_host_with_an_ipv6_address(folder: Path) -> None:
+    jump = found("pc1", folder, jump="ada@[2001:2::7]:2222").jump
+    assert jump is not None and (jump.name, jump.place) == ("2001:2::7", "[2001:2::7]:2222")
+
+
 def test_a_command_of_ones_own(folder: Path) -> None:
     target = found("tunnelled", folder, port=2222)
     assert (target.jump, target.proxy_command) == (None, "nc tunnelled 2222")

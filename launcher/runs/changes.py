@@ -34,8 +34,11 @@ def changed_recipe(spec: Mapping[str, Any], settings: Sequence[str]) -> LoadedRe
         source.override_pair("--set", setting)
     for path in source.overridden:
         if shown_key(path) not in CHANGEABLE:
-            message = f"cannot change when a run goes on: {', '.join(CHANGEABLE)} can"
-            raise source.error(Problem(source.keys[path], f"{shown_key(path)} {message}"))
+            key = shown_key(path)
+            problem = Problem(source.keys[path], f"{key} cannot change when a run goes on")
+            error = source.error(problem)
+            error.fix = f"begin a new run for it; these may change: {', '.join(CHANGEABLE)}"
+            raise error
     recipe = validate(Recipe, source)
     mirror = recipe.data.mirror
     if ("data", "mirror") in source.overridden and mirror and not is_address(mirror):

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from launcher.hosts.facts import HostFacts
 from launcher.hosts.gpu_preflight import Accelerator, judge_gpus
+from launcher.hosts.links import measure_links
 from launcher.hosts.network import Place
+from launcher.hosts.pair_preflight import judge_pairs, judge_places, whole_pairs
 from launcher.hosts.pairs import try_pairs
-from launcher.hosts.preflight import Finding, judge_host, judge_pairs, judge_places
+from launcher.hosts.preflight import Finding, judge_host
 from launcher.transport.connection import Connection
 
 
@@ -30,8 +32,13 @@ def check_hosts(
     facts: Mapping[str, HostFacts],
     places: Mapping[str, Place],
     needs: Mapping[str, Needs],
+    *,
+    speeds: bool = False,
 ) -> list[Finding]:
-    """By host, in the order of `facts`. One that cannot be asked any more is a finding too."""
+    """By host, in the order of `facts`. One that cannot be asked any more is a finding too.
+
+    `speeds`: measure the links too, which keeps them busy for 0.5 s a pair.
+    """
     findings = [
         finding
         for name, host in facts.items()
@@ -51,7 +58,9 @@ def check_hosts(
         addresses = {name: place.address for name, place in places.items()}
         several = {name: connections[name] for name in places}
         known = {name: facts[name] for name in places}
-        findings += judge_pairs(try_pairs(several, known, addresses, reached))
+        results = try_pairs(several, known, addresses, reached)
+        measured = measure_links(several, known, addresses, whole_pairs(results)) if speeds else ()
+        findings += judge_pairs(results, places, measured)
     order = list(facts)
     return sorted(findings, key=lambda finding: order.index(finding.host))
 

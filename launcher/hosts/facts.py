@@ -62,8 +62,16 @@ cd "$HOME/.launch" 2>/dev/null &&
     [ -f "$file" ] && echo "${file%/ready} $(head -n 1 "$file")"
   done
 GPUS
-say boot; [ -S "/run/user/$(id -u)/systemd/private" ] && echo systemd
-command -v crontab >/dev/null && echo crontab
+say boot
+if [ -S "/run/user/$(id -u)/systemd/private" ]; then
+  if [ -e "/var/lib/systemd/linger/$(id -un)" ]; then echo systemd
+  elif command -v loginctl >/dev/null; then echo linger; fi
+fi
+if cat /proc/[0-9]*/comm 2>/dev/null | grep -qxE 'cron|crond|fcron'; then
+  crontab -l 2>&1 | grep -qiE 'not allowed|not found|permission' || echo crontab
+fi
+say logout; grep -hiE '^ *KillUserProcesses *= *(yes|true|on|1) *$' /etc/systemd/logind.conf \
+  /etc/systemd/logind.conf.d/*.conf /usr/lib/systemd/logind.conf.d/*.conf 2>/dev/null
 say clock; date +%s.%N
 say end
 """.replace("GPUS", gpus.SCRIPT.strip())
@@ -103,7 +111,9 @@ class HostFacts:
     that its way out leads through. `listeners`: port -> "name (process id)", of processes that its
     user may see. `ephemeral_ports`: first and last. `rays`: process id and command line of Ray and
     torchrun processes of anybody. `ready`: folder below ~/.launch -> the first line of the file
-    `ready` in it. `boot_hooks`: systemd (a user's own), crontab.
+    `ready` in it. `boot_hooks`: what can start something when it boots: systemd (its user's, which
+    runs without a login), linger (which it does not do yet), crontab. `logout_kills`: whatever a
+    login has started ends with it.
     """
 
     system: str
@@ -133,6 +143,7 @@ class HostFacts:
     ready: Mapping[str, str]
     gpus: GpuFacts
     boot_hooks: tuple[str, ...]
+    logout_kills: bool
 
     @property
     def any_python(self) -> str | None:
@@ -192,6 +203,7 @@ def parse_facts(output: str, *, asked_at: float, answered_at: float) -> HostFact
         ready=dict(_pair(line) for line in sections.get("ready", [])),
         gpus=parse_gpus(sections),
         boot_hooks=tuple(sections.get("boot", [])),
+        logout_kills=bool(sections.get("logout")),
     )
 
 

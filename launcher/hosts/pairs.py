@@ -23,7 +23,7 @@ TRY_SECONDS = 2.5
 EPHEMERAL_TRIED = 3  # ports of each host, one from each third of its range
 
 # argv[1]: JSON {nonce, name, seconds, address, ports, peers: {name: {address, ports}}}.
-# Prints {"taken": [port], "peers": {name: {port: [what, milliseconds]}}}.
+# Prints {"taken": [port], "peers": {name: {port: [what, milliseconds, address it left from]}}}.
 PROGRAM = r"""
 import json, select, socket, sys, threading, time
 job = json.loads(sys.argv[1])
@@ -54,15 +54,15 @@ def call(name, address, port):
         began = time.monotonic()
         try:
             with socket.create_connection((address, port), max(0.05, end - began)) as client:
-                took = time.monotonic() - began
+                took, source = time.monotonic() - began, client.getsockname()[0]
                 client.settimeout(max(0.05, end - began)); said = client.recv(256)
                 client.sendall(b"ok")
-            return ["ok" if said == answer(name) else "other", round(took * 1000, 2)]
+            return ["ok" if said == answer(name) else "other", round(took * 1000, 2), source]
         # A firewall's refusals are few a second: silence after one says no more than it did.
         except TimeoutError: what = what or "timeout"
         except ConnectionRefusedError: what = "refused"
         except OSError as error: what = error.strerror or str(error)
-        if time.monotonic() > end - 0.1: return [what, 0]
+        if time.monotonic() > end - 0.1: return [what, 0, ""]
         time.sleep(0.1)
 found = {name: {} for name in job["peers"]}
 def reach(name, address, port): found[name][str(port)] = call(name, address, port)
@@ -77,7 +77,8 @@ print(json.dumps({"taken": taken, "peers": found}))
 @dataclass(frozen=True)
 class Link:
     """From one host to a port of another. `what`: ok, timeout, refused, other (another program or
-    host answers there), or the system's words. `fixed`: a port of ours, else an ephemeral one."""
+    host answers there), or the system's words. `source`: the address that the packets left from.
+    `fixed`: a port of ours, else an ephemeral one."""
 
     host: str
     peer: str
@@ -85,6 +86,7 @@ class Link:
     what: str
     milliseconds: float
     fixed: bool
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,9 +137,9 @@ def try_pairs(
         )
         answer = json.loads(output.splitlines()[-1])  # before it: what the login shell says
         links = [
-            Link(name, peer, int(port), what, milliseconds, int(port) in ports[peer])
+            Link(name, peer, int(port), what, milliseconds, int(port) in ports[peer], source)
             for peer, found in answer["peers"].items()
-            for port, (what, milliseconds) in found.items()
+            for port, (what, milliseconds, source) in found.items()
         ]
         return tuple(answer["taken"]), links
 

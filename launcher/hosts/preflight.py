@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from launcher.hosts.facts import HostFacts
 from launcher.hosts.network import Place
-from launcher.hosts.pairs import Link, PairResults
 from launcher.provision.platform import ARCHITECTURES, GLIBC
 
 Severity = Literal["error", "warning", "ok"]
@@ -25,9 +23,11 @@ MEMORY_GOOD_BYTES = 3 * 10**9
 CLOCK_WARNING_SECONDS = 2.0
 CLOCK_ERROR_SECONDS = 300.0
 
-# Why a port on which the peer did listen is not reached.
-REJECTED = "a firewall in between rejects it"
-OTHER = "another program or host answers there"
+BOOT_HOOKS = {
+    "systemd": "a service of its user's systemd",
+    "linger": "a service of its user's systemd (which `up` asks to run without a login: linger)",
+    "crontab": "a line of its user's crontab",
+}
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ def judge_host(
     if not ours and host.memory_available_bytes < MEMORY_GOOD_BYTES:
         yield _memory(name, host)
     yield _clock(name, host)
+    yield _boot(name, host)
     if place is not None:
         note = f" ({place.note})" if place.note else ""
         message = f"{place.address} on {place.interface}{note}: {place.reason}"
@@ -82,50 +83,6 @@ def judge_host(
         yield Finding("ok", name, "ray-foreign", message)
 
 
-def judge_pairs(results: PairResults) -> Iterator[Finding]:
-    for error in results.failed:
-        message = error.message.removeprefix(f"{error.host}: ")
-        yield Finding("error", error.host, "pair-failed", message, error.fix)
-    for name in results.skipped:
-        yield Finding(
-            "warning", name, "pair-skipped", "without a Python there, its ports are not tried"
-        )
-    for name, ports in results.taken.items():
-        yield taken_ports(name, ports)
-    taken = {(name, port) for name, ports in results.taken.items() for port in ports}
-    broken: dict[tuple[str, str], list[Link]] = defaultdict(list)
-    best: dict[tuple[str, str], float] = {}
-    for link in results.links:
-        pair = link.host, link.peer
-        if link.what == "ok":
-            best[pair] = min(best.get(pair, link.milliseconds), link.milliseconds)
-        elif (link.peer, link.port) not in taken:
-            broken[pair].append(link)
-    for (host, peer), links in broken.items():
-        yield _broken(host, peer, links)
-    for (host, peer), milliseconds in best.items():
-        if (host, peer) not in broken:
-            message = f"reaches {peer} on every port, first answer after {milliseconds:.2f} ms"
-            yield Finding("ok", host, "pair", message, peer=peer)
-
-
-def judge_places(places: Mapping[str, Place]) -> Iterator[Finding]:
-    """Two names of one machine, or machines that hide behind one address each."""
-    owners: dict[str, str] = {}
-    for name, place in places.items():
-        owner = owners.setdefault(place.address, name)
-        if owner != name:
-            yield Finding(
-                "error",
-                name,
-                "address",
-                f"{place.address} is {owner}'s address too",
-                fix="list a machine once; where both have a NAT of their own, name the interface "
-                "by which they reach each other: network: {interface: NAME}",
-                peer=owner,
-            )
-
-
 def taken_ports(
     name: str, ports: Sequence[int], listeners: Mapping[int, str] | None = None
 ) -> Finding:
@@ -143,24 +100,16 @@ def taken_ports(
     )
 
 
-def _broken(host: str, peer: str, links: list[Link]) -> Finding:
-    fixed = sorted(link.port for link in links if link.fixed)
-    what = {link.what for link in links}
-    dropped = what == {"timeout"}
-    how = "no answer: a firewall drops it" if dropped else ", ".join(sorted(what))
-    why = "" if dropped else f": {OTHER if 'other' in what else REJECTED}"
-    where = f"ports {', '.join(map(str, fixed))}" if fixed else "an ephemeral port"
-    if fixed and len(fixed) < len(links):
-        where += " and an ephemeral one"
-    return Finding(
-        "error",
-        host,
-        "pair-port" if fixed else "pair-ephemeral",
-        f"cannot reach {peer} on {where} ({how}){why}",
-        fix=f"on {peer}, allow all TCP from {host}: Ray needs the ports of the cluster, gloo "
-        "ephemeral ones (32768 to 60999)",
-        peer=peer,
-    )
+def _boot(name: str, host: HostFacts) -> Finding:
+    fix = f"let its user's services run without a login: sudo loginctl enable-linger {host.user}"
+    if host.logout_kills and not {"systemd", "linger"} & set(host.boot_hooks):
+        message = "KillUserProcesses=yes in its logind.conf: Ray would end when the client leaves"
+        return Finding("error", name, "logout", message, fix)
+    for hook, words in BOOT_HOOKS.items():
+        if hook in host.boot_hooks:
+            return Finding("ok", name, "boot", f"after a reboot {words} starts Ray again")
+    message = "nothing can start Ray after a reboot: it rejoins at the next client command"
+    return Finding("warning", name, "boot", message, f"{fix}   (or install cron)")
 
 
 def _system(name: str, host: HostFacts) -> Finding:

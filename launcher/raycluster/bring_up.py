@@ -19,13 +19,14 @@ from launcher.provision.apply import apply, gather_all
 from launcher.provision.host_lock import host_lock
 from launcher.provision.needs import find_needs
 from launcher.provision.plan import HostPlan, Need, plan_host
+from launcher.raycluster import boot_hook
 from launcher.raycluster.control import (
     HostState,
     host_states,
     read_spec,
     runs_at_work,
     start,
-    start_command,
+    start_script,
     stop,
 )
 from launcher.raycluster.ports import cluster_ports
@@ -183,7 +184,12 @@ def start_commands(prepared: Prepared, node: str) -> list[str]:
         return []
     folder = f"~/{cluster_folder(spec.cluster)}"
     stops = [f"kill {state.pid}   # Ray runs with other code or settings"] * state.is_running
-    return [*stops, f"write {folder}/token (0600), {folder}/cluster.json", start_command(spec)]
+    return [
+        *stops,
+        f"write {folder}/token (0600), {folder}/cluster.json",
+        f"write ~/{boot_hook.start_file(spec.cluster)}\n{start_script(spec)}".rstrip(),
+        boot_hook.install_and_start(spec.cluster),
+    ]
 
 
 def _running_spec(

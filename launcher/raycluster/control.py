@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from launcher.errors import CommandFailed, HostError, HostsFailed, HostTimeout
+from launcher.raycluster import boot_hook
 from launcher.raycluster.environment import CLUSTER_MARK
 from launcher.raycluster.spec import ClusterSpec, cluster_folder
 from launcher.transport.connection import Connection
@@ -24,12 +25,14 @@ GRACE_SECONDS = 5.0  # until a supervisor that is to be seen must be there
 MAX_STARTS = 3
 POLL_SECONDS = 0.2
 
-# Prints state.json, or {}; then `alive` where the supervisor that wrote it lives, `orphans` where
-# only processes of one that was killed do, else `dead`. Plain sh: nothing may be installed yet.
+# Prints state.json, or {}; then what starts it at boot, if known; then `alive` where the supervisor
+# that wrote it lives, `orphans` where only processes of one that was killed do, else `dead`. Plain
+# sh: nothing may be installed yet.
 # grep -q, because any other fails for environments of others that it may not read.
 STATE = """\
-cd {folder} 2>/dev/null || {{ echo '{{}}'; echo dead; exit 0; }}
+cd {folder} 2>/dev/null || {{ echo '{{}}'; echo; echo dead; exit 0; }}
 cat state.json 2>/dev/null || echo '{{}}'
+echo "$(cat boot 2>/dev/null)"
 pid=$(sed -n 's/.*"pid": \\([0-9]*\\).*/\\1/p' state.json 2>/dev/null)
 if [ -n "$pid" ] && tr '\\0' ' ' < /proc/$pid/cmdline 2>/dev/null |
   grep -qF "raycluster.supervisor $HOME/{folder} "
@@ -39,9 +42,10 @@ then echo orphans
 else echo dead; fi
 """
 
-# Ends the supervisor, which ends Ray; then whatever a supervisor that was killed has left.
+# Ends the supervisor, which ends Ray; then whatever a supervisor that was killed has left. The boot
+# hook goes first: systemd would start it again.
 END = """\
-if [ -n "{pid}" ]; then
+{unhook}if [ -n "{pid}" ]; then
   kill {pid}
   for i in $(seq {tenths}); do kill -0 {pid} 2>/dev/null || break; sleep 0.1; done
   if kill -0 {pid} 2>/dev/null; then echo "supervisor {pid} does not end" >&2; exit 1; fi
@@ -49,7 +53,8 @@ fi
 for file in $(grep -lsxzF "{mark}=$HOME/{folder}" /proc/[0-9]*/environ); do
   pid=${{file#/proc/}}; kill -9 "${{pid%/environ}}" 2>/dev/null
 done
-rm -rf .launch/ray/{cluster} {folder}/state.json "/tmp/launch-$(id -u)-{cluster}"
+cd {folder} 2>/dev/null && rm -f state.json start.sh login.sh boot; cd
+rm -rf .launch/ray/{cluster} "/tmp/launch-$(id -u)-{cluster}"
 exit 0
 """
 
@@ -57,12 +62,14 @@ exit 0
 @dataclass(frozen=True)
 class HostState:
     """`status`: up, starting, restarting, down; or orphaned: Ray is there, but nobody looks after
-    it. `key`: of the spec that the supervisor has."""
+    it. `key`: of the spec that the supervisor has. `boot_hook`: what starts it when its host boots:
+    systemd, crontab or none."""
 
     status: str
     pid: int | None = None
     starts: int = 0
     key: str | None = None
+    boot_hook: str | None = None
 
     @property
     def is_running(self) -> bool:
@@ -103,8 +110,11 @@ def start(
             connection.write(f"{folder}/token", token, mode=0o600)
             connection.write(f"{folder}/cluster.json", spec.to_json())
             started[connection.name] = connection
+            connection.write(boot_hook.start_file(cluster), start_script(spec).encode())
             if not ending:
-                connection.check(start_command(spec), step="start Ray's supervisor")
+                command = boot_hook.install_and_start(cluster)
+                hook = connection.check(command, step="start Ray's supervisor").strip()
+                connection.write(f"{folder}/boot", hook.encode() + b"\n")
 
     try:
         on_all(connections, one)
@@ -116,19 +126,22 @@ def start(
         raise
 
 
-def start_command(spec: ClusterSpec) -> str:
-    """In a session of its own: nothing of it hangs on this login. Its state is written before it
-    can do that itself, so that it can be stopped from the first moment on."""
-    folder = f"~/{cluster_folder(spec.cluster)}"
-    run = python_command(spec, "launcher.raycluster.supervisor", folder)
+def start_script(spec: ClusterSpec) -> str:
+    """Becomes the supervisor, unless one is at work. Its state is written before it can do that
+    itself, so that it can be stopped from the first moment on; the search paths are those of the
+    login that brought the cluster up, also where nobody has logged in since the host booted."""
+    folder = cluster_folder(spec.cluster)
+    run = python_command(spec, "launcher.raycluster.supervisor", f"~/{folder}")
     state = {"status": "starting", "pid": "PID", "starts": 0, "key": spec.key}
     first = json.dumps(state).replace('"PID"', "%s")
-    run = (
-        f"printf {shlex.quote(first)} $$ > {folder}/state.json; "
-        f"exec {run} >> {folder}/supervisor.log 2>&1 < /dev/null"
-    )
-    clean = f"mkdir -p {folder}/runs; rm -f {folder}/state.json"  # of one that lost its power
-    return f"{clean}; setsid sh -c {shlex.quote(run)} > /dev/null 2>&1 &"
+    return f"""\
+# Ray of launch's cluster {spec.cluster} on this host: run by `launch cluster up`, and at boot.
+cd && mkdir -p {folder}/runs && cd {folder} || exit 1
+flock -n lock true || exit 0
+[ ! -e login.sh ] || . ./login.sh
+printf {shlex.quote(first)} $$ > state.json
+exec {run} >> supervisor.log 2>&1 < /dev/null
+"""
 
 
 def stop(connections: Mapping[str, Connection], cluster: str) -> dict[str, bool]:
@@ -138,7 +151,7 @@ def stop(connections: Mapping[str, Connection], cluster: str) -> dict[str, bool]
         state = host_state(connection, cluster)
         script = END.format(
             pid=state.pid or "", tenths=int(DOWN_SECONDS * 10), mark=CLUSTER_MARK,
-            cluster=cluster, folder=cluster_folder(cluster),
+            cluster=cluster, folder=cluster_folder(cluster), unhook=boot_hook.remove(cluster),
         )  # fmt: skip
         connection.check(script, step="stop Ray", timeout=DOWN_SECONDS + 10)
         return state.is_running
@@ -208,14 +221,16 @@ def host_state(connection: Connection, cluster: str) -> HostState:
         STATE.format(folder=cluster_folder(cluster), mark=CLUSTER_MARK),
         step="ask Ray's supervisor",
     )
-    text, _, alive = output.strip().rpartition("\n")
+    *lines, hook, alive = output.strip().split("\n")
     try:
-        state = json.loads(text or "{}")
+        state = json.loads("\n".join(lines) or "{}")
     except ValueError:
         state = {}
     if alive != "alive":  # no pid: another process may have it by now
         return HostState("orphaned" if alive == "orphans" else "down")
-    return HostState(state["status"], state.get("pid"), state["starts"], state.get("key"))
+    return HostState(
+        state["status"], state.get("pid"), state["starts"], state.get("key"), hook or None
+    )
 
 
 def _wait_until_up(

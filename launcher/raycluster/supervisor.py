@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from launcher.raycluster.boot_hook import start_file
 from launcher.raycluster.environment import CLUSTER_MARK, FOREIGN, VISIBLE, node_environment
 from launcher.raycluster.processes import (
     adopt_orphans,
@@ -56,7 +57,7 @@ class Supervisor:
         self.home = folder.parents[1]
         self.spec = ClusterSpec.from_json((folder / "cluster.json").read_bytes())
         self.ray_folder = ray_folder(self.home, self.spec.cluster)
-        self.ended = False
+        self.ended = self.idle = False
         self.starts = 0
         self.up = False
         self.used = self.looked = time.monotonic()
@@ -72,6 +73,8 @@ class Supervisor:
         finally:
             end_children()
         self._say("down")
+        if self.idle:  # nobody has waited for it: nor does anybody when the host boots
+            (self.home.parent / start_file(self.spec.cluster)).unlink(missing_ok=True)
         shutil.rmtree(self.ray_folder, ignore_errors=True)
 
     def _keep_ray_up(self) -> None:
@@ -141,7 +144,8 @@ class Supervisor:
         self.looked = now
         if self._in_use():
             self.used = now
-        return now - self.used > 60 * self.spec.idle_minutes
+        self.idle = now - self.used > 60 * self.spec.idle_minutes
+        return self.idle
 
     def _in_use(self) -> bool:
         if self.spec.is_head:

@@ -77,6 +77,8 @@ class Lab:
         for host in self.hosts:
             host.cut_power()
             _run("ip", "netns", "del", host.namespace, check=False)
+            groups = f"/sys/fs/cgroup/systemd/{self.folder.name}-{host.name}"  # of its systemd
+            _run("find", groups, "-depth", "-type", "d", "-delete", check=False)
         _run("ip", "link", "del", self.bridge, check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -108,8 +110,10 @@ class Host:
 
     def install(self) -> None:
         """A disk with a user who may log in with the lab's key, and a network."""
-        for place in ("tmp", "root", "home", "etc", "crontabs"):
+        for place in ("tmp", "root", "home", "etc", "crontabs/crontabs"):
             (self.disk / place).mkdir(parents=True)
+        shutil.chown(self.disk / "crontabs" / "crontabs", group="crontab")
+        (self.disk / "crontabs" / "crontabs").chmod(0o1730)
         (self.disk / "tmp").chmod(0o1777)
         etc = self.disk / "etc"
         (etc / "hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {self.name}\n")
@@ -150,8 +154,13 @@ class Host:
         place = self.address if self.port == 22 else f"[{self.address}]:{self.port}"
         return f"{place} {kind} {key}\n"
 
+    def linger(self) -> None:
+        """From the next boot on, its user's systemd runs without a login, as with
+        `loginctl enable-linger`."""
+        (self.disk / "etc" / "linger").touch()
+
     def boot(self) -> None:
-        """Returns when sshd answers."""
+        """Returns when sshd answers. cron runs before."""
         with (self.disk / "sshd.log").open("ab") as log:
             self._process = subprocess.Popen(
                 ["taskset", "-c", str(self.core), "ip", "netns", "exec", self.namespace,
@@ -179,9 +188,16 @@ class Host:
     def cut_power(self) -> None:
         """Every process of the host is gone at once."""
         if self._process is not None:
+            first = Path("/proc", self._first_process())
             self._process.kill()  # unshare's --kill-child takes pid 1 inside with it, and that all
             self._process.wait()
             self._process = None
+            while first.exists():  # it goes behind all others
+                time.sleep(0.01)
+
+    def power_cycle(self) -> None:
+        self.cut_power()
+        self.boot()
 
     def unplug(self) -> None:
         _run("ip", "link", "set", self.cable, "down")
@@ -220,11 +236,23 @@ class Host:
 
     def inside(self, command: str) -> str:
         """As root on the host's console."""
-        assert self._process is not None
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
-        first = children.read_text().split()[0]  # pid 1 in there
-        inside = ("nsenter", "--target", first, "--mount", "--uts", "--ipc", "--net", "--pid")
+        inside = (
+            "nsenter",
+            "--target",
+            self._first_process(),
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--net",
+            "--pid",
+        )
         return _run(*inside, "sh", "-c", command).stdout
+
+    def _first_process(self) -> str:
+        """What is process 1 in there."""
+        assert self._process is not None
+        pid = self._process.pid
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
 
     def ssh(self, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
         """As a user with OpenSSH would, with the lab's key."""
@@ -237,13 +265,15 @@ class Host:
         )  # fmt: skip
 
     def processes(self) -> list[str]:
-        """Command lines of all that runs on the host, its sshd left out."""
+        """Command lines of all that runs on the host, its sshd and cron left out."""
         found = []
         for path in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if os.readlink(path / "ns" / "net") == self._net():
                     command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-                    if command and not command.startswith(("sshd", SSHD, "unshare", "sh /")):
+                    if command and not command.startswith(
+                        ("sshd", SSHD, "unshare", "sh /", "cron")
+                    ):
                         found.append(command)
         return sorted(found)
 

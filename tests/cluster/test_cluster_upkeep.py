@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
+import pytest
 from lab import USER, Host
 from pair import CLUSTER, LONG, HostRun, PairClient, listing, printed_steps, wait
 from running import Run
@@ -56,15 +58,50 @@ def test_a_node_that_lost_its_supervisor_is_mended_by_up(
     assert client.train("mended", "--steps", "2")["steps"] == 2
 
 
-def test_a_head_that_lost_its_power_is_brought_back_by_up(
+@pytest.mark.parametrize("number", [0, 1], ids=["head", "other"])
+def test_a_host_that_was_switched_off_and_on_rejoins_without_a_client(
+    client: PairClient, whole: Run, hosts: tuple[Host, Host], number: int
+) -> None:
+    """By a line of its user's crontab. Behind a head that came back the other host joins anew."""
+    assert [node["boot_hook"] for node in client.cluster("status")] == ["crontab", "crontab"]
+    before = [_starts(host) for host in hosts]
+    hosts[number].cut_power()
+    hosts[number].boot()
+    anew = hosts if number == 0 else hosts[1:]
+    wait(lambda: all(_starts(h) not in (*before, None) for h in anew), 150, "Ray to be up")
+    assert "Ray" not in client.cluster("up")["seconds"]
+    assert client.train(f"woken-{number}", "--steps", "2")["steps"] == 2
+
+
+@pytest.mark.skipif(not Path("/lib/systemd/systemd").exists(), reason="there is no systemd here")
+def test_a_host_with_a_systemd_of_its_users_is_started_by_that(
     client: PairClient, whole: Run, hosts: tuple[Host, Host]
 ) -> None:
-    """The other host's Ray belongs to the head that is gone: it is started anew too."""
-    hosts[0].cut_power()
-    hosts[0].boot()
+    """Also when its supervisor is killed. The unit that it made goes with `down`."""
+    two = hosts[1]
+    client.cluster("down")
+    two.cut_power()
+    two.linger()
+    two.boot()
     client.cluster("up")
-    assert [node["status"] for node in client.cluster("status")] == ["up", "up"]
-    assert client.train("again", "--steps", "2")["steps"] == 2
+    assert [node["boot_hook"] for node in client.cluster("status")] == ["crontab", "systemd"]
+    for harm in (two.power_cycle, lambda: two.inside("pkill -9 -f '[r]aycluster.supervisor'")):
+        before = (_starts(two), None)
+        harm()
+        wait(lambda before=before: _starts(two) not in before, 60, "Ray to be up")
+    assert "Ray" not in client.cluster("up")["seconds"]
+    assert client.train("by-systemd", "--steps", "2")["steps"] == 2
+
+
+def _starts(host: Host) -> tuple[int, int] | None:
+    """Supervisor's process id and how often it has started Ray, where Ray is up."""
+    try:
+        state = json.loads(
+            (host.home / ".launch" / "clusters" / CLUSTER / "state.json").read_text()
+        )
+    except (FileNotFoundError, ValueError):
+        return None
+    return (state["pid"], state["time"]) if state["status"] == "up" else None
 
 
 def test_a_full_disk_on_one_host_is_named(

@@ -13,7 +13,8 @@ from test_facts import CLOCK, captured
 
 from launcher.hosts.facts import EPHEMERAL_PORTS, SCRIPT, HostFacts, Interface, Python, parse_facts
 from launcher.hosts.network import Place, choose_places
-from launcher.hosts.preflight import Finding, judge_host, judge_places
+from launcher.hosts.pair_preflight import judge_places
+from launcher.hosts.preflight import Finding, judge_host
 
 UBUNTU = captured("ubuntu24")
 BUSYBOX = captured("busybox")

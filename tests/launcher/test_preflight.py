@@ -9,12 +9,15 @@ from test_facts import captured
 
 from launcher.errors import HostError
 from launcher.hosts.facts import HostFacts, Interface
+from launcher.hosts.links import Speed
 from launcher.hosts.network import Place, choose_places
+from launcher.hosts.pair_preflight import judge_pairs
 from launcher.hosts.pairs import Link, PairResults
-from launcher.hosts.preflight import Finding, judge_host, judge_pairs
+from launcher.hosts.preflight import Finding, judge_host
 
 GOOD = captured("debian12")
 PLACE = Place("198.18.1.11", "eth0", "the client reaches it there")
+PLACES = {"one": PLACE, "two": Place("198.18.1.12", "eth1", "the client reaches it there")}
 PORTS = (20000, 20001)
 
 
@@ -26,7 +29,9 @@ def test_a_good_host() -> None:
     found = findings(GOOD)
     assert {finding.severity for finding in found} == {"ok"}
     codes = [finding.code for finding in found]
-    assert codes == ["system", "python", "disk", "clock", "address", "hostname-loopback"]
+    assert codes == [
+        "system", "python", "disk", "clock", "boot", "address", "hostname-loopback",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -47,6 +52,10 @@ def test_a_good_host() -> None:
         ({"rays": ("1/cmdline raylet",)}, "ok", "ray-foreign", "left alone"),
         ({"cores": 24, "performance_cores": 16, "efficiency_cores": 8}, "ok", "system",
          "24 cores (16 performance, 8 efficiency)"),
+        ({"boot_hooks": ()}, "warning", "boot", "rejoins at the next client command"),
+        ({"boot_hooks": ("linger", "crontab")}, "ok", "boot", "asks to run without a login"),
+        ({"logout_kills": True}, "error", "logout", "Ray would end when the client leaves"),
+        ({"logout_kills": True, "boot_hooks": ("systemd",)}, "ok", "boot", "systemd"),
         ({"kernel": "5.15.167.4-microsoft-standard-WSL2"}, "warning", "wsl", "Linux in Windows"),
     ],
 )  # fmt: skip
@@ -54,7 +63,7 @@ def test_what_is_found(changes: dict[str, object], severity: str, code: str, wor
     found = findings(replace(GOOD, **changes))  # type: ignore[arg-type]
     finding = next(each for each in found if each.code == code)
     assert finding.severity == severity and words in finding.message
-    assert bool(finding.fix) == (severity == "error") or code in ("clock", "wsl")
+    assert bool(finding.fix) == (severity == "error") or code in ("clock", "wsl", "boot")
 
 
 def test_ports_of_our_own_ray_are_not_taken() -> None:
@@ -75,7 +84,7 @@ def test_ports_of_our_own_ray_are_not_taken() -> None:
 def test_pairs(what: str, fixed: bool, code: str, words: str) -> None:
     good = Link("two", "one", 20000, "ok", 0.4, True)
     bad = Link("one", "two", 20000, what, 0, fixed)
-    found = list(judge_pairs(PairResults((good, bad), {}, ())))
+    found = list(judge_pairs(PairResults((good, bad), {}, ()), PLACES))
     assert [(f.severity, f.host, f.peer) for f in found] == [
         ("error", "one", "two"),
         ("ok", "two", "one"),
@@ -84,9 +93,17 @@ def test_pairs(what: str, fixed: bool, code: str, words: str) -> None:
     assert found[0].fix and "two" in found[0].fix
 
 
+def test_a_link_is_shown_with_both_ends_its_round_trip_and_its_throughput() -> None:
+    result = PairResults((Link("one", "two", 20000, "ok", 0.4, True, "198.18.1.11"),), {}, ())
+    (found,) = judge_pairs(result, PLACES, [Speed("one", "two", 0.213, 117.5e6)])
+    assert found.severity == "ok" and found.message == (
+        "reaches two on every port, eth0 to eth1: round trip 0.21 ms, 0.94 Gbit/s"
+    )
+
+
 def test_a_taken_port_is_no_firewall() -> None:
     bad = Link("one", "two", 20000, "other", 0, True)
-    found = list(judge_pairs(PairResults((bad,), {"two": (20000,)}, ("three",))))
+    found = list(judge_pairs(PairResults((bad,), {"two": (20000,)}, ("three",)), PLACES))
     assert [(f.host, f.code) for f in found] == [("three", "pair-skipped"), ("two", "port-taken")]
 
 

@@ -59,7 +59,9 @@ def find_all(loaded: LoadedCluster, nodes: tuple[Node, ...]) -> list[Finding]:
         except HostError as error:
             findings.append(_failed(error, "address"))
         findings += [Finding("ok", name, "ssh", f"{known[name].address} answers") for name in facts]
-        findings += check_hosts(known, facts, places, host_needs(loaded.cluster, states))
+        findings += check_hosts(
+            known, facts, places, host_needs(loaded.cluster, states), speeds=True
+        )
     finally:
         close_all(connections)
     order = [node.name for node in nodes]

@@ -16,6 +16,7 @@ COLUMNS = [
     Column("status", lambda row: row["status"], style=lambda row: COLOURS.get(row["status"], "")),
     Column("address", lambda row: row["address"] or "-"),
     Column("ray starts", lambda row: str(row["starts"] or "-"), right=True),
+    Column("at boot", lambda row: row["boot_hook"] or "-"),
     Column("runs", lambda row: ", ".join(row["runs"]) or "-"),
 ]
 
@@ -44,6 +45,7 @@ def command(cluster: str, as_json: bool) -> None:
                     "status": state.status if state else "unreachable",
                     "address": connections[node.name].address if state else None,
                     "starts": state.starts if state else None,
+                    "boot_hook": state.boot_hook if state else None,
                     "runs": running if node.name == head else [],
                 }
             )

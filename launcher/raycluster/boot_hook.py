@@ -1,0 +1,107 @@
+"""How a supervisor is started: now, and whenever its host boots, without a client.
+
+A service of the user's own systemd where that runs without a login (linger), else a line of the
+user's crontab, else nothing: such a host rejoins at the next client command. `down` takes it away.
+"""
+
+from __future__ import annotations
+
+from launcher.raycluster.spec import cluster_folder
+
+SYSTEMD, CRONTAB, NONE = "systemd", "crontab", "none"
+
+# No login tells where the user's systemd listens; cron starts in the home folder, and so does ssh.
+# Two clients that change a crontab at once would lose one's lines: the home folder is their lock.
+_BEGIN = """\
+export XDG_RUNTIME_DIR=/run/user/$(id -u)
+units=.config/systemd/user unit={unit} line='{line}'
+exec 9<"$HOME"; flock 9
+"""
+
+# What an `up` finds missing and makes is noted, so that it can be undone.
+_INSTALL = """\
+made() {{ mkdir -p .launch/boot; echo "$1" >> .launch/boot/made; }}
+lingers() {{
+  [ ! -e "/var/lib/systemd/linger/$(id -un)" ] || return 0
+  loginctl enable-linger && made linger
+}}
+by_systemd() {{
+  [ -S "$XDG_RUNTIME_DIR/systemd/private" ] && lingers || return 1
+  for folder in .config .config/systemd $units $units/default.target.wants; do
+    [ -d $folder ] || {{ mkdir $folder && made $folder; }}
+  done
+  cat > $units/$unit << 'END'
+[Unit]
+Description=Ray of launch's cluster {cluster}
+ConditionPathExists=%h/{start}
+[Service]
+ExecStart=/bin/sh %h/{start}
+Restart=on-failure
+RestartSec=5
+KillMode=mixed
+TimeoutStopSec=10
+[Install]
+WantedBy=default.target
+END
+  systemctl --user daemon-reload && systemctl --user enable $unit && systemctl --user start $unit
+}}
+by_crontab() {{
+  case $(cat /proc/[0-9]*/comm | grep -xE 'cron|crond|fcron') in "") return 1 ;; esac
+  {{ crontab -l; echo "$line"; }} | crontab -
+}}
+"""
+
+_REMOVE = """\
+if [ -e $units/$unit ]; then
+  systemctl --user disable $unit
+  rm -f $units/$unit $units/default.target.wants/$unit
+  systemctl --user daemon-reload
+fi
+if crontab -l | grep -qxF "$line"; then
+  if crontab -l | grep -qvxF "$line"
+  then crontab -l | grep -vxF "$line" | crontab -
+  else crontab -r; fi
+fi
+if [ -e .launch/boot/made ] && ! ls $units | grep -q '^launch-.*\\.service$'; then
+  tac .launch/boot/made | while read -r made; do
+    case $made in linger) loginctl disable-linger ;; *) rmdir "$made" ;; esac
+  done
+  rm -r .launch/boot
+fi
+"""
+
+
+def start_file(cluster: str) -> str:
+    """The script that becomes the supervisor; where it is missing, nothing begins at boot."""
+    return f"{cluster_folder(cluster)}/start.sh"
+
+
+def install_and_start(cluster: str) -> str:
+    """A shell command that starts the supervisor from its file and prints SYSTEMD, CRONTAB or NONE.
+
+    By systemd it is a service of its own, which a logout does not end (KillUserProcesses).
+    """
+    start = start_file(cluster)
+    install = _INSTALL.format(cluster=cluster, start=start)
+    folder = cluster_folder(cluster)
+    return (
+        f"{_begin(cluster)}{install}"
+        f"rm -f {folder}/state.json\n"  # of one that lost its power
+        f"export -p | grep -E '^export (PATH|LD_LIBRARY_PATH)=' > {folder}/login.sh\n"
+        f"{{\n{_REMOVE}}} > /dev/null 2>&1\n"  # of an earlier `up`
+        f"if by_systemd > /dev/null 2>&1; then echo {SYSTEMD}; exit 0; fi\n"
+        f"{{\n{_REMOVE}}} > /dev/null 2>&1\n"
+        f"by_crontab > /dev/null 2>&1 && echo {CRONTAB} || echo {NONE}\n"
+        f"setsid sh {start} > /dev/null 2>&1 9<&- &"
+    )
+
+
+def remove(cluster: str) -> str:
+    """A shell command that leaves the user's services and crontab as they were found."""
+    return f"(\n{_begin(cluster)}{_REMOVE}) > /dev/null 2>&1\n"
+
+
+def _begin(cluster: str) -> str:
+    start = start_file(cluster)
+    line = f"@reboot [ ! -e {start} ] || sh {start}"
+    return _BEGIN.format(unit=f"launch-{cluster}.service", line=line)

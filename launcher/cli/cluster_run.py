@@ -179,7 +179,7 @@ def open_up(cluster: LoadedCluster, pool: str | None) -> Iterator[UpCluster]:
         runs = ClusterRuns(spec, head, lambda: connect_head(cluster))
         here = launch_home() / "clusters" / spec.cluster
         here.mkdir(parents=True, exist_ok=True)
-        write_json(here / USED_FILE, {"file": str(cluster.path.absolute())})
+        write_json(here / USED_FILE, {"file": str(cluster.path.absolute()), "pool": cluster.part})
         offset = prepared.facts[spec.head.name].clock_offset_seconds
         yield UpCluster(spec, runs, connections, stages, view, offset)
     finally:

@@ -90,5 +90,7 @@ def locate(name: str, cluster: str | None) -> tuple[str, str]:
 def file_of(cluster: str) -> str:
     """The file that this cluster was last used with, where it is still there; else its name."""
     used = read_json(launch_home() / "clusters" / cluster / USED_FILE)
-    file = (used or {}).get("file", "")
-    return file if file and Path(file).is_file() else cluster
+    file, pool = (used or {}).get("file", ""), (used or {}).get("pool")
+    if not file or not Path(file).is_file():
+        return cluster
+    return f"{file}.{pool}" if pool else file

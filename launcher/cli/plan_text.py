@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Where:
-    """A run's place. `hosts`: None on this machine."""
+    """A run's place. `hosts`: None on this machine. `pool`: of the cluster; None: all hosts."""
 
     cluster: str
     workers: int
     hosts: LoadedCluster | None
+    pool: str | None = None
 
 
 def plural(number: int, noun: str) -> str:

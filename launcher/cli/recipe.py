@@ -73,8 +73,9 @@ def command(
         click.echo(outlook_lines(loaded.name, plan, where), err=True)
         spec["waits"] = not no_wait
         run_there(
-            loaded, where.hosts, pool, spec, run_name=run_name, detach=detach, as_json=as_json
-        )
+            loaded, where.hosts, where.pool, spec,
+            run_name=run_name, detach=detach, as_json=as_json,
+        )  # fmt: skip
         return
     require_training_packages("launch recipe")
     folder = create_run(run_name, loaded.name, spec)
@@ -92,8 +93,9 @@ def find_place(loaded: LoadedRecipe, cluster: str, pool: str | None) -> Where:
         check_cores(loaded)
         return Where("local", loaded.recipe.workers, None)
     from launcher.config.cluster import load_cluster, require_trainable
+    from launcher.config.pools import in_pool
 
-    hosts = load_cluster(cluster)
+    hosts, pool = in_pool(load_cluster(cluster), pool)
     nodes = require_trainable(hosts, pool)
     check_hosts_share(loaded, hosts.cluster.name, {node.name: node.share for node in nodes})
-    return Where(hosts.cluster.name, len(nodes), hosts)
+    return Where(hosts.cluster.name, len(nodes), hosts, pool)

@@ -21,14 +21,15 @@ def command(run: str, cluster: str | None, as_json: bool) -> None:
     """Save a checkpoint and stop a run."""
     with open_run(run, cluster) as opened:
         if opened.refresh() and opened.is_alive():
-            _stop(opened)
+            save_and_stop(opened)
         elif not as_json:
             status = status_of(opened.folder, alive=False)
             click.echo(f"run '{shown_name(opened)}' is not running: it is {status}", err=True)
         report_end(opened, as_json=as_json)
 
 
-def _stop(run: Run) -> None:
+def save_and_stop(run: Run) -> None:
+    """Returns when it has ended."""
     state = RunState.of(run.folder, alive=True)
     follower = Follower(run, from_now=True)
     run.request_stop()

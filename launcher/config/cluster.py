@@ -197,13 +197,16 @@ class Cluster(Block):
 
 @dataclass(frozen=True)
 class LoadedCluster:
-    """A cluster with its origin. `typed`: what names its file on a command line."""
+    """A cluster with its origin. `typed`: what names it on a command line. `part`: the pool of the
+    file that it is; `file_nodes`: all that the file has."""
 
     name: str
     path: Path
     cluster: Cluster
     source: Source
     typed: str
+    file_nodes: tuple[Node, ...]
+    part: str | None = None
 
     @property
     def known_hosts(self) -> Path:
@@ -230,13 +233,28 @@ def find_cluster(name_or_path: str) -> Path:
 
 
 def load_cluster(name_or_path: str) -> LoadedCluster:
-    """Reads and checks a cluster's file. Raises NotFound, or ConfigError with all problems."""
-    path = find_cluster(name_or_path)
+    """Reads and checks a cluster's file. CLUSTER.POOL is a pool with a head of its own.
+
+    Raises NotFound, or ConfigError with all problems.
+    """
+    try:
+        path = find_cluster(name_or_path)
+    except NotFound:
+        whole, _, pool = name_or_path.rpartition(".")
+        try:
+            loaded = load_cluster(whole) if whole else None
+        except NotFound:
+            loaded = None
+        if loaded is None:
+            raise
+        from launcher.config.pools import require_part
+
+        return require_part(loaded, pool)
     typed = shown_path(path) if is_path(name_or_path) else name_or_path
     source = read_source(path, fix=f"launch edit cluster {typed}")
     source.default("name", path.stem)
     cluster = validate(Cluster, source)
-    return LoadedCluster(cluster.name, path, cluster, source, typed)
+    return LoadedCluster(cluster.name, path, cluster, source, typed, cluster.nodes)
 
 
 def require_addresses(loaded: LoadedCluster, nodes: Sequence[Node]) -> None:
@@ -245,7 +263,7 @@ def require_addresses(loaded: LoadedCluster, nodes: Sequence[Node]) -> None:
         raise _no_nodes()
     problems = [
         Problem(loaded.source.place(key), f"{key}: write the address of your own machine here")
-        for index, node in enumerate(loaded.cluster.nodes)
+        for index, node in enumerate(loaded.file_nodes)
         if node in nodes and lacks_address(node)
         for key in [f"nodes[{index}].host"]
     ]
@@ -269,20 +287,13 @@ def require_pool(loaded: LoadedCluster, pool: str | None) -> tuple[Node, ...]:
 
 
 def require_trainable(loaded: LoadedCluster, pool: str | None) -> tuple[Node, ...]:
-    """The nodes that a run of this pool trains on: the head among them, all of one accelerator.
-
-    Raises NotFound or InputError.
-    """
+    """The nodes that a run of this pool trains on, all of one accelerator. Raises NotFound or
+    InputError."""
     nodes, cluster = require_pool(loaded, pool), loaded.cluster
     if len({node.accelerator for node in nodes}) > 1:
         raise InputError(
             f"the hosts of {loaded.name} have different accelerators, which cannot train together",
             fix=f"say which: {' or '.join(f'--pool {name}' for name in cluster.pools)}",
-        )
-    if cluster.head_node not in nodes:
-        raise InputError(
-            f"pool {pool} does not hold the head, {cluster.head_node.name}: not supported yet",
-            fix=f"write head: {nodes[0].name} into the file: launch edit cluster {loaded.typed}",
         )
     return nodes
 

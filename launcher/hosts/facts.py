@@ -113,7 +113,7 @@ class HostFacts:
     torchrun processes of anybody. `ready`: folder below ~/.launch -> the first line of the file
     `ready` in it. `boot_hooks`: what can start something when it boots: systemd (its user's, which
     runs without a login), linger (which it does not do yet), crontab. `logout_kills`: whatever a
-    login has started ends with it.
+    login has started ends with it. `answer_seconds`: how long it took to say all this.
     """
 
     system: str
@@ -144,6 +144,7 @@ class HostFacts:
     gpus: GpuFacts
     boot_hooks: tuple[str, ...]
     logout_kills: bool
+    answer_seconds: float
 
     @property
     def any_python(self) -> str | None:
@@ -204,6 +205,7 @@ def parse_facts(output: str, *, asked_at: float, answered_at: float) -> HostFact
         gpus=parse_gpus(sections),
         boot_hooks=tuple(sections.get("boot", [])),
         logout_kills=bool(sections.get("logout")),
+        answer_seconds=round(answered_at - asked_at, 3),
     )
 
 

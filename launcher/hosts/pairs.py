@@ -109,8 +109,9 @@ def try_pairs(
     """`ports`: of each host, those that others connect to and that nothing of ours holds yet.
 
     Some ephemeral ports are tried besides. Takes 0.3 s, or TRY_SECONDS and 1 s where something is
-    in the way.
+    in the way, more where a host is slow to begin anything.
     """
+    seconds = TRY_SECONDS + max((host.answer_seconds for host in facts.values()), default=0.0)
     able = {name: host.any_python for name, host in facts.items() if host.any_python}
     nonce = secrets.token_hex(8)
     chosen = {name: (*ports[name], *_ephemeral(facts[name])) for name in able}
@@ -120,7 +121,7 @@ def try_pairs(
         job = {
             "nonce": nonce,
             "name": name,
-            "seconds": TRY_SECONDS,
+            "seconds": seconds,
             "address": addresses[name],
             "ports": chosen[name],
             "peers": {
@@ -133,7 +134,7 @@ def try_pairs(
             f"{shlex.quote(able[name])} -I - {shlex.quote(json.dumps(job))}",
             step="try the ports between hosts",
             stdin=PROGRAM.encode(),
-            timeout=TRY_SECONDS + 15,
+            timeout=seconds + 15,
         )
         answer = json.loads(output.splitlines()[-1])  # before it: what the login shell says
         links = [

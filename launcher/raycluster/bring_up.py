@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from launcher.config.cluster import Cluster, LoadedCluster, Node
-from launcher.errors import LaunchError, RunBusy
+from launcher.config.pools import rivals
+from launcher.errors import InputError, LaunchError, RunBusy
 from launcher.hosts.check import Needs, check_hosts
 from launcher.hosts.facts import HostFacts, gather_facts
 from launcher.hosts.gpu_preflight import VENDORS
@@ -92,6 +93,7 @@ def prepare(
     with stages.stage("check"):
         # In this order: what ends meanwhile is ours to both, not a stranger's on our ports.
         states = host_states(connections, cluster.name)
+        _refuse_rivals(loaded, connections)
         facts = on_all(connections, gather_facts)
         places = choose_places(cluster.network.interface, facts)
         before = _running_spec(cluster, connections, states)
@@ -190,6 +192,18 @@ def start_commands(prepared: Prepared, node: str) -> list[str]:
         f"write ~/{boot_hook.start_file(spec.cluster)}\n{start_script(spec)}".rstrip(),
         boot_hook.install_and_start(spec.cluster),
     ]
+
+
+def _refuse_rivals(loaded: LoadedCluster, connections: Mapping[str, Connection]) -> None:
+    """Raises InputError where a host is in the Ray of another part of the same file: neither would
+    know that the other one trains there."""
+    for rival in rivals(loaded):
+        for node, state in host_states(connections, rival).items():
+            if state.is_running:
+                raise InputError(
+                    f"{node} is up as a host of {rival}",
+                    fix=f"launch cluster down {rival}   (then do this again)",
+                )
 
 
 def _running_spec(

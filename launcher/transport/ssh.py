@@ -10,7 +10,14 @@ from pathlib import Path
 
 import paramiko
 
-from launcher.errors import CommandFailed, ConnectionLost, DiskFull, HostError, HostTimeout
+from launcher.errors import (
+    CommandFailed,
+    ConnectionLost,
+    DiskFull,
+    HostError,
+    HostTimeout,
+    LoginRefused,
+)
 from launcher.transport import transfer
 from launcher.transport.connection import COMMAND_SECONDS, BytesDone, Completed
 from launcher.transport.dial import HostTransport, hang_up, log_in_to
@@ -54,11 +61,13 @@ class SshConnection:
         with self.process(command, step=step, seconds=timeout) as process:
             process.end_by(timeout)
             process.feed_and_end(stdin)
-            process.skip_noise()
+            began = process.skip_noise()
             stdout = process.read_all()
             status = process.wait()
         if self.gone(status):
             raise self.lost(step)
+        if not began and status != -1:
+            raise self._no_shell(stdout.decode("utf-8", "replace") + process.stderr())
         return Completed(status, stdout.decode("utf-8", "replace"), process.stderr())
 
     def check(
@@ -156,6 +165,12 @@ class SshConnection:
             return DiskFull(self.name, message, fix=fix)
         how = f"with exit status {done.status}" if done.status != -1 else "(it was killed)"
         return CommandFailed(self.name, f"{step} failed {how}{words}")
+
+    def _no_shell(self, said: str) -> LoginRefused:
+        user = self.target.user
+        message = f"{user} may log in, but runs no commands: {said.strip() or 'nothing was said'}"
+        fix = f"give {user} a shell (sudo chsh -s /bin/bash {user}), or correct `user:`"
+        return LoginRefused(self.name, message, fix=fix)
 
     def _open(self, step: str) -> paramiko.Channel:
         try:

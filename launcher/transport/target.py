@@ -62,7 +62,7 @@ def target_of(loaded: LoadedCluster, node: Node) -> Target:
     elsewhere than in a folder of clusters. Raises as `resolve` does."""
     path = loaded.path
     named = path.stem if path.parent.name == "clusters" else str(path)
-    nodes = {each.name: each for each in loaded.cluster.nodes}
+    nodes = {each.name: each for each in loaded.file_nodes}
     return resolve(node, loaded.known_hosts, cluster=named, nodes=nodes)
 
 

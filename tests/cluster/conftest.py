@@ -14,6 +14,7 @@ from lab import SSHD, Host, Lab
 from pair import CLUSTER, PairClient, listing
 from reach import Connect, target
 from running import Run
+from situations import Seen
 
 from launcher.transport.ssh import SshConnection, connect
 
@@ -31,6 +32,15 @@ def lab() -> Iterator[Lab]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture(scope="session")
+def seen() -> Iterator[Seen]:
+    """What users read, for the table in SITUATIONS.md."""
+    table = Seen()
+    yield table
+    if file := os.environ.get("SITUATIONS"):
+        table.write(Path(file))
 
 
 @pytest.fixture(scope="session")

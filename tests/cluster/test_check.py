@@ -50,7 +50,7 @@ def test_good_hosts_have_no_finding(client: PairClient, hosts: tuple[Host, Host]
     assert code == 0 and {finding["severity"] for finding in findings} == {"ok"}
     codes = {finding["code"] for finding in findings if finding["host"] == "one"}
     assert codes == {
-        "ssh", "system", "python", "disk", "clock", "address", "hostname-loopback", "pair",
+        "ssh", "system", "python", "disk", "clock", "boot", "address", "hostname-loopback", "pair",
     }  # fmt: skip
     assert not list(Path(hosts[0].home).glob(".launch"))  # nothing was changed
 

@@ -73,6 +73,31 @@ def test_a_host_that_was_switched_off_and_on_rejoins_without_a_client(
     assert client.train(f"woken-{number}", "--steps", "2")["steps"] == 2
 
 
+def test_a_pool_without_the_head_is_a_cluster_of_its_own(
+    client: PairClient, whole: Run, hosts: tuple[Host, Host]
+) -> None:
+    """With a head, ports and runs of its own, beside what the file's head is doing."""
+    file = client.path / "clusters" / f"{CLUSTER}.yaml"
+    as_it_was = file.read_text()
+    file.write_text(as_it_was.replace("name: two,", "name: two, pool: far,"))
+    far = ("recipe", "tiny", "--cluster", CLUSTER, "--pool", "far", "--steps", "2")
+    refused = client.launch(*far)
+    assert refused.returncode == 2 and "two is up as a host of pair" in refused.stderr
+    client.cluster("down")
+    client.cluster("up", "--pool", "default")
+    trained = client.launch(*far, "--name", "away-from-home", "--json")
+    assert trained.returncode == 0, trained.stderr
+    assert json.loads(trained.stdout)["cluster"] == f"{CLUSTER}.far"
+    assert (hosts[1].home / ".launch/clusters" / f"{CLUSTER}.far/runs/away-from-home").is_dir()
+    assert printed_steps(client.launch("logs", "away-from-home").stdout) == [1, 2]
+    assert [node["status"] for node in client.cluster("status")] == ["up", "up"]
+    spoken = client.launch("sample", f"{CLUSTER}.far/away-from-home", "--tokens", "4")
+    assert spoken.returncode == 0, spoken.stderr
+    assert client.cluster("down")["stopped"] == ["one", "two"]
+    assert [node["status"] for node in client.cluster("status")] == ["down", "down"]
+    file.write_text(as_it_was)
+
+
 @pytest.mark.skipif(not Path("/lib/systemd/systemd").exists(), reason="there is no systemd here")
 def test_a_host_with_a_systemd_of_its_users_is_started_by_that(
     client: PairClient, whole: Run, hosts: tuple[Host, Host]

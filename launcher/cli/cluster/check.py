@@ -12,6 +12,7 @@ from launcher.config.cluster import (
     require_addresses,
     require_pool,
 )
+from launcher.config.pools import in_pool
 from launcher.errors import HostError
 from launcher.hosts.check import check_hosts
 from launcher.hosts.facts import gather_facts
@@ -30,7 +31,7 @@ MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "r
 @json_option
 def command(cluster: str, pool: str | None, as_json: bool) -> None:
     """Look at every host and try TCP between every pair; nothing is changed."""
-    loaded = load_cluster(cluster)
+    loaded, pool = in_pool(load_cluster(cluster), pool)
     nodes = require_pool(loaded, pool)
     require_addresses(loaded, nodes)
     findings = find_all(loaded, nodes)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 
 import click
 
 from launcher.cli.bring_up_view import BringUpView
 from launcher.cli.output import json_option, print_json, size
-from launcher.config.cluster import load_cluster, require_addresses
-from launcher.errors import HostError, HostsFailed, InputError, RunBusy
+from launcher.cli.stop import save_and_stop
+from launcher.config.cluster import LoadedCluster, load_cluster, require_addresses
+from launcher.config.pools import parts
+from launcher.errors import HostError, HostsFailed, InputError, Interrupted, RunBusy
 from launcher.provision.purge import Removed, purge
 from launcher.raycluster.control import host_states, read_spec, runs_at_work, stop
 from launcher.runs.homecoming import bring_home
@@ -27,6 +30,7 @@ from launcher.transport.together import all_of, close_all, connect_each, on_all
 def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json: bool) -> None:
     """Stop what was started on the hosts, and nothing else; those that do not answer are named.
 
+    While a run is at work it asks, and saves it first.
     --purge brings the newest verified checkpoint of every run home first (where it cannot,
     nothing is removed), then removes what was put there and lists it.
     """
@@ -35,35 +39,26 @@ def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json
     loaded = load_cluster(cluster)
     nodes = tuple(loaded.cluster.nodes)
     require_addresses(loaded, nodes)
-    name, head = loaded.cluster.name, loaded.cluster.head_node.name
     connections, unreached = connect_each(loaded, nodes)
+    home: dict[str, str] = {}
+    stopped: list[str] = []
+    removed: dict[str, list[Removed]] = {name: [] for name in connections}
     try:
         if purges and unreached:
             raise all_of(unreached)
-        if head not in connections and not force:
-            raise HostError(
-                head,
-                "the head does not answer: whether a run is at work is not known",
-                fix=f"launch cluster down {name} --force   stops Ray on the other hosts",
-            )
-        running = _running(connections, name, force=force)
-        if running and not force:
-            raise RunBusy(
-                f"run '{running[0]}' is at work on {name}",
-                fix=f"save and stop it first: launch stop {name}/{running[0]}   (or add --force)",
-            )
-        for run in running:
-            click.echo(f"run '{run}' is ended: what it has not saved is lost", err=True)
-        before = host_states(connections, name)
-        stop(connections, name)
-        stopped = [node for node, state in before.items() if state.is_running]
-        home: dict[str, str] = {}
-        if purges and not discard_runs and (runs := _runs(connections, name)):
-            with BringUpView() as view:
-                home = bring_home(runs, connections, view.sent)
+        ends = [_Part(part, connections) for part in parts(loaded)]
+        for part in ends:
+            part.end_runs(force=force)
+        for part in ends:
+            stopped += part.stop()
+        if purges and not discard_runs:
+            for part in ends:
+                home |= part.bring_home()
         if purges:
             click.echo("removing what was put on the hosts", err=True)
-        removed = on_all(connections, lambda each: purge(each, name)) if purges else {}
+            for part in ends:
+                for node, items in on_all(part.connections, part.purge).items():
+                    removed[node] += items
     finally:
         close_all(connections)
     if as_json:
@@ -72,21 +67,89 @@ def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json
             for node, items in removed.items()
         }
         purged = {"brought_home": home, "removed": lists} if purges else {}
-        print_json({"cluster": name, "stopped": stopped, **purged})
+        print_json({"cluster": loaded.cluster.name, "stopped": stopped, **purged})
     else:
         _print(home, stopped, removed)
     if unreached:
         raise all_of(unreached)
 
 
-def _running(connections: Mapping[str, Connection], cluster: str, *, force: bool) -> list[str]:
-    """Raises HostError where it cannot be known, unless that does not matter."""
-    try:
-        return runs_at_work(connections, cluster)
-    except (HostError, HostsFailed):
-        if not force:
-            raise
-        return []
+class _Part:
+    """One of the clusters that a file's hosts can be joined to. `connections`: to those of its
+    hosts that answer."""
+
+    def __init__(self, loaded: LoadedCluster, connections: Mapping[str, Connection]) -> None:
+        self.name = loaded.cluster.name
+        self.is_whole = loaded.part is None
+        self._head = loaded.cluster.head_node.name
+        names = (node.name for node in loaded.cluster.nodes)
+        self.connections = {name: connections[name] for name in names if name in connections}
+
+    def end_runs(self, *, force: bool) -> None:
+        """Save and stop what is at work, where the user says so. Raises RunBusy or Interrupted
+        where not, HostError where it cannot be known."""
+        if force:
+            for run in self._running(force=True):
+                click.echo(f"run '{run}' is ended: what it has not saved is lost", err=True)
+            return
+        if self._head not in self.connections and (self.connections or self.is_whole):
+            raise HostError(
+                self._head,
+                "the head does not answer: whether a run is at work is not known",
+                fix=f"launch cluster down {self.name} --force   stops Ray on the other hosts",
+            )
+        for name in self._running(force=False):
+            if sys.stdin is None or not sys.stdin.isatty():
+                fix = f"save and stop it first: launch stop {self.name}/{name}   (or add --force)"
+                raise RunBusy(f"run '{name}' is at work on {self.name}", fix=fix)
+            question = f"Run '{name}' is at work on {self.name}. Save and stop it?"
+            if not click.confirm(question, err=True):
+                raise Interrupted("nothing was stopped")
+            runs = self._runs()
+            assert runs is not None  # one of them is at work
+            save_and_stop(runs.find(name))
+
+    def _running(self, *, force: bool) -> list[str]:
+        """Raises HostError where it cannot be known, unless that does not matter."""
+        try:
+            return runs_at_work(self.connections, self.name)
+        except (HostError, HostsFailed):
+            if not force:
+                raise
+            return []
+
+    def stop(self) -> list[str]:
+        """Names of the hosts where something was running."""
+        before = host_states(self.connections, self.name)
+        stop(self.connections, self.name)
+        return [node for node, state in before.items() if state.is_running]
+
+    def bring_home(self) -> dict[str, str]:
+        runs = self._runs()
+        if runs is None:
+            return {}
+        with BringUpView() as view:
+            home = bring_home(runs, self.connections, view.sent)
+        return home if self.is_whole else {f"{self.name}/{run}": at for run, at in home.items()}
+
+    def purge(self, connection: Connection) -> list[Removed]:
+        return purge(connection, self.name)
+
+    def _runs(self) -> ClusterRuns | None:
+        """None where there are none. Raises HostError where there are some of which no host has a
+        record."""
+        for host in self.connections.values():
+            if (spec := read_spec(host, self.name)) is not None:
+                head = self.connections.get(spec.head.name, host)
+                return ClusterRuns(read_spec(head, self.name) or spec, head)
+        for host in self.connections.values():
+            if names := run_names(host, self.name):
+                raise HostError(
+                    host.name,
+                    f"it has run '{names[0]}', of which no host has a record",
+                    fix="look at ~/.launch/clusters there, or give it up: add --discard-runs",
+                )
+        return None
 
 
 def _print(
@@ -101,19 +164,3 @@ def _print(
             click.echo(f"  removed ~/.launch/{item.path}  {size(item.bytes)}")
         if not items:
             click.echo("  there was nothing to remove")
-
-
-def _runs(connections: Mapping[str, Connection], cluster: str) -> ClusterRuns | None:
-    """None where there are none. Raises HostError where there are some that cannot be brought
-    home."""
-    for host in connections.values():
-        if (spec := read_spec(host, cluster)) is not None:
-            return ClusterRuns(spec, host)
-    for host in connections.values():
-        if names := run_names(host, cluster):
-            raise HostError(
-                host.name,
-                f"it has run '{names[0]}', of which no host has a record",
-                fix="look at ~/.launch/clusters there, or give it up: add --discard-runs",
-            )
-    return None

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
 from launcher.cli.output import Column, json_option, print_table
-from launcher.config.cluster import load_cluster, require_addresses
+from launcher.config.cluster import LoadedCluster, load_cluster, require_addresses
+from launcher.config.pools import parts
 from launcher.errors import HostError
 from launcher.raycluster.control import host_state, runs_at_work
+from launcher.transport.connection import Connection
 from launcher.transport.together import all_of, close_all, connect_each, in_parallel
 
 COLOURS = {"up": "green", "down": "yellow", "orphaned": "red", "unreachable": "red"}
@@ -29,29 +34,47 @@ def command(cluster: str, as_json: bool) -> None:
     loaded = load_cluster(cluster)
     nodes = tuple(loaded.cluster.nodes)
     require_addresses(loaded, nodes)
-    name, head = loaded.cluster.name, loaded.cluster.head_node.name
     connections, errors = connect_each(loaded, nodes)
     try:
-        states, lost = in_parallel(connections, lambda connection: host_state(connection, name))
-        running: list[str] = []
-        if head in states:
-            running = runs_at_work({head: connections[head]}, name)
-        rows = []
-        for node in nodes:
-            state = states.get(node.name)
-            rows.append(
-                {
-                    "node": node.name,
-                    "status": state.status if state else "unreachable",
-                    "address": connections[node.name].address if state else None,
-                    "starts": state.starts if state else None,
-                    "boot_hook": state.boot_hook if state else None,
-                    "runs": running if node.name == head else [],
-                }
-            )
+        rows: dict[str, dict[str, Any]] = {}
+        for part in parts(loaded):
+            there = {
+                node.name: connections[node.name]
+                for node in part.cluster.nodes
+                if node.name in connections
+            }
+            found, lost = _rows(part, there)
+            for row in found:  # a host that is down in one part of the file may be up in another
+                if row["node"] not in rows or row["status"] != "down":
+                    rows[row["node"]] = row
+            errors += [error for error in lost if error.host not in {each.host for each in errors}]
     finally:
         close_all(connections)
-    print_table(COLUMNS, rows, as_json=as_json)
-    failed: list[HostError] = [*errors, *lost]
-    if failed:
-        raise all_of(failed)
+    unreachable = dict.fromkeys(("address", "starts", "boot_hook")) | {"status": "unreachable"}
+    all_rows = [
+        rows.get(node.name) or {"node": node.name, "runs": [], **unreachable} for node in nodes
+    ]
+    print_table(COLUMNS, all_rows, as_json=as_json)
+    if errors:
+        raise all_of(errors)
+
+
+def _rows(
+    part: LoadedCluster, connections: Mapping[str, Connection]
+) -> tuple[list[dict[str, Any]], list[HostError]]:
+    """Of the hosts that answer; why the others do not."""
+    name, head = part.cluster.name, part.cluster.head_node.name
+    states, lost = in_parallel(connections, lambda connection: host_state(connection, name))
+    running = runs_at_work({head: connections[head]}, name) if head in states else []
+    rows = [
+        {
+            "node": node,
+            "status": state.status,
+            "address": connections[node].address,
+            "starts": state.starts,
+            "boot_hook": state.boot_hook,
+            "runs": running if node == head else [],
+        }
+        for node, state in states.items()
+    ]
+    return rows, lost

@@ -13,6 +13,7 @@ from launcher.config.cluster import (
     require_addresses,
     require_trainable,
 )
+from launcher.config.pools import in_pool
 from launcher.raycluster.bring_up import Stages, prepare, start_commands
 from launcher.transport.together import close_all, connect_all
 
@@ -24,7 +25,7 @@ from launcher.transport.together import close_all, connect_all
 @json_option
 def command(cluster: str, pool: str | None, dry_run: bool, as_json: bool) -> None:
     """Install what hosts lack, start Ray where it is not up. Again: nothing is done twice."""
-    loaded = load_cluster(cluster)
+    loaded, pool = in_pool(load_cluster(cluster), pool)
     if dry_run:
         _dry_run(loaded, pool, as_json=as_json)
         return

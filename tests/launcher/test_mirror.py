@@ -254,7 +254,6 @@ def test_where_a_name_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     write_json(tmp_path / "clusters" / "home" / "used.json", {"file": str(file)})
     assert locate("here", None) == ("local", "here")
     assert locate("there", None) == locate("home/there", None) == (str(file), "there")
-    assert locate("there", "other.yaml") == locate("home/there", "other.yaml")
     assert locate("new", None) == ("local", "new")
     # C/RUN is of the cluster that --cluster C means here, whatever C was used with before.
     monkeypatch.chdir(tmp_path)
@@ -266,6 +265,25 @@ def test_where_a_name_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(InputError, match="several runs") as error:
         locate("both", None)
     assert error.value.fix == "say which: local/both or home/both"
+    for pattern in ("**", "*", "the?e", "[ht]here", "n" * 300):  # a name is no pattern
+        assert locate(pattern, None) == ("local", pattern)
+        with pytest.raises(NotFound, match="is known here"), open_run(pattern, None):
+            pass
+
+
+def test_a_run_is_of_one_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C/RUN and --cluster may both be said, as long as they say the same."""
+    monkeypatch.setenv("LAUNCH_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("home", "away"):
+        Path(f"{name}.yaml").write_text("nodes: [{host: 198.18.0.11}]")
+    assert locate("home/d4-1", "home") == ("home", "d4-1")
+    assert locate("home/d4-1", "home.yaml") == ("home.yaml", "d4-1")
+    for other in ("away", "away.yaml", "local"):
+        with pytest.raises(InputError, match=f"is a run of home, --cluster says {other}"):
+            locate("home/d4-1", other)
+    with pytest.raises(NotFound, match=r"no cluster file gone\.yaml"):
+        locate("home/d4-1", "gone.yaml")
 
 
 def test_a_run_that_nobody_can_be_asked_for_is_read_as_it_was_seen_last(

@@ -92,7 +92,7 @@ def test_what_is_here_of_a_cluster_whose_machines_are_not_known_goes_when_told_s
 
 
 def test_a_run_of_another_cluster_than_the_one_named_is_refused() -> None:
-    with pytest.raises(InputError, match="'gone/old' names a cluster, and --cluster local does"):
+    with pytest.raises(InputError, match="'gone/old' is a run of gone, --cluster says local"):
         launch("runs", "remove", "gone/old", "--cluster", "local", "--yes")
     assert left() == ["new", "old"]
 

@@ -32,10 +32,6 @@ def command(
     All hosts have to answer: one that kept a copy would bring the run back. All runs are looked for
     before the first one is removed; those at work are refused.
     """
-    if cluster is not None and (twice := [name for name in runs if "/" in name]):
-        raise InputError(
-            f"'{twice[0]}' names a cluster, and --cluster {cluster} does", fix="leave one out"
-        )
     with ExitStack() as stack:
         find = _Finder(stack, here=here)
         each = [find(*locate(name, cluster)) for name in runs]

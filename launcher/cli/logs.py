@@ -14,12 +14,11 @@ from launcher.cli.attach import report_end
 from launcher.cli.output import json_option
 from launcher.cli.place import cluster_option, open_run_to_read
 from launcher.cli.progress import PLAIN_LINE_SECONDS, event_line, progress_words, step_line
-from launcher.errors import InputError
-from launcher.runs.folder import RunFolder
+from launcher.errors import InputError, LaunchError
 from launcher.runs.follow import Follower
 from launcher.runs.records import Record, each_step_once, read_records
 from launcher.runs.remote import RemoteRun
-from launcher.runs.run import Run
+from launcher.runs.run import Run, shown_name
 from launcher.runs.state import status_of
 
 
@@ -33,14 +32,14 @@ def command(run: str, following: bool, cluster: str | None, as_json: bool) -> No
     if following and as_json:
         raise InputError("--json prints one document, -f never ends", fix="leave one of them out")
     with open_run_to_read(run, cluster) as opened:
-        opened.refresh()
         if following:
-            _follow(opened)
+            follow(opened)
         else:
-            _show(opened.folder, as_json=as_json)
+            show(opened, as_json=as_json)
 
 
-def _show(folder: RunFolder, *, as_json: bool) -> None:
+def show(run: Run, *, as_json: bool) -> None:
+    alive, folder = run.refresh(), run.folder
     metrics = each_step_once(read_records(folder.metrics))
     events = read_records(folder.events)
     if as_json:
@@ -48,7 +47,8 @@ def _show(folder: RunFolder, *, as_json: bool) -> None:
         return
     for line in lines(metrics, events, folder.spec()["steps"]):
         click.echo(line)
-    if folder.summary() is None and (status := status_of(folder)) == "interrupted":
+    status = status_of(folder, alive if run.is_asked else None)
+    if status == "interrupted":
         click.echo(f"{status}: its driver died without a word")
 
 
@@ -74,10 +74,11 @@ def _line(event: Record) -> str | None:
     return event_line(event)
 
 
-def _follow(run: Run) -> None:
+def follow(run: Run) -> None:
     """What there is, then what comes. A step that is made again after a restart is not shown.
 
-    Ctrl-C ends the command and nothing else.
+    Ctrl-C ends the command and nothing else. Raises RunFailed where the run failed or died,
+    LaunchError where nobody can say.
     """
     steps = run.folder.spec()["steps"]
     shown = 0
@@ -97,5 +98,10 @@ def _follow(run: Run) -> None:
             click.echo(line)
         shown = max([shown, *(record["step"] for record in new)])
         is_first = False
-    if run.folder.summary() is not None or status_of(run.folder, alive=False) == "interrupted":
-        report_end(run, as_json=False)
+    if run.folder.summary() is None and not run.is_asked:
+        name = shown_name(run)
+        raise LaunchError(
+            f"whether run '{name}' goes on is not known: its cluster could not be asked",
+            fix=f"launch logs {name} -f   asks again",
+        )
+    report_end(run, as_json=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Sequence
 from itertools import pairwise
@@ -55,7 +56,8 @@ def show(run: Run, *, as_json: bool) -> None:
 def lines(metrics: Sequence[Record], events: Sequence[Record], steps: int) -> list[str]:
     """`metrics`: each step once. In the order of time; of the progress of one piece of work, how
     far it came."""
-    told = [(record.get("time", math.inf), step_line(record, steps)) for record in metrics]
+    times = _times(metrics, events)
+    told = [(at, step_line(record, steps)) for at, record in zip(times, metrics, strict=True)]
     for event, follower in pairwise([*events, {"kind": ""}]):
         if event["kind"] == "progress":
             same = follower["kind"] == "progress" and follower["stage"] == event["stage"]
@@ -63,6 +65,38 @@ def lines(metrics: Sequence[Record], events: Sequence[Record], steps: int) -> li
         elif (line := _line(event)) is not None:
             told.append((event["time"], line))
     return [text for _, text in sorted(told, key=lambda each: each[0])]
+
+
+def _times(metrics: Sequence[Record], events: Sequence[Record]) -> list[float]:
+    """When each step was made. An older version's has no time: then that of the first step or event
+    which shows that it had been made."""
+    shown = _shown(metrics, events)
+    times: list[float] = []
+    later = math.inf
+    for record, event_time in zip(reversed(metrics), reversed(shown), strict=True):
+        later = record.get("time", min(later, event_time))
+        times.append(later)
+    return times[::-1]
+
+
+def _shown(metrics: Sequence[Record], events: Sequence[Record]) -> list[float]:
+    """For each step the time of the first event that comes after it: one that names it or a later
+    one, or the start of another attempt."""
+    reached: list[tuple[tuple[int, int], float]] = []
+    starts = [event["attempt"] for event in events if event.get("stage") == "workers"]
+    attempt = starts[0] - 1 if starts else max((m["attempt"] for m in metrics), default=0)
+    for event in events:
+        if event.get("stage") == "workers":
+            attempt = event["attempt"]
+        step = event.get("step", 0) - (event["kind"] == "text")  # that waits for its step's text
+        reached.append(((attempt, step), event["time"]))
+    times, left = [], iter([*reached, ((sys.maxsize, 0), math.inf)])
+    place, time = next(left)
+    for record in metrics:
+        while place < (record["attempt"], record["step"]):
+            place, time = next(left)
+        times.append(time)
+    return times
 
 
 def _line(event: Record) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from launcher.config.paths import is_path, launch_home, list_files
+from launcher.config.paths import launch_home, list_files
 from launcher.errors import HostError, HostsFailed, InputError
 from launcher.runs.folder import (
     RUN_NAME,
@@ -95,8 +95,8 @@ def locate(name: str, cluster: str | None) -> tuple[str, str]:
 def _names(cluster: str, where: str) -> bool:
     """Whether --cluster CLUSTER, a name or a file, means the C of C/RUN. Raises NotFound or
     ConfigError for the file."""
-    if where == cluster or not is_path(cluster):
-        return where == cluster
+    if where == cluster:
+        return True
     from launcher.config.cluster import load_cluster  # YAML and pydantic: 0.2 s
 
     return load_cluster(cluster).cluster.name == where

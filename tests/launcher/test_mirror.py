@@ -267,7 +267,7 @@ def test_logs_of_a_run_whose_cluster_cannot_be_asked_do_not_guess(
     with pytest.raises(LaunchError, match="whether run 'home/d4-1' goes on is not known") as error:
         follow(seen)
     assert error.value.exit_code == 1 and not isinstance(error.value, RunFailed)
-    write_json(run.folder.summary_file, {"status": "failed"})
+    write_json(run.folder.summary_file, {"recipe": "d4", "status": "failed", "steps": 0})
     with pytest.raises(RunFailed, match="run 'home/d4-1' failed"):
         follow(seen)
 
@@ -310,11 +310,13 @@ def test_a_run_is_of_one_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """C/RUN and --cluster may both be said, as long as they say the same."""
     monkeypatch.setenv("LAUNCH_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    for name in ("home", "away"):
-        Path(f"{name}.yaml").write_text("nodes: [{host: 198.18.0.11}]")
+    files = {name: Path("clusters", f"{name}.yaml") for name in ("home", "away")}
+    files["home"].parent.mkdir()
+    for file in files.values():
+        file.write_text("nodes: [{host: 198.18.0.11}]")
     assert locate("home/d4-1", "home") == ("home", "d4-1")
-    assert locate("home/d4-1", "home.yaml") == ("home.yaml", "d4-1")
-    for other in ("away", "away.yaml", "local"):
+    assert locate("home/d4-1", str(files["home"])) == (str(files["home"]), "d4-1")
+    for other in ("away", str(files["away"]), "local"):
         with pytest.raises(InputError, match=f"is a run of home, --cluster says {other}"):
             locate("home/d4-1", other)
     with pytest.raises(NotFound, match=r"no cluster file gone\.yaml"):

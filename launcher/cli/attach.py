@@ -12,6 +12,7 @@ import click
 from launcher.cli.output import count, duration
 from launcher.cli.progress import RunProgress
 from launcher.errors import Interrupted, RunFailed
+from launcher.runs.changes import asks_for_another_run
 from launcher.runs.folder import RunFolder
 from launcher.runs.follow import Follower
 from launcher.runs.remote import RemoteRun
@@ -79,10 +80,13 @@ def report_end(run: Run, *, as_json: bool) -> None:
         )
     if summary["status"] == "failed":
         failure = folder.failure() or {}
-        raise RunFailed(
-            f"run '{name}' failed: {failure.get('message', 'see its log')}",
-            fix=f"{failure.get('fix') or f'see {folder.log}'}\nlaunch resume {name}   goes on then",
-        )
+        fix = failure.get("fix") or f"see {folder.log}"
+        if asks_for_another_run(fix, steps=summary["steps"]):
+            then = f"launch recipe {summary['recipe']} ...   begins a new run with that"
+        else:
+            then = f"launch resume {name}   goes on then"
+        message = failure.get("message", "see its log")
+        raise RunFailed(f"run '{name}' failed: {message}", fix=f"{fix}\n{then}")
     if as_json:
         click.echo(json.dumps(summary))
     else:

@@ -110,18 +110,17 @@ def resume_there(
     from launcher.cli.resume import changed_spec, is_to_resume, say_where_it_stands
 
     loaded = load_cluster(cluster)
+    folder = RunFolder(launch_home() / "clusters" / loaded.name / "runs" / name)
     at_home = None  # a checkpoint here, of a run that its hosts have forgotten
     try:
         with open_cluster_runs(cluster) as runs:
             run = runs.find(name)
             run.update()
-            spec = run.folder.spec()
     except InputError:
-        folder = RunFolder(launch_home() / "clusters" / loaded.name / "runs" / name)
-        spec, at_home = folder.spec(), newest_resumable(folder)
-        if at_home is None or not spec:
+        at_home = newest_resumable(folder)
+        if at_home is None or not folder.spec():
             raise
-    changes = changed_spec(spec, settings)
+    changes, spec = changed_spec(folder, settings), folder.spec()
     data = Data.model_validate({**spec, **changes}["settings"]["data"])
     with open_up(loaded, spec["pool"]) as up:
         if at_home is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Sequence
 from itertools import pairwise
@@ -14,12 +15,11 @@ from launcher.cli.attach import report_end
 from launcher.cli.output import json_option
 from launcher.cli.place import cluster_option, open_run_to_read
 from launcher.cli.progress import PLAIN_LINE_SECONDS, event_line, progress_words, step_line
-from launcher.errors import InputError
-from launcher.runs.folder import RunFolder
+from launcher.errors import InputError, LaunchError
 from launcher.runs.follow import Follower
 from launcher.runs.records import Record, each_step_once, read_records
 from launcher.runs.remote import RemoteRun
-from launcher.runs.run import Run
+from launcher.runs.run import Run, shown_name
 from launcher.runs.state import status_of
 
 
@@ -33,14 +33,14 @@ def command(run: str, following: bool, cluster: str | None, as_json: bool) -> No
     if following and as_json:
         raise InputError("--json prints one document, -f never ends", fix="leave one of them out")
     with open_run_to_read(run, cluster) as opened:
-        opened.refresh()
         if following:
-            _follow(opened)
+            follow(opened)
         else:
-            _show(opened.folder, as_json=as_json)
+            show(opened, as_json=as_json)
 
 
-def _show(folder: RunFolder, *, as_json: bool) -> None:
+def show(run: Run, *, as_json: bool) -> None:
+    alive, folder = run.refresh(), run.folder
     metrics = each_step_once(read_records(folder.metrics))
     events = read_records(folder.events)
     if as_json:
@@ -48,14 +48,16 @@ def _show(folder: RunFolder, *, as_json: bool) -> None:
         return
     for line in lines(metrics, events, folder.spec()["steps"]):
         click.echo(line)
-    if folder.summary() is None and (status := status_of(folder)) == "interrupted":
+    status = status_of(folder, alive if run.is_asked else None)
+    if status == "interrupted":
         click.echo(f"{status}: its driver died without a word")
 
 
 def lines(metrics: Sequence[Record], events: Sequence[Record], steps: int) -> list[str]:
     """`metrics`: each step once. In the order of time; of the progress of one piece of work, how
     far it came."""
-    told = [(record.get("time", math.inf), step_line(record, steps)) for record in metrics]
+    times = _times(metrics, events)
+    told = [(at, step_line(record, steps)) for at, record in zip(times, metrics, strict=True)]
     for event, follower in pairwise([*events, {"kind": ""}]):
         if event["kind"] == "progress":
             same = follower["kind"] == "progress" and follower["stage"] == event["stage"]
@@ -63,6 +65,38 @@ def lines(metrics: Sequence[Record], events: Sequence[Record], steps: int) -> li
         elif (line := _line(event)) is not None:
             told.append((event["time"], line))
     return [text for _, text in sorted(told, key=lambda each: each[0])]
+
+
+def _times(metrics: Sequence[Record], events: Sequence[Record]) -> list[float]:
+    """When each step was made. An older version's has no time: then that of the first step or event
+    which shows that it had been made."""
+    shown = _shown(metrics, events)
+    times: list[float] = []
+    later = math.inf
+    for record, event_time in zip(reversed(metrics), reversed(shown), strict=True):
+        later = record.get("time", min(later, event_time))
+        times.append(later)
+    return times[::-1]
+
+
+def _shown(metrics: Sequence[Record], events: Sequence[Record]) -> list[float]:
+    """For each step the time of the first event that comes after it: one that names it or a later
+    one, or the start of another attempt."""
+    reached: list[tuple[tuple[int, int], float]] = []
+    starts = [event["attempt"] for event in events if event.get("stage") == "workers"]
+    attempt = starts[0] - 1 if starts else max((m["attempt"] for m in metrics), default=0)
+    for event in events:
+        if event.get("stage") == "workers":
+            attempt = event["attempt"]
+        step = event.get("step", 0) - (event["kind"] == "text")  # that waits for its step's text
+        reached.append(((attempt, step), event["time"]))
+    times, left = [], iter([*reached, ((sys.maxsize, 0), math.inf)])
+    place, time = next(left)
+    for record in metrics:
+        while place < (record["attempt"], record["step"]):
+            place, time = next(left)
+        times.append(time)
+    return times
 
 
 def _line(event: Record) -> str | None:
@@ -74,10 +108,11 @@ def _line(event: Record) -> str | None:
     return event_line(event)
 
 
-def _follow(run: Run) -> None:
+def follow(run: Run) -> None:
     """What there is, then what comes. A step that is made again after a restart is not shown.
 
-    Ctrl-C ends the command and nothing else.
+    Ctrl-C ends the command and nothing else. Raises RunFailed where the run failed or died,
+    LaunchError where nobody can say.
     """
     steps = run.folder.spec()["steps"]
     shown = 0
@@ -97,5 +132,10 @@ def _follow(run: Run) -> None:
             click.echo(line)
         shown = max([shown, *(record["step"] for record in new)])
         is_first = False
-    if run.folder.summary() is not None or status_of(run.folder, alive=False) == "interrupted":
-        report_end(run, as_json=False)
+    if run.folder.summary() is None and not run.is_asked:
+        name = shown_name(run)
+        raise LaunchError(
+            f"whether run '{name}' goes on is not known: its cluster could not be asked",
+            fix=f"launch logs {name} -f   asks again",
+        )
+    report_end(run, as_json=False)

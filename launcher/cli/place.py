@@ -9,9 +9,16 @@ from typing import Any, TypeVar
 
 import click
 
-from launcher.config.paths import is_path, launch_home, list_files
+from launcher.config.paths import launch_home, list_files
 from launcher.errors import HostError, HostsFailed, InputError
-from launcher.runs.folder import USED_FILE, all_mirrors, find_run, read_json, runs_home
+from launcher.runs.folder import (
+    RUN_NAME,
+    USED_FILE,
+    all_mirrors,
+    find_run,
+    read_json,
+    runs_home,
+)
 from launcher.runs.run import LocalRun, Run
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -66,9 +73,10 @@ def mirrored(where: str, name: str) -> LocalRun | None:
 def locate(name: str, cluster: str | None) -> tuple[str, str]:
     """(cluster's name or file, bare name). C/RUN means what `--cluster C` does; from where there is
     no file of that name, the one that C was last used with. A name without a cluster is looked for
-    among all runs known here."""
+    among all runs known here. Raises InputError where there are several, or C is another cluster
+    than the option's."""
     where, _, bare = name.rpartition("/")
-    if cluster is not None and where not in ("", cluster) and not is_path(cluster):
+    if cluster is not None and where and not _names(cluster, where):
         raise InputError(
             f"'{name}' is a run of {where}, --cluster says {cluster}", fix="leave one of them out"
         )
@@ -77,14 +85,30 @@ def locate(name: str, cluster: str | None) -> tuple[str, str]:
     if where:
         named = any(f.name == where and f.origin != "shipped" for f in list_files("cluster"))
         return (where if named else file_of(where)), bare
-    mirrors = (launch_home() / "clusters").glob(f"*/runs/{name}/run.json")
-    places = [path.parents[2].name for path in mirrors]
-    if (runs_home() / name / "run.json").exists():
-        places.insert(0, "local")
+    places = _places(name)
     if len(places) > 1:
         both = " or ".join(f"{place}/{name}" for place in places)
         raise InputError(f"several runs are named '{name}'", fix=f"say which: {both}")
     return (file_of(places[0]) if places else "local"), name
+
+
+def _names(cluster: str, where: str) -> bool:
+    """Whether --cluster CLUSTER, a name or a file, means the C of C/RUN. Raises NotFound or
+    ConfigError for the file."""
+    if where == cluster:
+        return True
+    from launcher.config.cluster import load_cluster  # YAML and pydantic: 0.2 s
+
+    return load_cluster(cluster).cluster.name == where
+
+
+def _places(name: str) -> list[str]:
+    """`local` and clusters that a run of that name is known of here."""
+    if not RUN_NAME.fullmatch(name):
+        return []
+    clusters = sorted((launch_home() / "clusters").glob("*"))
+    places = [home.name for home in clusters if (home / "runs" / name / "run.json").exists()]
+    return ["local", *places] if (runs_home() / name / "run.json").exists() else places
 
 
 def file_of(cluster: str) -> str:

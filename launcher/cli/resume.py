@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from launcher.cli.attach import report_end, run_here
 from launcher.cli.output import json_option
 from launcher.cli.place import cluster_option, locate, open_run
 from launcher.errors import InputError, RunBusy
-from launcher.runs.changes import CHANGEABLE, changed_recipe
+from launcher.runs.changes import CHANGEABLE, changed_recipe, require_whole
+from launcher.runs.folder import RunFolder
 from launcher.runs.records import read_records
 from launcher.runs.run import Run, shown_name
 from launcher.runs.state import AT_WORK, RunState, status_of
@@ -39,7 +40,7 @@ def command(
         resume_there(where, name, settings, detach=detach, as_json=as_json)
         return
     with open_run(name, "local") as opened:
-        changes = changed_spec(opened.folder.spec(), settings)
+        changes = changed_spec(opened.folder, settings)
         if is_to_resume(opened, as_json=as_json):
             require_training_packages("launch resume")
             with opened.folder.locked():  # not of a run that another command has just begun
@@ -48,8 +49,16 @@ def command(
             run_here(opened.folder, detach=detach, as_json=as_json)
 
 
-def changed_spec(spec: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """The entry of run.json, `spec`, that `settings` change. Raises ConfigError."""
+def changed_spec(folder: RunFolder, settings: Sequence[str]) -> dict[str, Any]:
+    """The entry of run.json that `settings` change. Raises ConfigError for one that may not change,
+    InputError where all steps are made, or run.json is not enough to go on with."""
+    if settings and (folder.summary() or {}).get("status") == "finished":
+        raise InputError(
+            f"run '{folder.name}' has made all its steps: nothing is left for --set to change",
+            fix="leave --set out, or begin a new run with it",
+        )
+    require_whole(folder)
+    spec = folder.spec()
     if not settings:
         return {}
     changed = changed_recipe(spec, settings)

@@ -5,6 +5,7 @@ micro_batch is among them for the memory that it takes; it changes the last digi
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from launcher.config.recipe import LoadedRecipe, Recipe
 from launcher.config.validation import validate
 from launcher.config.yaml_source import Problem, parse_source, shown_key
+from launcher.errors import InputError
+from launcher.runs.folder import RunFolder
 from nanochat.dataset.climbmix import is_address
 from nanochat.dataset.files import expanded
 
@@ -21,15 +24,35 @@ CHANGEABLE = (
 )  # fmt: skip
 
 
+NEEDED, NEEDED_THERE = ("recipe", "cluster", "steps", "folder", "settings"), ("nodes", "pool")
+OTHER_VERSION = "another version of launch has made it: go on with that one"
+
+
+def require_whole(folder: RunFolder) -> None:
+    """Raises InputError where run.json lacks what the run needs to go on."""
+    spec = folder.spec()
+    needed = NEEDED if spec.get("cluster") == "local" else NEEDED + NEEDED_THERE
+    if lacking := [key for key in needed if key not in spec]:
+        raise InputError(f"{folder.spec_file} lacks {', '.join(lacking)}", fix=OTHER_VERSION)
+
+
+def asks_for_another_run(fix: str, *, steps: int) -> bool:
+    """Whether this advice after a failure cannot be followed by a run that goes on.
+
+    `steps`: that it has made; text that was good enough for these can be brought back.
+    """
+    keys = re.findall(r"--set ([\w.]+)", fix)
+    return any(key not in CHANGEABLE for key in keys) or (steps == 0 and "--data" in fix)
+
+
 def changed_recipe(spec: Mapping[str, Any], settings: Sequence[str]) -> LoadedRecipe:
     """The recipe of a run.json with `settings`, KEY=VALUE as typed, laid over it.
 
     Raises ConfigError for a key that would make it another run.
     """
     source = parse_source(
-        json.dumps(spec["settings"], indent=1).encode(), "run.json",
-        fix="another version of launch has made it: go on with that one",
-    )  # fmt: skip
+        json.dumps(spec["settings"], indent=1).encode(), "run.json", fix=OTHER_VERSION
+    )
     for setting in settings:
         source.override_pair("--set", setting)
     for path in source.overridden:

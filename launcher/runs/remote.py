@@ -124,6 +124,7 @@ class RemoteRun:
     """One run of a cluster. `folder`: its mirror on this machine."""
 
     poll_seconds = 0.3
+    is_asked = True
 
     def __init__(self, runs: ClusterRuns, name: str) -> None:
         self.runs = runs

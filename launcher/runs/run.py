@@ -9,11 +9,15 @@ from launcher.runs.folder import RunFolder
 
 
 class Run(Protocol):
-    """`folder` is on this machine: the run's own, or its mirror."""
+    """`folder` is on this machine: the run's own, or its mirror. `is_asked`: whether `refresh`
+    says how the run is; else `folder` is as it was seen last, and a driver's end is unknown."""
 
     folder: RunFolder
     cluster: str
     poll_seconds: float
+
+    @property
+    def is_asked(self) -> bool: ...
 
     def is_alive(self) -> bool:
         """Whether its driver is at work."""
@@ -36,6 +40,10 @@ class LocalRun:
     def __init__(self, folder: RunFolder, cluster: str = "local") -> None:
         self.folder = folder
         self.cluster = cluster
+
+    @property
+    def is_asked(self) -> bool:
+        return self.cluster == "local"
 
     def is_alive(self) -> bool:
         return self.folder.is_locked()

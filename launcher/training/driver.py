@@ -46,7 +46,6 @@ from nanochat.errors import NanochatError
 ORPHAN_SECONDS = 600.0  # for the step at hand and its checkpoint: d8 needs 110 s a step here
 STOP_POLL_SECONDS = 0.2
 PROGRESS_SECONDS = 0.5  # between two lines of progress
-TROUBLE_SECONDS = 60.0  # between two lines on the same trouble
 
 
 def main(run_folder: str, ray_folder: str | None = None) -> None:
@@ -259,19 +258,16 @@ class Driver:
 
 class _Progress:
     """Progress of the data's preparation as events, twice a second at most, until `done`; and what
-    is in its way, whenever that is, but not the same within TROUBLE_SECONDS."""
+    is in its way, whenever that is."""
 
     def __init__(self, events: RecordWriter, done: Callable[[], bool]) -> None:
         self._events = events
         self._done = done
         self._written = 0.0
-        self._told: dict[str, float] = {}
 
     def __call__(self, stage: str, done: float, total: float | None) -> None:
         if total is None and stage != "wait":
-            if time.monotonic() - self._told.get(stage, -TROUBLE_SECONDS) >= TROUBLE_SECONDS:
-                self._told[stage] = time.monotonic()
-                self._events.event("fault", what="text", message=stage)
+            self._events.event("fault", what="text", message=stage)
         elif time.monotonic() - self._written > PROGRESS_SECONDS and not self._done():
             self._written = time.monotonic()
             self._events.event("progress", stage=stage, done=done, total=total)

@@ -183,10 +183,10 @@ def require_rows(train: PartBuilder, sequence_length: int) -> None:
 
 def _too_small(what: str, ids: int, size: int, rows: int, sequence_length: int) -> DataError:
     if not ids:
-        return DataError(f"{what} is empty", fix="Choose files with text in them.")
+        return DataError(f"{what} is empty", fix="Choose files with text in them: --data.")
     needed = math.ceil(rows * sequence_length * size / ids)
     return DataError(
         f"{what} is too small: {size:,} bytes ({ids:,} tokens); {rows} rows of {sequence_length} "
         f"tokens need about {needed:,} bytes",
-        fix="Give more text, or set a smaller sequence_length.",
+        fix="Give more text (--data), or take shorter rows: --set sequence_length=N.",
     )

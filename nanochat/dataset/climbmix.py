@@ -19,6 +19,7 @@ from nanochat.dataset.document import (
     SourceFile,
 )
 from nanochat.dataset.readers import parquet_text_bytes, read_parquet
+from nanochat.dataset.trouble import Trouble
 from nanochat.errors import DataError
 
 CLIMBMIX = "climbmix"
@@ -186,20 +187,23 @@ class Arrivals:
     def _bring(self, file: SourceFile, patience_seconds: float) -> None:
         from nanochat.dataset.download import download  # requests: 0.1 s that others need not wait
 
+        def tell(reason: str) -> None:
+            self._on_progress(f"{file.name}: {reason}: trying again", 0, None)
+
+        trouble = Trouble(tell)
+
         def on_bytes(done: int, total: int | None) -> None:
+            trouble.has_come(done)
             self._bytes[file.name] = done, total or max(done, SHARD_BYTES)
             here, whole = zip(*list(self._bytes.values()), strict=True)
             self._on_progress("download", sum(here), sum(whole))
-
-        def on_trouble(reason: str) -> None:
-            self._on_progress(f"{file.name}: {reason}: trying again", 0, None)
 
         download(
             f"{self._address.rstrip('/')}/{file.name}",
             file.path,
             patience_seconds=patience_seconds,
             on_bytes=on_bytes,
-            on_trouble=on_trouble,
+            on_trouble=trouble.tell,
             check=not_whole_parquet,
         )
 

@@ -176,7 +176,7 @@ def _identities(
         if file.sha256 in known:
             raise DataError(
                 f"{file.name}: in the text to train on and in the text to validate with",
-                fix="Leave it out of one of the two.",
+                fix="Leave it out of one of the two: --data, or --set data.validation=TEXT.",
             )
     return train, held_out
 

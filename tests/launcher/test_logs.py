@@ -47,6 +47,37 @@ def test_a_failure_stands_before_the_steps_that_were_made_again() -> None:
     ]  # fmt: skip
 
 
+def test_steps_of_an_older_version_stand_before_what_shows_that_they_were_made() -> None:
+    """Its metrics have no time. The first attempt's 3 and 4 were made again by the second; 6 by a
+    version that writes the time."""
+    untimed = [step(number, 0) for number in (1, 2, 3, 4, 5)]
+    for record in untimed:
+        del record["time"]
+        record["attempt"] = int(record["step"] > 2)
+    assert shown(
+        [*untimed, step(6, 30) | {"attempt": 2}],
+        {"time": 1, "kind": "start", "stage": "workers", "attempt": 0, "seconds": 1},
+        {"time": 2, "kind": "evaluate", "step": 0, "val_bpb": 3.5},
+        {"time": 3, "kind": "checkpoint", "step": 1},
+        {"time": 4, "kind": "finish", "step": 4, "status": "failed", "message": "no more"},
+        {"time": 5, "kind": "restart", "stage": "workers", "attempt": 1, "seconds": 1},
+        {"time": 6, "kind": "resume", "step": 2},
+        {"time": 7, "kind": "text", "step": 4, "seconds": 9},
+        {"time": 8, "kind": "checkpoint", "step": 4},
+        {"time": 9, "kind": "restart", "stage": "workers", "attempt": 2, "seconds": 1},
+        {"time": 10, "kind": "resume", "step": 5},
+        {"time": 31, "kind": "finish", "step": 6, "status": "finished"},
+    ) == [
+        "step 0: val_bpb 3.5000", "step 1/9", "step 1: checkpoint saved", "step 2/9",
+        "failed: no more", "restarted (1.0 s): attempt 1", "went on from step 2", "step 3/9",
+        "step 4 waited for text (9.0 s)", "step 4/9", "step 4: checkpoint saved", "step 5/9",
+        "restarted (1.0 s): attempt 2", "went on from step 5", "step 6/9", "finished",
+    ]  # fmt: skip
+    assert shown(untimed) == [f"step {number}/9" for number in (1, 2, 3, 4, 5)]
+    died = {"time": 1, "kind": "finish", "step": 5, "status": "failed", "message": "out"}
+    assert shown(untimed, died)[-2:] == ["step 5/9", "failed: out"]
+
+
 def test_there_may_be_no_news() -> None:
     assert shown([step(1, 1)]) == ["step 1/9"]
     assert shown([]) == []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.cli.logs import follow, show
 from launcher.cli.place import locate, open_run, open_run_to_read
 from launcher.errors import (
     CommandFailed,
@@ -16,6 +17,7 @@ from launcher.errors import (
     InputError,
     LaunchError,
     NotFound,
+    RunFailed,
 )
 from launcher.raycluster.spec import ClusterSpec, NodeSpec
 from launcher.runs.folder import RunFolder, write_json
@@ -23,6 +25,7 @@ from launcher.runs.homecoming import bring_home
 from launcher.runs.mirror import Mirror
 from launcher.runs.records import RecordTail
 from launcher.runs.remote import ClusterRuns, RemoteRun
+from launcher.runs.run import LocalRun
 from launcher.transport.connection import Completed
 from launcher.transport.fake import FakeConnection
 from nanochat.lock import hold
@@ -237,6 +240,38 @@ def test_it_ends_when_the_driver_is_gone_without_a_word(
     assert run.folder.metrics.exists()  # what it wrote before is here
 
 
+def test_logs_say_that_a_driver_died_where_its_head_says_so(
+    run: RemoteRun, head: FakeConnection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head.files[f"{PATH}/run.json"] = b'{"run": "d4-1", "cluster": "home", "created": 1, "steps": 9}'
+    head.files[f"{PATH}/metrics.jsonl"] = b""
+    show(run, as_json=False)
+    assert capsys.readouterr().out == ""
+    head.replies[:0] = [("jobs status", ALIVE.replace("true", "false")), ("df ", "/ 1 1 9999 1 /")]
+    asked_later = RemoteRun(run.runs, "d4-1")
+    show(asked_later, as_json=False)
+    assert capsys.readouterr().out == "interrupted: its driver died without a word\n"
+    with pytest.raises(RunFailed, match="the driver of run 'home/d4-1' died without a word"):
+        follow(asked_later)
+
+
+def test_logs_of_a_run_whose_cluster_cannot_be_asked_do_not_guess(
+    run: RemoteRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.folder.path.mkdir(parents=True)
+    spec = {"run": "d4-1", "cluster": "home", "created": 1, "steps": 9}
+    write_json(run.folder.spec_file, spec)
+    seen = LocalRun(run.folder, "home")
+    show(seen, as_json=False)
+    assert capsys.readouterr().out == ""
+    with pytest.raises(LaunchError, match="whether run 'home/d4-1' goes on is not known") as error:
+        follow(seen)
+    assert error.value.exit_code == 1 and not isinstance(error.value, RunFailed)
+    write_json(run.folder.summary_file, {"recipe": "d4", "status": "failed", "steps": 0})
+    with pytest.raises(RunFailed, match="run 'home/d4-1' failed"):
+        follow(seen)
+
+
 def test_an_unknown_run_is_named_with_those_there_are(run: RemoteRun, head: FakeConnection) -> None:
     with pytest.raises(NotFound) as error:
         run.runs.find("d9-1")
@@ -254,7 +289,6 @@ def test_where_a_name_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     write_json(tmp_path / "clusters" / "home" / "used.json", {"file": str(file)})
     assert locate("here", None) == ("local", "here")
     assert locate("there", None) == locate("home/there", None) == (str(file), "there")
-    assert locate("there", "other.yaml") == locate("home/there", "other.yaml")
     assert locate("new", None) == ("local", "new")
     # C/RUN is of the cluster that --cluster C means here, whatever C was used with before.
     monkeypatch.chdir(tmp_path)
@@ -266,6 +300,27 @@ def test_where_a_name_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(InputError, match="several runs") as error:
         locate("both", None)
     assert error.value.fix == "say which: local/both or home/both"
+    for pattern in ("**", "*", "the?e", "[ht]here", "n" * 300):  # a name is no pattern
+        assert locate(pattern, None) == ("local", pattern)
+        with pytest.raises(NotFound, match="is known here"), open_run(pattern, None):
+            pass
+
+
+def test_a_run_is_of_one_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C/RUN and --cluster may both be said, as long as they say the same."""
+    monkeypatch.setenv("LAUNCH_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    files = {name: Path("clusters", f"{name}.yaml") for name in ("home", "away")}
+    files["home"].parent.mkdir()
+    for file in files.values():
+        file.write_text("nodes: [{host: 198.18.0.11}]")
+    assert locate("home/d4-1", "home") == ("home", "d4-1")
+    assert locate("home/d4-1", str(files["home"])) == (str(files["home"]), "d4-1")
+    for other in ("away", str(files["away"]), "local"):
+        with pytest.raises(InputError, match=f"is a run of home, --cluster says {other}"):
+            locate("home/d4-1", other)
+    with pytest.raises(NotFound, match=r"no cluster file gone\.yaml"):
+        locate("home/d4-1", "gone.yaml")
 
 
 def test_a_run_that_nobody_can_be_asked_for_is_read_as_it_was_seen_last(

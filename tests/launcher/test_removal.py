@@ -9,8 +9,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from launcher.cli.main import cli
-from launcher.errors import InputError, NotFound, RunBusy
+from launcher.errors import CommandFailed, InputError, NotFound, RunBusy
 from launcher.runs.folder import RunFolder, runs_home, write_json
+from launcher.runs.removal import RunThere
+from launcher.transport.connection import Completed
+from launcher.transport.fake import FakeConnection
 from nanochat.lock import hold
 
 
@@ -91,8 +94,46 @@ def test_what_is_here_of_a_cluster_whose_machines_are_not_known_goes_when_told_s
     assert not mirror.path.exists() and left() == ["new", "old"]
 
 
+def test_what_is_asked_says_what_stays_where(home: Path) -> None:
+    """--here tells a cluster's run from one of this machine, of which nothing stays."""
+    make_run(home / "clusters" / "gone" / "runs" / "far", "gone")
+    sizes = r"\(1\.\d+ kB\)"
+    for runs, says in (
+        (["old", "new"], f"removes old {sizes}, new {sizes} for good$"),
+        (["gone/far"], f"removes gone/far {sizes} from this machine only$"),
+        (["far", "old"], f"removes old {sizes} for good; gone/far {sizes} from this machine only$"),
+    ):
+        with pytest.raises(InputError, match=says):
+            launch("runs", "remove", "--here", *runs)
+
+
+def test_a_link_that_leads_nowhere_goes(home: Path) -> None:
+    (runs_home() / "lost").symlink_to(home / "unplugged")
+    assert "removed run 'lost', 0 B" in launch("runs", "remove", "lost", "--yes").stdout
+    assert left() == ["new", "old"]
+
+
+def test_hosts_that_have_removed_a_run_are_named_where_another_fails(home: Path) -> None:
+    mirror = make_run(home / "clusters" / "home" / "runs" / "d4-1", "home")
+    hosts = {name: FakeConnection(name, [("du -sk", "there 4\n")]) for name in ("a", "b", "c")}
+    for name, host in hosts.items():
+        broken = Completed(1, "", "Read-only file system") if name == "b" else ""
+        host.replies.append(("mv ", broken))
+    run = RunThere.find(hosts, "home", "d4-1")
+    with pytest.raises(CommandFailed, match="Read-only") as failed:
+        run.remove()
+    assert failed.value.fix is not None
+    assert failed.value.fix.endswith(
+        "launch runs remove home/d4-1   once that is mended; removed already from a, c"
+    )
+    assert mirror.path.exists()
+    hosts["b"].replies[-1] = ("mv ", "")
+    run.remove()
+    assert not mirror.path.exists()
+
+
 def test_a_run_of_another_cluster_than_the_one_named_is_refused() -> None:
-    with pytest.raises(InputError, match="'gone/old' names a cluster, and --cluster local does"):
+    with pytest.raises(InputError, match="'gone/old' is a run of gone, --cluster says local"):
         launch("runs", "remove", "gone/old", "--cluster", "local", "--yes")
     assert left() == ["new", "old"]
 

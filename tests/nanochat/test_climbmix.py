@@ -18,7 +18,7 @@ import pytest
 from mirror import Mirror, publish, serving
 from tiny import Recorder, equal, newest_tensors, plan, run, shape
 
-from nanochat.dataset import PreparedData, building, climbmix, encoding, rows
+from nanochat.dataset import PreparedData, building, climbmix, encoding, rows, trouble
 from nanochat.dataset.climbmix import TRAINING_SHARDS, ClimbmixSource, shard_name, shards_for
 from nanochat.dataset.prepare import prepare
 from nanochat.dataset.sources import parse_source
@@ -77,6 +77,41 @@ def test_shards_come_in_the_order_of_need_and_once(mirror: Mirror, tmp_path: Pat
     assert other.tokenizer.sha256 == data.tokenizer.sha256
     assert data.manifest.train.documents == SHARDS * 400
     assert data.manifest.validation.files[0].name == f"climbmix/{shard_name(TRAINING_SHARDS)}"
+
+
+def test_trouble_with_a_shard_is_told_once(mirror: Mirror, tmp_path: Path) -> None:
+    """The server says another number of bytes each time it breaks off."""
+    told: list[str] = []
+
+    def note(stage: str, done: float, total: float | None) -> None:
+        if total is None:
+            told.append(stage)
+
+    mirror.breaks_after = 20_000
+    prepared(tmp_path, mirror.address, shards=1, on_progress=note)
+    assert len(mirror.requests) > 4
+    names = sorted(words.partition(": ")[0] for words in told)
+    assert names == [shard_name(0), shard_name(TRAINING_SHARDS)]
+    assert all(words.endswith(": trying again") for words in told)
+
+
+def test_trouble_is_told_again_where_a_file_has_got_further(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+    busy = trouble.Trouble(told.append)
+    monkeypatch.setattr(trouble, "TROUBLE_SECONDS", 0.0)
+    for size, reason in (
+        (0, "503"), (0, "503"), (5, "broke off after 5"), (5, "timed out"),
+        (9, "broke off after 9"), (3, "broke off after 3"), (9, "refused"),
+    ):  # fmt: skip
+        busy.has_come(size)
+        busy.tell(reason)
+    assert told == ["503", "broke off after 5", "timed out", "broke off after 9", "refused"]
+    monkeypatch.setattr(trouble, "TROUBLE_SECONDS", 1e9)  # have not passed
+    busy.has_come(99)
+    busy.tell("broke off after 99")
+    assert len(told) == 5
 
 
 def test_a_folder_is_a_mirror_and_gives_the_same_rows(

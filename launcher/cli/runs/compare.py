@@ -13,7 +13,6 @@ from launcher.errors import InputError
 from launcher.runs.comparison import LOSS_STEPS, compared
 from launcher.runs.curves import Curve
 from launcher.runs.folder import RunFolder
-from launcher.runs.remote import RemoteRun
 from launcher.runs.run import shown_name
 from launcher.runs.state import RunState
 
@@ -57,8 +56,7 @@ def _title(figure: str) -> str:
 def _read(name: str, cluster: str | None) -> tuple[RunFolder, RunState, Curve]:
     with open_run_to_read(name, cluster) as run:
         alive = run.refresh()
-        asked = run.cluster == "local" or isinstance(run, RemoteRun)
-        state = RunState.of(run.folder, alive if asked else None)
+        state = RunState.of(run.folder, alive if run.is_asked else None)
         return run.folder, state, Curve.of(run.folder, shown_name(run))
 
 

@@ -32,16 +32,12 @@ def command(
     All hosts have to answer: one that kept a copy would bring the run back. All runs are looked for
     before the first one is removed; those at work are refused.
     """
-    if cluster is not None and (twice := [name for name in runs if "/" in name]):
-        raise InputError(
-            f"'{twice[0]}' names a cluster, and --cluster {cluster} does", fix="leave one out"
-        )
     with ExitStack() as stack:
         find = _Finder(stack, here=here)
         each = [find(*locate(name, cluster)) for name in runs]
         found = list({run.name: run for run in each}.values())
         if not yes:
-            _ask(found, here=here)
+            _ask(found)
         removed: list[Removable] = []
         try:
             for run in found:
@@ -68,10 +64,11 @@ class _Finder:
             seen = mirrored(where, name)
             if seen is None:
                 raise NotFound(f"this machine has nothing of run '{name}' of {where}")
-            return RunHere.of(seen.folder, shown_name(seen))
+            return RunHere.of(seen.folder, shown_name(seen), stays_there=True)
         if where == "local":
             folder = RunFolder(runs_home() / name)
-            if not (RUN_NAME.fullmatch(name) and folder.path.is_dir()):
+            there = folder.path.is_dir() or folder.path.is_symlink()
+            if not (RUN_NAME.fullmatch(name) and there):
                 find_run(name)  # says which there are
             return RunHere.of(folder, name)  # also what was cut off before it had a run.json
         connections, cluster = self._connect(where)
@@ -100,11 +97,17 @@ class _Finder:
         return connections, loaded.cluster.name
 
 
-def _ask(found: Sequence[Removable], *, here: bool) -> None:
+def _ask(found: Sequence[Removable]) -> None:
     """Raises InputError where nobody can answer, Interrupted where the answer is no."""
-    names = ", ".join(f"{run.name} ({size(run.bytes)})" for run in found)
-    where = "from this machine only" if here else "for good"
+    whole = _names([run for run in found if not run.stays_there], "for good")
+    here = _names([run for run in found if run.stays_there], "from this machine only")
+    names = "; ".join(filter(None, (whole, here)))
     if sys.stdin is None or not sys.stdin.isatty():
-        raise InputError(f"this removes {names} {where}", fix="add --yes")
-    if not click.confirm(f"Remove {names} {where}?", err=True):
+        raise InputError(f"this removes {names}", fix="add --yes")
+    if not click.confirm(f"Remove {names}?", err=True):
         raise Interrupted("nothing was removed")
+
+
+def _names(runs: Sequence[Removable], how: str) -> str:
+    names = ", ".join(f"{run.name} ({size(run.bytes)})" for run in runs)
+    return f"{names} {how}" if names else ""

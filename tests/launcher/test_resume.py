@@ -1,0 +1,98 @@
+"""`launch resume`: what it refuses, and when a failed run's report advises it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from launcher.cli.attach import report_end
+from launcher.cli.main import cli
+from launcher.config.recipe import load_recipe
+from launcher.errors import InputError, RunFailed
+from launcher.runs.folder import RunFolder, runs_home, write_json
+from launcher.runs.run import LocalRun
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    """Of a run that died."""
+    monkeypatch.setenv("LAUNCH_HOME", str(tmp_path))
+    folder = RunFolder(runs_home() / "mine")
+    folder.path.mkdir(parents=True)
+    settings = load_recipe("d4", []).recipe.model_dump(mode="json")
+    write_json(
+        folder.spec_file,
+        {
+            "run": "mine", "recipe": "d4", "cluster": "local", "created": 1.0, "steps": 9,
+            "settings": settings, "folder": str(tmp_path),
+        },
+    )  # fmt: skip
+    return folder
+
+
+def resume(*options: str) -> None:
+    result = CliRunner().invoke(cli, ["resume", "mine", *options], standalone_mode=False)
+    if result.exception is not None:
+        raise result.exception
+
+
+def end(folder: RunFolder, status: str, *, steps: int = 0, **failure: Any) -> None:
+    summary = {
+        "run": "mine", "recipe": "d4", "status": status, "steps": steps, "tokens": 0, "seconds": 0,
+        "tokens_per_second": None, "train_loss": None, "val_bpb": None, "restarts": 0,
+        "checkpoint": None,
+    }  # fmt: skip
+    write_json(folder.summary_file, summary)
+    if failure:
+        write_json(folder.failure_file, failure)
+
+
+@pytest.mark.parametrize("options", [(), ("--set", "data.mirror=hub")])
+@pytest.mark.parametrize("key", ["folder", "settings"])
+def test_a_record_that_lacks_what_going_on_needs_is_named(
+    folder: RunFolder, options: tuple[str, ...], key: str
+) -> None:
+    spec = folder.spec()
+    del spec[key]
+    write_json(folder.spec_file, spec)
+    with pytest.raises(InputError) as refused:
+        resume(*options)
+    assert refused.value.message == f"{folder.spec_file} lacks {key}"
+    assert "another version of launch has made it" in str(refused.value.fix)
+
+
+def test_a_finished_run_takes_no_settings(folder: RunFolder) -> None:
+    end(folder, "finished", steps=9)
+    with pytest.raises(InputError, match="'mine' has made all its steps: nothing is left for"):
+        resume("--set", "checkpoint.keep=1")
+    resume()  # its summary
+
+
+@pytest.mark.parametrize(
+    ("fix", "steps", "resumes"),
+    [
+        (None, 5, True),
+        ("Make room there.", 0, True),
+        ("Take it from elsewhere: --set data.mirror=ADDRESS, or a folder.", 0, True),
+        ("--set workers=2 or fewer", 0, False),
+        ("--set dtype=auto", 5, False),
+        ("Give more text (--data), or take shorter rows: --set sequence_length=N.", 0, False),
+        ("Choose files with text in them: --data.", 0, False),
+        ("Check the path: --data 'files:~/text/**/*.txt'.", 0, False),
+        ("Check the path: --data 'files:~/text/**/*.txt'.", 5, True),  # it was there before
+    ],
+)
+def test_resume_is_advised_where_it_can_help(
+    folder: RunFolder, fix: str | None, steps: int, resumes: bool
+) -> None:
+    end(folder, "failed", steps=steps, message="it broke", fix=fix)
+    with pytest.raises(RunFailed, match="run 'mine' failed: it broke") as failed:
+        report_end(LocalRun(folder), as_json=False)
+    advice = str(failed.value.fix).splitlines()
+    assert advice[0] == (fix or f"see {folder.log}")
+    again = "launch resume mine   goes on then"
+    anew = "launch recipe d4 ...   begins a new run with that"
+    assert advice[1:] == [again if resumes else anew]

@@ -38,7 +38,7 @@ def judge_pairs(
         elif (link.peer, link.port) not in taken:
             broken[pair].append(link)
     for (host, peer), links in broken.items():
-        yield _broken(host, peer, links)
+        yield _broken(host, peer, places[host].address, links)
     measured = {(speed.host, speed.peer): speed for speed in speeds}
     for pair, link in best.items():
         if pair not in broken:
@@ -68,13 +68,16 @@ def judge_places(places: Mapping[str, Place]) -> Iterator[Finding]:
             )
 
 
-def _broken(host: str, peer: str, links: list[Link]) -> Finding:
+def _broken(host: str, peer: str, address: str, links: list[Link]) -> Finding:
+    """`address`: the host's."""
     fixed = sorted(link.port for link in links if link.fixed)
     what = {link.what for link in links}
     dropped = what == {"timeout"}
     how = "no answer: a firewall drops it" if dropped else ", ".join(sorted(what))
     why = "" if dropped else f": {OTHER if 'other' in what else REJECTED}"
-    where = f"ports {', '.join(map(str, fixed))}" if fixed else "an ephemeral port"
+    where = "an ephemeral port"
+    if fixed:
+        where = f"port{'s' * (len(fixed) > 1)} {', '.join(map(str, fixed))}"
     if fixed and len(fixed) < len(links):
         where += " and an ephemeral one"
     return Finding(
@@ -82,8 +85,9 @@ def _broken(host: str, peer: str, links: list[Link]) -> Finding:
         host,
         "pair-port" if fixed else "pair-ephemeral",
         f"cannot reach {peer} on {where} ({how}){why}",
-        fix=f"on {peer}, allow all TCP from {host}: Ray needs the ports of the cluster, gloo "
-        "ephemeral ones (32768 to 60999)",
+        fix=f"on {peer}, allow all TCP from {host} (Ray needs the ports of the cluster, gloo "
+        f"ephemeral ones): sudo ufw allow from {address}   or: sudo firewall-cmd --permanent "
+        f"--zone=trusted --add-source={address} && sudo firewall-cmd --reload",
         peer=peer,
     )
 

@@ -133,9 +133,15 @@ class Seen:
     rows: list[str] = field(default_factory=list)
 
     def add(
-        self, name: str, command: Sequence[str], code: int, output: str, seconds: float
+        self,
+        name: str,
+        command: Sequence[str],
+        code: int,
+        output: str,
+        seconds: float,
+        says: str = "",
     ) -> None:
-        words = "<br>".join(_told(output)).replace("|", "\\|")
+        words = "<br>".join(_told(output, says)).replace("|", "\\|")
         typed = f"launch {' '.join(command)}"
         self.rows.append(f"| {name} | `{typed}` | {code} | {words} | {seconds:.1f} |\n")
 
@@ -148,7 +154,7 @@ class Seen:
         output = (done.stdout + done.stderr).replace(str(desk.client.path), "~")
         output = output.replace(str(desk.lab.folder), "~/.ssh")
         assert done.returncode == what.code, output
-        self.add(what.name, what.command, done.returncode, output, seconds)
+        self.add(what.name, what.command, done.returncode, output, seconds, what.says)
         return output
 
     def write(self, path: Path) -> None:
@@ -162,13 +168,13 @@ def _each(*commands: str) -> None:
         subprocess.run(command.split(), check=True)
 
 
-def _told(output: str) -> list[str]:
-    """Of a check what is not well, else what it says; of anything else all lines."""
+def _told(output: str, says: str) -> list[str]:
+    """Of a check what is not well, else what was expected of it; of anything else all lines."""
     lines = [line.rstrip() for line in output.splitlines() if line.strip()]
     findings = [line for line in lines if line.lstrip()[:1] in ("✗", "!")]
     if not findings:
         well = [line for line in lines if line.lstrip().startswith("✓")]
-        return [_plain(line) for line in well or lines]
+        return [_plain(line) for line in well if re.search(says, line)] or list(map(_plain, lines))
     found, keep, host = [], False, ""
     for line in lines:
         if not line.startswith(" "):

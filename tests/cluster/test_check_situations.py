@@ -239,7 +239,7 @@ def loopback(desk: Desk) -> None:
     """Debian's installer writes 127.0.1.1 into /etc/hosts."""
 
 
-@situation("a firewall that drops Ray's port", "cannot reach one on ports .*a firewall drops it")
+@situation("a firewall that drops Ray's port", "cannot reach one on port .*a firewall drops it")
 def dropped(desk: Desk) -> None:
     desk.firewall(desk.one, f"tcp dport {PORTS.gcs} drop")
 

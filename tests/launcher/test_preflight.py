@@ -75,7 +75,7 @@ def test_ports_of_our_own_ray_are_not_taken() -> None:
 @pytest.mark.parametrize(
     ("what", "fixed", "code", "words"),
     [
-        ("timeout", True, "pair-port", "cannot reach two on ports 20000 (no answer: a firewall"),
+        ("timeout", True, "pair-port", "cannot reach two on port 20000 (no answer: a firewall"),
         ("refused", True, "pair-port", "(refused)"),
         ("timeout", False, "pair-ephemeral", "an ephemeral port"),
         ("other", True, "pair-port", "(other)"),

@@ -83,7 +83,8 @@ def connected(ssh_home: Path) -> Iterator[Connect]:
 
 @pytest.fixture(scope="session")
 def before(lab: Lab) -> dict[str, dict[str, str]]:
-    """Files of the hosts as they were found."""
+    """Files of the hosts as they were found. One of them has a crontab of its user's."""
+    lab.hosts[0].ssh("printf '# mine, 5%% of it\\n\\n5 4 * * * true\\n\\n' | crontab -")
     return {host.name: listing(host) for host in lab.hosts}
 
 

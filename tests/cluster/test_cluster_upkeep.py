@@ -73,6 +73,30 @@ def test_a_host_that_was_switched_off_and_on_rejoins_without_a_client(
     assert client.train(f"woken-{number}", "--steps", "2")["steps"] == 2
 
 
+def test_two_clusters_share_a_host(
+    client: PairClient, whole: Run, hosts: tuple[Host, Host]
+) -> None:
+    """Each with ports, runs and processes of its own; the end of one is none of the other's."""
+    pair = client.path / "clusters" / f"{CLUSTER}.yaml"
+    lines = [line for line in pair.read_text().splitlines() if "name: one," not in line]
+    (client.path / "clusters" / "solo.yaml").write_text("\n".join(lines) + "\n")
+    (client.path / "clusters" / "solo.known_hosts").write_text(hosts[1].known_hosts_line())
+    alone = client.launch(
+        "recipe", "tiny", "--cluster", "solo", "--steps", "2", "--name", "alone-2"
+    )
+    assert alone.returncode == 0, alone.stderr
+    assert [node["status"] for node in client.cluster("status")] == ["up", "up"]
+    crontab = hosts[1].ssh("crontab -l").stdout
+    assert crontab.count("clusters/solo/") == crontab.count(f"clusters/{CLUSTER}/") == 2
+    purged = client.launch("cluster", "down", "solo", "--purge", "--json")
+    assert purged.returncode == 0, purged.stderr
+    removed = [item["path"] for item in json.loads(purged.stdout)["removed"]["two"]]
+    assert all("/solo" in path for path in removed)  # what it shares with the other one stays
+    assert [node["status"] for node in client.cluster("status")] == ["up", "up"]
+    assert "Ray" not in client.cluster("up")["seconds"]
+    assert f"clusters/{CLUSTER}/" in hosts[1].ssh("crontab -l").stdout
+
+
 def test_a_pool_without_the_head_is_a_cluster_of_its_own(
     client: PairClient, whole: Run, hosts: tuple[Host, Host]
 ) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +54,28 @@ def make_key(path: Path, passphrase: str = "") -> Path:
         check=True,
     )
     return path
+
+
+@contextmanager
+def running_agent(key: Path, passphrase: str) -> Iterator[Path]:
+    """The socket of one that holds this key."""
+    folder = Path(tempfile.mkdtemp(prefix="agent-"))
+    socket_path, answer = folder / "socket", folder / "answer"
+    answer.write_text(f"#!/bin/sh\necho '{passphrase}'\n")
+    answer.chmod(0o700)
+    process = subprocess.Popen(
+        ["ssh-agent", "-D", "-a", str(socket_path)], stdout=subprocess.DEVNULL
+    )
+    try:
+        while not socket_path.exists():
+            time.sleep(0.01)
+        asks = {"SSH_ASKPASS": str(answer), "SSH_ASKPASS_REQUIRE": "force"}
+        subprocess.run(
+            ["ssh-add", "-q", str(key)], check=True, stdin=subprocess.DEVNULL,
+            env={**os.environ, "SSH_AUTH_SOCK": str(socket_path), **asks},
+        )  # fmt: skip
+        yield socket_path
+    finally:
+        process.terminate()
+        process.wait()
+        shutil.rmtree(folder)

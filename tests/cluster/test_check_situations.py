@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from lab import USER, Lab
 from pair import CLUSTER, PairClient
-from reach import make_key
+from reach import make_key, running_agent
 from situations import CHECK, SITUATIONS, Desk, Seen, Situation, situation
 
 from launcher.raycluster.ports import cluster_ports
@@ -97,6 +97,18 @@ def locked(desk: Desk) -> None:
     desk.node(desk.two, key=str(key))
 
 
+@situation("the same key, held by an agent", "reaches two on every port", code=0)
+def agent(desk: Desk) -> None:
+    key = make_key(desk.client.path / "agents_key", "secret")
+    held = desk.undo.enter_context(running_agent(key, "secret"))
+    key.unlink()  # the agent has the key, here is its public part only
+    authorized = desk.two.home / ".ssh" / "authorized_keys"
+    desk.write(authorized, authorized.read_text() + key.with_suffix(".pub").read_text())
+    desk.write(desk.ssh_config, desk.ssh_config.read_text().replace("Agent none", f"Agent {held}"))
+    desk.node(desk.two, key=str(key.with_suffix(".pub")))
+    desk.undo.callback(key.with_suffix(".pub").unlink)
+
+
 @situation("a user without a shell", "may log in, but runs no commands: This account is")
 def nologin(desk: Desk) -> None:
     passwd = desk.two.disk / "etc" / "passwd"
@@ -152,6 +164,23 @@ def changed_key(desk: Desk) -> None:
 def jump(desk: Desk) -> None:
     desk.firewall(desk.two, f"tcp dport 22 ip saddr {desk.lab.gateway} drop")
     desk.node(desk.two, jump="one")
+
+
+@situation("two hosts behind one address (NAT)", "reaches two on every port", code=0)
+def nat(desk: Desk) -> None:
+    """The router here is the first host: its port 2202 is the other one's 22."""
+    desk.inside(
+        desk.one,
+        "sysctl -qw net.ipv4.ip_forward=1; nft add table ip nat; "
+        "nft add chain ip nat pre '{ type nat hook prerouting priority -100; }'; "
+        "nft add chain ip nat post '{ type nat hook postrouting priority 100; }'; "
+        f"nft add rule ip nat pre tcp dport 2202 dnat to {desk.two.address}:22; "
+        f"nft add rule ip nat post ip daddr {desk.two.address} masquerade",
+        "nft delete table ip nat; sysctl -qw net.ipv4.ip_forward=0",
+    )
+    key = desk.two.known_hosts_line().split(maxsplit=1)[1]
+    desk.write(desk.pins, f"{desk.pins.read_text()}[{desk.one.address}]:2202 {key}")
+    desk.node(desk.two, host=desk.one.address, port="2202")
 
 
 @situation("a jump host that forbids it", "its jump host one forbids connections to other hosts")

@@ -30,7 +30,7 @@ from launcher.runs.remote import ClusterRuns, RemoteRun, run_names
 from launcher.runs.sending_back import newest_resumable, send_back
 from launcher.runs.text import send_text
 from launcher.transport.connection import Connection
-from launcher.transport.together import close_all, connect_all, on_all
+from launcher.transport.together import all_of, close_all, connect_each, on_all
 
 
 @dataclass(frozen=True)
@@ -169,10 +169,12 @@ def open_up(cluster: LoadedCluster, pool: str | None) -> Iterator[UpCluster]:
     require_addresses(cluster, nodes)
     stages, view = Stages(), BringUpView()
     with stages.stage("connect"):
-        connections = connect_all(cluster, nodes)
+        connections, unreached = connect_each(cluster, nodes)
     try:
+        if not connections:
+            raise all_of(unreached)
         with view:
-            prepared = prepare(cluster, nodes, connections, stages, view)
+            prepared = prepare(cluster, nodes, connections, stages, view, unreached)
             spec = bring_up(prepared, connections, stages, view)
         head = connections[spec.head.name]
         runs = ClusterRuns(spec, head, lambda: connect_head(cluster))

@@ -20,8 +20,11 @@ from launcher.transport.connection import Connection
 from launcher.transport.together import all_of, in_parallel
 
 FILES_AT_ONCE = 3  # per host: small wheels would else wait for each other's round trips
+STREAMS_AT_ONCE = 12  # of all hosts: each holds a block in memory, and a disk seeks between files
 PYTHON_UNPACKED = 4.0  # times its archive's bytes: 4.0 for the 30 MB of CPython 3.12's
 SPARE_BYTES = 100_000_000  # logs, the code, Ray's start
+
+_streams = threading.BoundedSemaphore(STREAMS_AT_ONCE)
 
 Progress = Callable[[str, str, int, int], None]  # host, what, bytes sent, bytes to send
 
@@ -165,9 +168,11 @@ class _Sent:
 
 def _send_all(connection: Connection, sends: list[Send], sent: _Sent) -> None:
     def one(send: Send) -> None:
-        connection.send(
-            send.local, send.path, sha256=send.sha256, on_bytes=lambda done: sent.add(send, done)
-        )
+        with _streams:
+            connection.send(
+                send.local, send.path, sha256=send.sha256,
+                on_bytes=lambda done: sent.add(send, done),
+            )  # fmt: skip
 
     pool = ThreadPoolExecutor(FILES_AT_ONCE)
     try:

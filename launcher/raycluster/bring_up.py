@@ -10,7 +10,7 @@ from typing import Protocol
 
 from launcher.config.cluster import Cluster, LoadedCluster, Node
 from launcher.config.pools import rivals
-from launcher.errors import InputError, LaunchError, RunBusy
+from launcher.errors import HostError, HostsFailed, InputError, LaunchError, RunBusy
 from launcher.hosts.check import Needs, check_hosts
 from launcher.hosts.facts import HostFacts, gather_facts
 from launcher.hosts.gpu_preflight import VENDORS
@@ -23,6 +23,7 @@ from launcher.provision.plan import HostPlan, Need, plan_host
 from launcher.raycluster import boot_hook
 from launcher.raycluster.control import (
     HostState,
+    host_state,
     host_states,
     read_spec,
     runs_at_work,
@@ -33,7 +34,7 @@ from launcher.raycluster.control import (
 from launcher.raycluster.ports import cluster_ports
 from launcher.raycluster.spec import WANTED, ClusterSpec, NodeSpec, cluster_folder
 from launcher.transport.connection import Connection
-from launcher.transport.together import on_all
+from launcher.transport.together import in_parallel
 
 
 class Watcher(Protocol):
@@ -65,13 +66,15 @@ class Stages:
 @dataclass(frozen=True)
 class Prepared:
     """What is known and wanted before anything is changed. `gone`: nodes of the Ray that is up
-    which the file has no more; their slots would still be taken."""
+    which the file has no more; their slots would still be taken. `wrong`: why Ray cannot be started
+    on all hosts; those that are well have plans nevertheless, and no host a spec."""
 
     facts: Mapping[str, HostFacts]
     states: Mapping[str, HostState]
     plans: Mapping[str, HostPlan]
     specs: Mapping[str, ClusterSpec]
     gone: Sequence[str]
+    wrong: LaunchError | None = None
 
     def is_stale(self, states: Mapping[str, HostState]) -> bool:
         """Whether a Ray is up that must begin anew to be what is wanted."""
@@ -87,24 +90,45 @@ def prepare(
     connections: Mapping[str, Connection],
     stages: Stages,
     watcher: Watcher,
+    unreached: Sequence[HostError] = (),
 ) -> Prepared:
-    """Facts in, plans out. Raises LaunchError where a check finds an error."""
+    """Facts in, plans out. One host that is not well keeps no other from getting ready.
+
+    `unreached`: why there is no connection to the other nodes. Raises LaunchError where nothing
+    can be planned.
+    """
     cluster = loaded.cluster
+    errors = list(unreached)
     with stages.stage("check"):
         # In this order: what ends meanwhile is ours to both, not a stranger's on our ports.
-        states = host_states(connections, cluster.name)
-        _refuse_rivals(loaded, connections)
-        facts = on_all(connections, gather_facts)
-        places = choose_places(cluster.network.interface, facts)
-        before = _running_spec(cluster, connections, states)
+        states, lost = in_parallel(connections, lambda host: host_state(host, cluster.name))
+        _refuse_rivals(loaded, {name: connections[name] for name in states})
+        facts, silent = in_parallel({name: connections[name] for name in states}, gather_facts)
+        states = {name: states[name] for name in facts}
+        answering = {name: connections[name] for name in facts}
+        errors += [*lost, *silent]
+        places: dict[str, Place] = {}
+        try:
+            places = choose_places(cluster.network.interface, facts)
+        except HostError as error:
+            errors.append(error)
+        before = _running_spec(cluster, answering, states)
         if before is not None and cluster.network.interface is None:
             places |= _kept_places(before, facts)
+        findings: list[Finding] = []
         if not all(state.is_running for state in states.values()):
-            needed = host_needs(cluster, states)
-            _refuse(check_hosts(connections, facts, places, needed), watcher)
+            findings = check_hosts(answering, facts, places, host_needs(cluster, states))
+    wrong = _judge(errors, findings, watcher)
+    unwell = {each.host for each in findings if each.severity == "error" and not each.peer}
+    unwell |= {error.host for error in errors}
+    well = tuple(node for node in nodes if node.name in facts and node.name not in unwell)
+    if wrong is not None and not well:
+        raise wrong
     with stages.stage("choose"):
-        needs = find_needs(nodes, cluster.environment, facts, connections, say=watcher.say)
+        needs = find_needs(well, cluster.environment, facts, answering, say=watcher.say)
         plans = {name: plan_host(name, facts[name], need) for name, need in needs.items()}
+    if wrong is not None:
+        return Prepared(facts, states, plans, {}, [], wrong)
     specs = node_specs(loaded, nodes, facts, places, needs)
     names = {node.name for node in cluster.nodes}
     gone = [] if before is None else [n.name for n in before.nodes if n.name not in names]
@@ -120,14 +144,10 @@ def bring_up(
     """Install what is missing, start Ray where it is not up. The head's spec.
 
     A Ray of other code or settings than ours, or of another head, is started anew. Raises RunBusy
-    where that would end a run, HostError or HostsFailed.
+    where that would end a run; HostError, HostsFailed or what is wrong with a host once all others
+    are ready.
     """
-    if any(plan.operations for plan in prepared.plans.values()):
-        with stages.stage("gather"):
-            gather_all(prepared.plans, progress=watcher.fetched)
-        with stages.stage("install"):
-            applied = apply(connections, prepared.plans, progress=watcher.sent)
-        stages.hosts |= {host: done.seconds for host, done in applied.items()}
+    _install(prepared, connections, stages, watcher)
     first = next(iter(prepared.specs.values()))
     head = connections[first.head.name]
     if _is_up(prepared, prepared.states):
@@ -143,6 +163,31 @@ def bring_up(
         if not _is_up(prepared, states):
             _start(prepared, connections, states, watcher)
     return first
+
+
+def _install(
+    prepared: Prepared,
+    connections: Mapping[str, Connection],
+    stages: Stages,
+    watcher: Watcher,
+) -> None:
+    ready = list(prepared.plans)
+    wrong = prepared.wrong
+    try:
+        if any(plan.operations for plan in prepared.plans.values()):
+            with stages.stage("gather"):
+                gather_all(prepared.plans, progress=watcher.fetched)
+            with stages.stage("install"):
+                applied = apply(connections, prepared.plans, progress=watcher.sent)
+            stages.hosts |= {host: done.seconds for host, done in applied.items()}
+    except (HostError, HostsFailed) as error:
+        failed = error.errors if isinstance(error, HostsFailed) else (error,)
+        ready = [name for name in ready if name not in {each.host for each in failed}]
+        wrong = error if wrong is None else _together([wrong, error])
+    if wrong is not None:
+        if ready:
+            watcher.say(f"ready: {', '.join(ready)}; the same command goes on from there")
+        raise wrong
 
 
 def _start(
@@ -211,7 +256,9 @@ def _running_spec(
 ) -> ClusterSpec | None:
     """What the head's Ray was started with; None where it is not up."""
     head = cluster.head_node.name
-    return read_spec(connections[head], cluster.name) if states[head].is_running else None
+    if head not in states or not states[head].is_running:
+        return None
+    return read_spec(connections[head], cluster.name)
 
 
 def _kept_places(before: ClusterSpec, facts: Mapping[str, HostFacts]) -> dict[str, Place]:
@@ -290,12 +337,20 @@ def _slots(node: Node, facts: HostFacts) -> int:
     return node.gpus or max(1, len(facts.gpus.of(VENDORS[node.accelerator])))
 
 
-def _refuse(findings: list[Finding], watcher: Watcher) -> None:
-    errors = [finding for finding in findings if finding.severity == "error"]
+def _judge(
+    errors: list[HostError], findings: list[Finding], watcher: Watcher
+) -> LaunchError | None:
+    """Warnings are said; all that keeps Ray from being started is one error."""
     for finding in findings:
         if finding.severity == "warning":
             watcher.say(f"{finding.host}: {finding.message}")
-    if errors:
-        text = "\n".join(f"{finding.host}: {finding.message}" for finding in errors)
-        fixes = "\n".join(dict.fromkeys(f.fix for f in errors if f.fix))
-        raise LaunchError(text, fix=fixes or None)
+    found = [f for f in findings if f.severity == "error"]
+    wrong = [*errors, *(LaunchError(f"{f.host}: {f.message}", fix=f.fix) for f in found)]
+    return _together(wrong) if wrong else None
+
+
+def _together(errors: Sequence[LaunchError]) -> LaunchError:
+    if len(errors) == 1:
+        return errors[0]
+    fixes = dict.fromkeys(error.fix for error in errors if error.fix)
+    return LaunchError("\n".join(error.message for error in errors), fix="\n".join(fixes) or None)

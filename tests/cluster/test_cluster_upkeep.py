@@ -188,6 +188,11 @@ def test_down_stops_ours_and_leaves_a_strangers_ray(
     as_it_was = file.read_text()
     gone = one.address.rpartition(".")[0] + ".99"
     file.write_text(f"{as_it_was}  - {{name: gone, host: {gone}, user: {USER}}}\n")
+    raised = client.launch("cluster", "up", CLUSTER)
+    assert raised.returncode == 1 and f"no way to {gone}" in raised.stderr
+    assert "ready: one, two; the same command goes on from there" in raised.stderr
+    planned = client.launch("cluster", "up", CLUSTER, "--dry-run", "--json")
+    assert planned.returncode == 1 and json.loads(planned.stdout) == {"one": [], "two": []}
     done = client.launch("cluster", "down", CLUSTER, "--json")
     assert done.returncode == 1 and f"no way to {gone}" in done.stderr
     assert json.loads(done.stdout)["stopped"] == ["one", "two"]

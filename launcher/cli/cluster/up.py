@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
 import click
 
 from launcher.cli.bring_up_view import BringUpView
@@ -14,8 +17,9 @@ from launcher.config.cluster import (
     require_trainable,
 )
 from launcher.config.pools import in_pool
+from launcher.provision.plan import Operation, Send
 from launcher.raycluster.bring_up import Stages, prepare, start_commands
-from launcher.transport.together import close_all, connect_all
+from launcher.transport.together import all_of, close_all, connect_each
 
 
 @click.command()
@@ -46,20 +50,38 @@ def command(cluster: str, pool: str | None, dry_run: bool, as_json: bool) -> Non
 def _dry_run(loaded: LoadedCluster, pool: str | None, *, as_json: bool) -> None:
     nodes = require_trainable(loaded, pool)
     require_addresses(loaded, nodes)
-    connections = connect_all(loaded, nodes)
+    connections, unreached = connect_each(loaded, nodes)
     try:
+        if not connections:
+            raise all_of(unreached)
         with BringUpView() as view:
-            prepared = prepare(loaded, nodes, connections, Stages(), view)
+            prepared = prepare(loaded, nodes, connections, Stages(), view, unreached)
     finally:
         close_all(connections)
-    commands = {
-        name: [str(operation) for operation in plan.operations] + start_commands(prepared, name)
-        for name, plan in prepared.plans.items()
-    }
+    starts = {name: start_commands(prepared, name) for name in prepared.plans}
     if as_json:
-        print_json(commands)
-        return
-    for name, lines in commands.items():
-        click.secho(name, bold=True)
-        for line in lines or ["nothing: it is ready and up"]:
-            click.echo("  " + line.replace("\n", "\n  "))
+        plans = prepared.plans.items()
+        print_json({name: [*map(str, plan.operations), *starts[name]] for name, plan in plans})
+    else:
+        for name, plan in prepared.plans.items():
+            click.secho(name, bold=True)
+            lines = [*_folded(plan.operations), *starts[name]]
+            for line in lines or ["nothing: it is ready and up"]:
+                click.echo("  " + line.replace("\n", "\n  "))
+    if prepared.wrong is not None:
+        raise prepared.wrong
+
+
+def _folded(operations: Sequence[Operation]) -> Iterator[str]:
+    """Files that go to one folder as one line: an environment is a hundred wheels."""
+    for folder, some in groupby(operations, key=_folder):
+        group = list(some)
+        if folder is None or len(group) == 1:
+            yield from map(str, group)
+        else:
+            yield f"send {len(group)} files to ~/{folder}   (--json lists them)"
+
+
+def _folder(operation: Operation) -> str | None:
+    """Where a file is sent to."""
+    return operation.path.rpartition("/")[0] if isinstance(operation, Send) else None

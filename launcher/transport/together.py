@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from launcher.errors import HostError, HostsFailed
 from launcher.transport.connection import Connection
+from launcher.transport.questions import answer_for
 from launcher.transport.ssh import connect
 from launcher.transport.target import target_of
 
@@ -87,7 +88,7 @@ def in_parallel(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        answer_for(thread)
     failed = [errors[name] for name in work if name in errors]
     for error in failed:
         if not isinstance(error, HostError):

@@ -114,6 +114,7 @@ def follow(run: Run) -> None:
     Ctrl-C ends the command and nothing else. Raises RunFailed where the run failed or died,
     LaunchError where nobody can say.
     """
+    run.refresh()  # a client that has seen nothing of it yet has no record here
     steps = run.folder.spec()["steps"]
     shown = 0
     if isinstance(run, RemoteRun):

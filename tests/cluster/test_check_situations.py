@@ -273,9 +273,7 @@ def dropped(desk: Desk) -> None:
     desk.firewall(desk.one, f"tcp dport {PORTS.gcs} drop")
 
 
-@situation(
-    "a firewall that rejects it", X
-)
+@situation("a firewall that rejects it", "cannot reach one on port .*a firewall in between rejects")
 def rejected(desk: Desk) -> None:
     desk.firewall(desk.one, f"tcp dport {PORTS.gcs} reject with tcp reset")
 

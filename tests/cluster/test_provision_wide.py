@@ -55,7 +55,7 @@ def test_three_of_four_get_ready_and_a_retry_goes_on(
     three.small_disk(f"{HOME}/.launch", megabytes=4)
     with pytest.raises(DiskFull, match="three: no room in its home folder"):
         apply(connections, plans_of(connections, need, disk_free_bytes=10**9))
-    three.inside(f"umount {HOME}/.launch")
+    three.inside(f"umount {HOME}/.launch; rmdir {HOME}/.launch")
     again = plans_of(connections, need)
     assert [name for name, plan in again.items() if plan.operations] == ["three"]
     done = apply(connections, again)

@@ -19,8 +19,6 @@ import paramiko
 from paramiko.agent import AgentSSH
 
 from launcher.errors import ConnectionLost, HostTimeout, LoginRefused
-from launcher.transport.passwords import log_in_by_words, unlocked, who
-from launcher.transport.questions import can_ask
 from launcher.transport.target import SSH_PORT, Target
 
 LOCKED = "is locked by a passphrase and no agent holds it"
@@ -29,80 +27,60 @@ AGENT_SECONDS = 30.0  # the agent may ask its user, or wait for a finger on a to
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A key to try. `label`: what it is, in messages. `key`: paramiko's; None for that of a file
-    that is locked by a passphrase."""
+    """A key to try. `label`: what it is, in messages."""
 
     label: str
-    key: Any
-    file: Path | None = None
+    key: Any  # paramiko's
 
 
 def log_in(transport: paramiko.Transport, target: Target) -> None:
-    """Try the keys one after the other, then what the user knows, where there is a terminal to ask
-    at. Raises LoginRefused with what was tried."""
+    """Try the keys one after the other. Raises LoginRefused with what was tried."""
     with _agent_keys(target) as held:
         candidates, unusable = _candidates(target, held)
         tried: list[str] = []
         for candidate in candidates:
-            key = candidate.key or unlocked(candidate.file)
-            if key is None:
-                continue
             tried.append(candidate.label)
-            try:
-                missing = _try_key(transport, target, key, tried)
-            except paramiko.BadAuthenticationType as error:
-                if not log_in_by_words(transport, target, error.allowed_types):
-                    raise _takes_no_keys(target, error.allowed_types) from None
+            if _accepted(transport, target, candidate, tried):
                 return
-            if missing is None:
-                continue
-            if missing and not log_in_by_words(transport, target, missing):
-                message = f"{who(target)} wants {' or '.join(missing)} besides a key"
-                fix = "do this at a terminal, which can ask for it, or let this key log in alone"
-                raise LoginRefused(target.name, message, fix=fix)
-            return
-    if log_in_by_words(transport, target, None):
-        return
     raise _refused(target, tried, unusable)
 
 
-def _try_key(
-    transport: paramiko.Transport, target: Target, key: Any, tried: list[str]
-) -> list[str] | None:
-    """What the host wants besides; None where it does not take this key."""
+def _accepted(
+    transport: paramiko.Transport, target: Target, candidate: Candidate, tried: list[str]
+) -> bool:
+    who = f"{target.user}@{target.address}"
     try:
-        return list(transport.auth_publickey(target.user, key))
-    except paramiko.BadAuthenticationType:
-        raise
+        missing = transport.auth_publickey(target.user, candidate.key)
+    except paramiko.BadAuthenticationType as error:
+        message = f"{who} takes no keys, only {', '.join(error.allowed_types) or 'nothing'}"
+        fix = "allow them: PubkeyAuthentication yes in its sshd_config"
+        raise LoginRefused(target.name, message, fix=fix) from None
     except (paramiko.SSHException, EOFError, OSError) as error:
         if "timeout" in str(error).lower():
             message = f"no answer to the login of {target.user} within {transport.auth_timeout:g} s"
             raise HostTimeout(target.name, message, fix="try again: it may be busy") from None
         if transport.is_active():
-            return None
+            return False
         if isinstance(error, paramiko.AuthenticationException) or len(tried) > 1:
-            message = f"{who(target)} hung up after {len(tried)} keys: {', '.join(tried)}"
+            message = f"{who} hung up after {len(tried)} keys: {', '.join(tried)}"
             fix = f"name the right one: `key:` of node {target.name!r} in the cluster file"
             raise LoginRefused(target.name, message, fix=fix) from None
         message = f"the connection to {target.address} was lost during the login"
         raise ConnectionLost(target.name, message) from None
-
-
-def _takes_no_keys(target: Target, allowed: list[str]) -> LoginRefused:
-    message = f"{who(target)} takes no keys, only {', '.join(allowed) or 'nothing'}"
-    fix = (
-        "do this at a terminal, which can ask for a password, or allow keys: PubkeyAuthentication "
-    )
-    return LoginRefused(target.name, message, fix=f"{fix}yes in its sshd_config")
+    if missing:
+        message = f"{who} wants {' or '.join(missing)} besides a key: not supported yet"
+        raise LoginRefused(target.name, message, fix="let this key log in alone")
+    return True
 
 
 def _refused(target: Target, tried: list[str], unusable: dict[Path, str]) -> LoginRefused:
+    who = f"{target.user}@{target.address}"
     port = f" -p {target.port}" if target.port != SSH_PORT else ""
-    fix = f"ssh-copy-id{port} {who(target)}   or correct `user:` and `key:` of node {target.name!r}"
+    fix = f"ssh-copy-id{port} {who}   or correct `user:` and `key:` of node {target.name!r}"
     if tried:
-        message = f"{who(target)} accepts none of these keys: {', '.join(tried)}"
+        message = f"{who} accepts none of these keys: {', '.join(tried)}"
     else:
-        message = f"there is no key here to log in to {who(target)} with"
+        message = f"there is no key here to log in to {who} with"
         fix = fix if unusable else f"ssh-keygen -t ed25519 && {fix}"
     for path, reason in unusable.items():
         message += f"\n  not tried: {path} {reason}"
@@ -127,7 +105,6 @@ def _candidates(target: Target, held: list[Any]) -> tuple[list[Candidate], dict[
     configured = [agent[blob] for blob in files.values() if blob in agent]
     others = [] if target.identities_only else list(agent.values())
     loaded: dict[Path, Candidate] = {}
-    locked: dict[Path, Candidate] = {}
     unusable: dict[Path, str] = {}
     for path, blob in files.items():
         if blob in agent:
@@ -135,15 +112,12 @@ def _candidates(target: Target, held: list[Any]) -> tuple[list[Candidate], dict[
         try:
             loaded[path] = Candidate(str(path), paramiko.PKey.from_path(path))
         except (TypeError, paramiko.PasswordRequiredException):
-            if not can_ask():
-                unusable[path] = LOCKED
-            else:
-                locked[path] = Candidate(str(path), None, path)
+            unusable[path] = LOCKED
         except Exception:  # cryptography has many for what it cannot read
             unusable[path] = "is of a format that is not supported"
-    ordered = [*configured, *others, *loaded.values(), *locked.values()]  # asking comes last
+    ordered = [*configured, *others, *loaded.values()]
     if target.first_key:
-        own = agent.get(files[target.first_key] or b"") or (loaded | locked).get(target.first_key)
+        own = agent.get(files[target.first_key] or b"") or loaded.get(target.first_key)
         ordered.sort(key=lambda candidate: candidate is not own)
     return list(dict.fromkeys(ordered)), unusable
 

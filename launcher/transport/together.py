@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from launcher.errors import HostError, HostsFailed
 from launcher.transport.connection import Connection
-from launcher.transport.questions import answer_for
 from launcher.transport.ssh import connect
 from launcher.transport.target import target_of
 
@@ -88,7 +87,7 @@ def in_parallel(
     for thread in threads:
         thread.start()
     for thread in threads:
-        answer_for(thread)
+        thread.join()
     failed = [errors[name] for name in work if name in errors]
     for error in failed:
         if not isinstance(error, HostError):

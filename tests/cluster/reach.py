@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,3 +50,8 @@ def make_key(path: Path, passphrase: str = "") -> Path:
         check=True,
     )
     return path
+
+
+def add_to(agent: Path, key: Path) -> None:
+    environment = {**os.environ, "SSH_AUTH_SOCK": str(agent)}
+    subprocess.run(["ssh-add", "-q", str(key)], env=environment, check=True)

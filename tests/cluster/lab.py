@@ -220,6 +220,15 @@ class Host:
     def no_firewall(self) -> None:
         _run("ip", "netns", "exec", self.namespace, "nft", "delete table inet lab", check=False)
 
+    def add_ipv6(self) -> str:
+        """Gives it an address of 2001:2::/48, set aside for benchmarks too, and returns it."""
+        network = f"2001:2:0:{self.lab.number}"
+        _run("ip", "addr", "replace", f"{network}::1/64", "dev", self.lab.bridge, "nodad")
+        address = f"{network}::{self.address.rpartition('.')[2]}"
+        place = (f"{address}/64", "dev", "eth0", "nodad")
+        _run("ip", "-n", self.namespace, "addr", "replace", *place)
+        return address
+
     @contextlib.contextmanager
     def other_sshd(self, port: int, *options: str) -> Iterator[None]:
         """A second sshd while the block lasts. `options`: Keyword=value, which win over its

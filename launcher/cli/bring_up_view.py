@@ -17,6 +17,7 @@ from rich.progress import (
 
 from launcher.cli.output import duration
 from launcher.raycluster.bring_up import Stages
+from launcher.transport import questions
 
 
 class BringUpView:
@@ -39,12 +40,15 @@ class BringUpView:
 
     def __enter__(self) -> BringUpView:
         self._bar.start()
+        if self._console.is_terminal:
+            questions.add_screen(self._bar)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
+        questions.remove_screen(self._bar)
         self._bar.stop()
 
     def say(self, text: str) -> None:

@@ -19,6 +19,7 @@ from rich.progress import (
 from launcher.cli.output import duration, size
 from launcher.runs.follow import News
 from launcher.runs.records import Record
+from launcher.transport import questions
 
 WAITING = "another process prepares the same text: waiting for it"
 PLAIN_LINE_SECONDS = 10.0  # between lines on the way where there is no terminal
@@ -48,12 +49,15 @@ class RunProgress:
 
     def __enter__(self) -> RunProgress:
         self._bar.start()
+        if self._live:
+            questions.add_screen(self._bar)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
+        questions.remove_screen(self._bar)
         self._bar.stop()
 
     def show(self, news: News) -> None:

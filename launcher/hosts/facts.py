@@ -37,7 +37,8 @@ done 2>/dev/null
 say memory; grep -E '^(MemTotal|MemAvailable):' /proc/meminfo
 say disk; { df -Pk "$HOME/.launch" 2>/dev/null || df -Pk "$HOME"; } | tail -n 1
 say shm; df -Pk /dev/shm 2>/dev/null | tail -n 1
-say ssh; echo "${SSH_CONNECTION:-}"
+say ssh; set -- ${SSH_CONNECTION:-}; echo "$*"
+say ssh-interface; ip -o addr show to "${3%%%*}" 2>/dev/null
 say interfaces; ip -o -4 addr show 2>/dev/null || ifconfig -a 2>/dev/null
 say routes; awk '$2 == "00000000" && $8 == "00000000" {print $7, $1}' /proc/net/route 2>/dev/null
 say hostname; getent ahostsv4 "$(uname -n)" 2>/dev/null | awk '{print $1}' | sort -u
@@ -107,8 +108,9 @@ class HostFacts:
     kinds, `performance_cores` and `efficiency_cores` are all of each, else 0. `disk_free_bytes`:
     where ~/.launch is or will be. `clock_offset_seconds`: the host's clock minus ours, the least
     that may be. `pythons`: 3.11 or newer that can make a virtual environment, the one called
-    python3 first. `ssh_address`: where it was reached, as it sees it. `default_interface`: the one
-    that its way out leads through. `listeners`: port -> "name (process id)", of processes that its
+    python3 first. `ssh_address`: where it was reached, as it sees it. `ssh_interface`:
+    the one that owns that address, IPv6 too. `default_interface`: the one that its way out leads
+    through. `listeners`: port -> "name (process id)", of processes that its
     user may see. `ephemeral_ports`: first and last. `rays`: process id and command line of Ray and
     torchrun processes of anybody. `ready`: folder below ~/.launch -> the first line of the file
     `ready` in it. `boot_hooks`: what can start something when it boots: systemd (its user's, which
@@ -132,6 +134,7 @@ class HostFacts:
     shm_free_bytes: int | None
     clock_offset_seconds: float
     ssh_address: str | None
+    ssh_interface: str | None = None
     interfaces: tuple[Interface, ...]
     default_interface: str | None
     hostname_addresses: tuple[str, ...]
@@ -191,6 +194,7 @@ def parse_facts(output: str, *, asked_at: float, answered_at: float) -> HostFact
         shm_free_bytes=_first(sections, "shm", _free),
         clock_offset_seconds=_offset(sections.get("clock", []), asked_at, answered_at),
         ssh_address=_first(sections, "ssh", lambda line: line.split()[2]),
+        ssh_interface=_first(sections, "ssh-interface", _interface_name),
         interfaces=tuple(_interfaces(sections.get("interfaces", []))),
         default_interface=_default_interface(sections.get("routes", [])),
         hostname_addresses=tuple(sections.get("hostname", [])),
@@ -278,6 +282,11 @@ def _interfaces(lines: list[str]) -> Iterator[Interface]:
         elif found := re.match(r"inet (?:addr:)?([\d.]+) .*(?:netmask |Mask:)([\d.]+)", line):
             mask = IPv4Interface(f"{found[1]}/{found[2]}").network
             yield Interface(name, found[1], mask.prefixlen)
+
+
+def _interface_name(line: str) -> str:
+    """Of `ip -o addr`: `2: eth0    inet6 2001:db8::5/64 scope global ...`."""
+    return line.split()[1].partition("@")[0]
 
 
 def _default_interface(lines: list[str]) -> str | None:

@@ -47,7 +47,7 @@ def choose_places(wanted: str | None, facts: Mapping[str, HostFacts]) -> dict[st
         return {}
     if wanted is not None:
         return {name: _named(name, host, wanted) for name, host in facts.items()}
-    reached = {name: _owner(host, host.ssh_address) for name, host in facts.items()}
+    reached = {name: _owner(host) for name, host in facts.items()}
     networks = {interface.network for interface in reached.values() if interface}
     if None not in reached.values() and len(networks) == 1:
         reason = "the client reaches it there, and all hosts share that network"
@@ -86,7 +86,11 @@ def _alone(name: str, host: HostFacts, reached: Interface | None) -> Place:
         return _place(usable[0], "its only interface that leads to other machines")
     if out := next((each for each in usable if each.name == host.default_interface), None):
         return _place(out, "its way out leads through it")
-    found = ", ".join(f"{each.name} {each.address}" for each in usable) or "none"
+    if not usable:
+        message = "it has no IPv4 address that other machines reach, and Ray needs one"
+        fix = f"give it one on the network of the others: `ip addr` on {name} shows what it has"
+        raise HostError(name, message, fix=fix)
+    found = ", ".join(f"{each.name} {each.address}" for each in usable)
     raise HostError(
         name,
         f"which of its addresses do the other hosts reach? It has {found}",
@@ -94,9 +98,12 @@ def _alone(name: str, host: HostFacts, reached: Interface | None) -> Place:
     )
 
 
-def _owner(host: HostFacts, address: str | None) -> Interface | None:
-    usable = (each for each in host.interfaces if not each.name.startswith(VIRTUAL))
-    return next((each for each in usable if each.address == address), None)
+def _owner(host: HostFacts) -> Interface | None:
+    """Of the address at which the client reached it: Ray needs an IPv4 address, so for an IPv6 one
+    the IPv4 address beside it."""
+    usable = [each for each in host.interfaces if not each.name.startswith(VIRTUAL)]
+    beside = (each for each in usable if each.name == host.ssh_interface)
+    return next((each for each in usable if each.address == host.ssh_address), next(beside, None))
 
 
 def _shared_networks(facts: Mapping[str, HostFacts]) -> list[str]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import paramiko
 
-from launcher.errors import HostError, HostTimeout, Unreachable
+from launcher.errors import ConnectionLost, HostError, HostTimeout, Unreachable
+from launcher.transport import questions
 from launcher.transport.detour import Jump, by_command, through_jump
 from launcher.transport.host_keys import HostKey, known_kinds, verify
 from launcher.transport.login import log_in
@@ -81,6 +82,16 @@ def open_transport(target: Target, timeout: float) -> tuple[HostTransport, HostK
 def log_in_to(target: Target, timeout: float) -> HostTransport:
     """A connection whose host key is checked and that is logged in. Raises what `open_transport`,
     `verify` and `log_in` do."""
+    before = questions.asked()
+    try:
+        return _log_in_once(target, timeout)
+    except ConnectionLost:
+        if questions.asked() == before:
+            raise
+    return _log_in_once(target, timeout)  # it hung up while the user typed: now that is known
+
+
+def _log_in_once(target: Target, timeout: float) -> HostTransport:
     transport, key = open_transport(target, timeout)
     try:
         verify(target, key)

@@ -1,155 +1,238 @@
-"""Logging in to a host with the user's keys: an agent's or those in files.
+"""Logging in to a host: with the user's keys, then by what the user types.
 
-No key leaves this machine: the agent or paramiko signs what the host asks to have signed.
+No key leaves this machine: the agent or paramiko signs what the host asks to have signed. What is
+typed stays in this process's memory, so that a host that is reached again does not ask again.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import socket
-import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import paramiko
-from paramiko.agent import AgentSSH
 
 from launcher.errors import ConnectionLost, HostTimeout, LoginRefused
+from launcher.transport import questions
 from launcher.transport.target import SSH_PORT, Target
+from launcher.transport.user_keys import (
+    LOCKED,
+    NOT_OPENED,
+    TRIES,
+    Candidate,
+    agent_keys,
+    candidates,
+)
 
-LOCKED = "is locked by a passphrase and no agent holds it"
-AGENT_SECONDS = 30.0  # the agent may ask its user, or wait for a finger on a token
+ANSWER_SECONDS = 600.0  # for a person; sshd itself hangs up after 120 s (LoginGraceTime)
+SLOW_SECONDS = 20.0  # a host that hangs up after more of them did not wait for the user
 
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """A key to try. `label`: what it is, in messages."""
-
-    label: str
-    key: Any  # paramiko's
+_passwords: dict[tuple[str, str], str] = {}  # of this process: user and place -> what was typed
 
 
 def log_in(transport: paramiko.Transport, target: Target) -> None:
-    """Try the keys one after the other. Raises LoginRefused with what was tried."""
-    with _agent_keys(target) as held:
-        candidates, unusable = _candidates(target, held)
-        tried: list[str] = []
-        for candidate in candidates:
-            tried.append(candidate.label)
-            if _accepted(transport, target, candidate, tried):
-                return
-    raise _refused(target, tried, unusable)
+    """Try the keys one after the other; where none is enough, ask the user.
 
-
-def _accepted(
-    transport: paramiko.Transport, target: Target, candidate: Candidate, tried: list[str]
-) -> bool:
-    who = f"{target.user}@{target.address}"
-    try:
-        missing = transport.auth_publickey(target.user, candidate.key)
-    except paramiko.BadAuthenticationType as error:
-        message = f"{who} takes no keys, only {', '.join(error.allowed_types) or 'nothing'}"
-        fix = "allow them: PubkeyAuthentication yes in its sshd_config"
-        raise LoginRefused(target.name, message, fix=fix) from None
-    except (paramiko.SSHException, EOFError, OSError) as error:
-        if "timeout" in str(error).lower():
-            message = f"no answer to the login of {target.user} within {transport.auth_timeout:g} s"
-            raise HostTimeout(target.name, message, fix="try again: it may be busy") from None
-        if transport.is_active():
-            return False
-        if isinstance(error, paramiko.AuthenticationException) or len(tried) > 1:
-            message = f"{who} hung up after {len(tried)} keys: {', '.join(tried)}"
-            fix = f"name the right one: `key:` of node {target.name!r} in the cluster file"
-            raise LoginRefused(target.name, message, fix=fix) from None
-        message = f"the connection to {target.address} was lost during the login"
-        raise ConnectionLost(target.name, message) from None
-    if missing:
-        message = f"{who} wants {' or '.join(missing)} besides a key: not supported yet"
-        raise LoginRefused(target.name, message, fix="let this key log in alone")
-    return True
-
-
-def _refused(target: Target, tried: list[str], unusable: dict[Path, str]) -> LoginRefused:
-    who = f"{target.user}@{target.address}"
-    port = f" -p {target.port}" if target.port != SSH_PORT else ""
-    fix = f"ssh-copy-id{port} {who}   or correct `user:` and `key:` of node {target.name!r}"
-    if tried:
-        message = f"{who} accepts none of these keys: {', '.join(tried)}"
-    else:
-        message = f"there is no key here to log in to {who} with"
-        fix = fix if unusable else f"ssh-keygen -t ed25519 && {fix}"
-    for path, reason in unusable.items():
-        message += f"\n  not tried: {path} {reason}"
-    if locked := [path for path, reason in unusable.items() if reason == LOCKED]:
-        fix = f"ssh-add {locked[0]}   or: {fix}"
-    if target.note:
-        message += f"\n  {target.note}"
-    return LoginRefused(target.name, message, fix=fix)
-
-
-def _candidates(target: Target, held: list[Any]) -> tuple[list[Candidate], dict[Path, str]]:
-    """The keys in the order to try them, and why some cannot be.
-
-    The node's own key, keys of the agent that are also configured as files, the agent's others, key
-    files. As ssh does, but for the first: with `ssh -i` the agent's go before it, and a host hangs
-    up after six.
+    Raises LoginRefused with what was tried, ConnectionLost where the host has hung up while the
+    user was asked.
     """
-    agent = {
-        key.asbytes(): Candidate(f"{key.comment or key.get_name()} (agent)", key) for key in held
-    }
-    files = {path: _public_part(path) for path in target.keys if path.is_file()}
-    configured = [agent[blob] for blob in files.values() if blob in agent]
-    others = [] if target.identities_only else list(agent.values())
-    loaded: dict[Path, Candidate] = {}
-    unusable: dict[Path, str] = {}
-    for path, blob in files.items():
-        if blob in agent:
-            continue
+    asks = target.asks and questions.can_ask()
+    with agent_keys(target) as held:
+        keys, unusable = candidates(target, held, asks=asks)
+        _Login(transport, target, keys, unusable, asks).run()
+
+
+class _Login:
+    def __init__(
+        self, transport: paramiko.Transport, target: Target, keys: Sequence[Candidate],
+        unusable: dict[Path, str], asks: bool,
+    ) -> None:  # fmt: skip
+        self._transport = transport
+        self._target = target
+        self._keys = iter(keys)  # goes on where a host wants a second one
+        self._unusable = unusable
+        self._asks = asks
+        self._who = f"{target.user}@{target.address}"
+        self._began, self._asked = time.monotonic(), questions.asked()
+        self._tried: list[str] = []  # keys
+        self._typed = 0  # passwords and other answers
+        self._gave_up = False
+
+    def run(self) -> None:
+        """A host may want several methods, one after the other."""
+        methods = (
+            ("publickey", self._by_key),
+            ("keyboard-interactive", self._by_answers),
+            ("password", self._by_password),
+        )
+        wanted, partly = self._first_wanted(), False
+        while wanted:
+            for method, attempt in methods:
+                left = attempt() if method in wanted else None
+                if left is not None:
+                    wanted, partly = left, True
+                    break
+            else:
+                raise self._refused(wanted, partly)
+
+    def _first_wanted(self) -> list[str]:
+        """Nothing where the host lets everybody in. Asking is no attempt that counts."""
+        user = self._target.user
         try:
-            loaded[path] = Candidate(str(path), paramiko.PKey.from_path(path))
-        except (TypeError, paramiko.PasswordRequiredException):
-            unusable[path] = LOCKED
-        except Exception:  # cryptography has many for what it cannot read
-            unusable[path] = "is of a format that is not supported"
-    ordered = [*configured, *others, *loaded.values()]
-    if target.first_key:
-        own = agent.get(files[target.first_key] or b"") or loaded.get(target.first_key)
-        ordered.sort(key=lambda candidate: candidate is not own)
-    return list(dict.fromkeys(ordered)), unusable
+            left: list[str] = self._call(self._transport.auth_none, user)
+            return left
+        except paramiko.BadAuthenticationType as error:
+            return list(error.allowed_types)
+        except paramiko.AuthenticationException:
+            return ["publickey"]
 
+    def _by_key(self) -> list[str] | None:
+        """What the host still wants; None where it accepts no key."""
+        for candidate in self._keys:
+            key = candidate.opened()
+            if key is None and candidate.path is not None:
+                self._unusable[candidate.path] = NOT_OPENED
+                continue
+            self._tried.append(candidate.label)
+            left = self._offer(self._transport.auth_publickey, self._target.user, key)
+            if left is not None:
+                return left
+        return None
 
-def _public_part(path: Path) -> bytes | None:
-    """Of a key file, from the .pub beside it, or itself where it is one."""
-    for file in (path.with_name(path.name + ".pub"), path):
+    def _by_password(self) -> list[str] | None:
+        for _ in range(TRIES):
+            if self._gave_up or not (password := self._password()):
+                return None
+            user = self._target.user
+            left = self._offer(self._transport.auth_password, user, password, None, False)
+            if left is not None:
+                return left
+            _passwords.pop(self._account, None)
+        return None
+
+    def _by_answers(self) -> list[str] | None:
+        """Whatever the host asks: a password, a one-time code."""
+        if not self._asks:
+            return None
+        patience, self._transport.auth_timeout = self._transport.auth_timeout, ANSWER_SECONDS
         try:
-            fields = file.read_text(encoding="utf-8").split()
-            if fields[0].startswith(("ssh-", "ecdsa-", "sk-")):
-                return base64.b64decode(fields[1], validate=True)
-        except (OSError, UnicodeDecodeError, IndexError, binascii.Error):
-            continue
-    return None
+            for _ in range(TRIES):
+                before = self._typed
+                user = self._target.user
+                left = self._offer(self._transport.auth_interactive, user, self._answers)
+                if left is not None:
+                    return left
+                _passwords.pop(self._account, None)
+                if self._typed == before:  # nothing was asked: there is the other method
+                    return None
+                if self._gave_up:
+                    return None
+        finally:
+            self._transport.auth_timeout = patience
+        self._gave_up = True  # the other method would ask for the same password
+        return None
 
+    def _answers(
+        self, title: str, instructions: str, prompts: Sequence[tuple[str, bool]]
+    ) -> list[str]:
+        """Called by paramiko's thread: it may not raise."""
+        answers = []
+        for prompt, echo in prompts:
+            if not echo and prompt.strip().rstrip(":").lower() == "password":
+                answer = self._password()
+            else:
+                words = f"{instructions}\n{prompt}" if instructions.strip() else prompt
+                answer = self._ask(f"{self._who} ({self._target.name}) asks: {words}", echo=echo)
+            answers.append(answer or "")
+        return answers
 
-@contextmanager
-def _agent_keys(target: Target) -> Iterator[list[Any]]:
-    """What the user's agent holds, and the line to it kept open. Nothing where there is none."""
-    if sys.platform == "win32":
-        with closing(paramiko.Agent()) as agent:
-            yield list(agent.get_keys())
-    elif target.agent is None:
-        yield []
-    else:
-        with socket.socket(socket.AF_UNIX) as line:
-            line.settimeout(AGENT_SECONDS)
-            agent = AgentSSH()
-            try:
-                line.connect(target.agent)
-                agent._connect(line)  # paramiko.Agent only knows the socket of SSH_AUTH_SOCK
-            except (OSError, paramiko.SSHException):  # left over from an earlier login
-                yield []
-                return
-            yield list(agent.get_keys())
+    @property
+    def _account(self) -> tuple[str, str]:
+        return self._target.user, self._target.place
+
+    def _password(self) -> str | None:
+        """The one that was typed before, where the host has not refused it."""
+        if self._account not in _passwords:
+            text = f"password of {self._who} ({self._target.name}): "
+            if not (typed := self._ask(text)):
+                return None
+            _passwords[self._account] = typed
+        else:
+            self._typed += 1
+        return _passwords[self._account]
+
+    def _ask(self, text: str, *, echo: bool = False) -> str | None:
+        answer = questions.ask(text, echo=echo) if self._asks and not self._gave_up else None
+        if answer:
+            self._typed += 1
+        else:
+            self._gave_up = True
+        return answer
+
+    def _offer(self, method: Callable[..., Any], *arguments: Any) -> list[str] | None:
+        """What the host still wants after it, None where it is not accepted."""
+        try:
+            left: list[str] = self._call(method, *arguments)
+        except paramiko.AuthenticationException:
+            return None
+        return left
+
+    def _call(self, method: Callable[..., Any], *arguments: Any) -> Any:
+        """Raises paramiko's AuthenticationException where the host says no and waits for more."""
+        try:
+            return method(*arguments)
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            target, transport = self._target, self._transport
+            if "timeout" in str(error).lower():
+                seconds = f"{transport.auth_timeout:g} s"
+                message = f"no answer to the login of {target.user} within {seconds}"
+                raise HostTimeout(target.name, message, fix="try again: it may be busy") from None
+            if transport.is_active():
+                if isinstance(error, paramiko.AuthenticationException):
+                    raise
+                raise paramiko.AuthenticationException(str(error)) from None
+            refused = isinstance(error, paramiko.AuthenticationException) or len(self._tried) > 1
+            slow = time.monotonic() - self._began > SLOW_SECONDS
+            waited = slow and questions.asked() > self._asked
+            if (self._tried or self._typed) and refused and not waited:
+                raise self._hung_up() from None
+            message = f"the connection to {target.address} was lost during the login"
+            raise ConnectionLost(target.name, message, fix="try again") from None
+
+    def _hung_up(self) -> LoginRefused:
+        tried = f"{len(self._tried)} keys" if self._tried or not self._typed else ""
+        typed = f"{self._typed} answers" if self._typed else ""
+        after = " and ".join(words for words in (tried, typed) if words)
+        message = f"{self._who} hung up after {after}"
+        message += f": {', '.join(self._tried)}" if self._tried else ""
+        fix = f"name the right one: `key:` of node {self._target.name!r} in the cluster file"
+        return LoginRefused(self._target.name, message, fix=fix)
+
+    def _refused(self, wanted: Sequence[str], partly: bool) -> LoginRefused:
+        """With all that was tried. `partly`: something has been accepted, but is not enough."""
+        target, who = self._target, self._who
+        port = f" -p {target.port}" if target.port != SSH_PORT else ""
+        fix = f"ssh-copy-id{port} {who}   or correct `user:` and `key:` of node {target.name!r}"
+        if partly:
+            first = "a key" if self._tried else "a password"
+            message = f"{who} wants {' or '.join(wanted)} besides {first}"
+            message += "" if self._asks else ", and there is no terminal to ask for it"
+            fix = "let this key log in alone"
+        elif "publickey" not in wanted:
+            message = f"{who} takes no keys, only {', '.join(wanted)}"
+            fix = "allow them: PubkeyAuthentication yes in its sshd_config"
+        elif self._tried:
+            message = f"{who} accepts none of these keys: {', '.join(self._tried)}"
+        else:
+            message = f"there is no key here to log in to {who} with"
+            fix = fix if self._unusable else f"ssh-keygen -t ed25519 && {fix}"
+        message += "\n  what was typed is not accepted" if self._typed else ""
+        for path, reason in self._unusable.items():
+            message += f"\n  not tried: {path} {reason}"
+        reasons = (LOCKED, NOT_OPENED)
+        if locked := [path for path, reason in self._unusable.items() if reason in reasons]:
+            fix = f"ssh-add {locked[0]}   or: {fix}"
+        if target.note:
+            message += f"\n  {target.note}"
+        return LoginRefused(target.name, message, fix=fix)

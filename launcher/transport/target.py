@@ -47,6 +47,7 @@ class Target:
     jump: Target | None = None  # the host to go through, which may have one of its own
     proxy_command: str | None = None  # the user's own way to it
     note: str | None = None  # what was not looked at
+    asks: bool = True  # for passphrases and passwords, where there is a terminal
 
     @property
     def place(self) -> str:
@@ -127,6 +128,7 @@ def resolve(
         agent=_agent(settings.get("identityagent", ["SSH_AUTH_SOCK"])[0], tokens),
         host_key_alias=settings.get("hostkeyalias", [None])[0],
         note=None if ssh else NO_SSH,
+        asks=settings.get("batchmode", ["no"])[0] != "yes",
     )
 
 

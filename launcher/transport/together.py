@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from launcher.errors import HostError, HostsFailed
 from launcher.transport.connection import Connection
+from launcher.transport.questions import run_all
 from launcher.transport.ssh import connect
 from launcher.transport.target import target_of
 
@@ -71,7 +72,7 @@ def in_parallel(
 ) -> tuple[dict[str, Answer], list[HostError]]:
     """What went well and what did not, each in the order of `work`.
 
-    Any other exception is raised once all have ended.
+    Any other exception is raised once all have ended. Ctrl-C ends the wait at once.
     """
     answers: dict[str, Answer] = {}
     errors: dict[str, Exception] = {}
@@ -82,12 +83,7 @@ def in_parallel(
         except Exception as error:
             errors[name] = error
 
-    # Not an executor: it would hold Ctrl-C back until the slowest host is done.
-    threads = [threading.Thread(target=call, args=(name,), daemon=True) for name in work]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_all([partial(call, name) for name in work])
     failed = [errors[name] for name in work if name in errors]
     for error in failed:
         if not isinstance(error, HostError):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 from lab import SSHD, Host, Lab
 from pair import CLUSTER, PairClient, listing
-from reach import Connect, target
+from reach import Connect, add_to, make_key, target
 from running import Run
 from situations import Seen
 
@@ -76,6 +78,26 @@ def connected(ssh_home: Path) -> Iterator[Connect]:
     yield open_one
     for connection in opened:
         connection.close()
+
+
+@pytest.fixture
+def agent(ssh_home: Path) -> Iterator[Path]:
+    """A running agent with ten keys, none of which lets anybody in."""
+    socket_path = Path(tempfile.mkdtemp(prefix="agent-")) / "socket"
+    process = subprocess.Popen(
+        ["ssh-agent", "-D", "-a", str(socket_path)], stdout=subprocess.DEVNULL
+    )
+    while not socket_path.exists():
+        time.sleep(0.01)
+    for number in range(10):
+        add_to(socket_path, make_key(ssh_home / f"other{number}"))
+    with (ssh_home / "ssh_config").open() as file:
+        text = file.read()
+    (ssh_home / "ssh_config").write_text(text.replace("Agent none", f"Agent {socket_path}"))
+    yield socket_path
+    process.terminate()
+    process.wait()
+    shutil.rmtree(socket_path.parent)
 
 
 # --- one warm cluster for all tests of runs

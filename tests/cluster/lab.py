@@ -14,11 +14,17 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from launcher.raycluster.processes import die_with_parent
 
 USER, USER_ID = "ada", 2001
+PASSWORD = "hunter2"  # of the user, for an sshd that is told to ask for it
+SHADOW = (
+    "$6$launchlab$yPIyKUEWpjgrl8K."
+    "ZRk2PN5nCMLJLB7E/duuABNLOP590GzjkV83EMLSAHv8YcOiv06/n/JU4LnJSrQwiK3qA."
+)
 BOOT_SECONDS = 20.0
 SSHD = "/usr/sbin/sshd"
 INIT = Path(__file__).with_name("init.sh")
@@ -120,7 +126,7 @@ class Host:
         for file, line in (
             ("passwd", f"{USER}:x:{USER_ID}:{USER_ID}::/home/{USER}:/bin/bash\n"),
             ("group", f"{USER}:x:{USER_ID}:\n"),
-            ("shadow", f"{USER}:*:19000:0:99999:7:::\n"),
+            ("shadow", f"{USER}:{SHADOW}:19000:0:99999:7:::\n"),
         ):
             (etc / file).write_text(Path("/etc", file).read_text() + line)
         (etc / "shadow").chmod(0o640)
@@ -149,9 +155,11 @@ class Host:
         key.unlink(missing_ok=True)
         _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.name, "-f", str(key))
 
-    def known_hosts_line(self) -> str:
+    def known_hosts_line(self, port: int | None = None) -> str:
+        """`port`: another one than its own."""
+        port = port or self.port
         kind, key, _ = (self.disk / "etc" / "ssh_host_ed25519_key.pub").read_text().split()
-        place = self.address if self.port == 22 else f"[{self.address}]:{self.port}"
+        place = self.address if port == 22 else f"[{self.address}]:{port}"
         return f"{place} {kind} {key}\n"
 
     def linger(self) -> None:
@@ -227,6 +235,28 @@ class Host:
 
     def no_firewall(self) -> None:
         _run("ip", "netns", "exec", self.namespace, "nft", "delete table inet lab", check=False)
+
+    def add_ipv6(self) -> str:
+        """Gives it an address of 2001:2::/48, set aside for benchmarks too, and returns it."""
+        network = f"2001:2:0:{self.lab.number}"
+        _run("ip", "addr", "replace", f"{network}::1/64", "dev", self.lab.bridge, "nodad")
+        address = f"{network}::{self.address.rpartition('.')[2]}"
+        place = (f"{address}/64", "dev", "eth0", "nodad")
+        _run("ip", "-n", self.namespace, "addr", "replace", *place)
+        return address
+
+    @contextlib.contextmanager
+    def other_sshd(self, port: int, *options: str) -> Iterator[None]:
+        """A second sshd while the block lasts. `options`: Keyword=value, which win over its
+        file's."""
+        pid = self.disk / f"sshd-{port}.pid"
+        words = " ".join(f"-o '{option}'" for option in (*options, f"PidFile={pid}"))
+        log = self.disk / f"sshd-{port}.log"
+        self.inside(f"{SSHD} -p {port} {words} -E {log} -f {self.disk}/etc/sshd_config")
+        try:
+            yield
+        finally:
+            self.inside(f"kill $(cat {pid})")
 
     def small_disk(self, path: str, megabytes: int) -> None:
         """A disk of its own at a folder of the host, the user's, until it is unmounted or the

@@ -79,3 +79,8 @@ def running_agent(key: Path, passphrase: str) -> Iterator[Path]:
         process.terminate()
         process.wait()
         shutil.rmtree(folder)
+
+
+def add_to(agent: Path, key: Path) -> None:
+    environment = {**os.environ, "SSH_AUTH_SOCK": str(agent)}
+    subprocess.run(["ssh-add", "-q", str(key)], env=environment, check=True)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from lab import Host, Lab
-from reach import Connect, fingerprint, make_key
+from reach import Connect, add_to, fingerprint, make_key
 
 from launcher.errors import (
     ConnectionLost,
@@ -113,31 +110,6 @@ def test_wrong_user_and_wrong_key(
     with pytest.raises(HostError, match="box: its key /none is not a file"):
         connected(box, key="/none")
     assert capfd.readouterr() == ("", "")
-
-
-@pytest.fixture
-def agent(ssh_home: Path) -> Iterator[Path]:
-    """A running agent with ten keys, none of which lets anybody in."""
-    socket_path = Path(tempfile.mkdtemp(prefix="agent-")) / "socket"
-    process = subprocess.Popen(
-        ["ssh-agent", "-D", "-a", str(socket_path)], stdout=subprocess.DEVNULL
-    )
-    while not socket_path.exists():
-        time.sleep(0.01)
-    for number in range(10):
-        add_to(socket_path, make_key(ssh_home / f"other{number}"))
-    with (ssh_home / "ssh_config").open() as file:
-        text = file.read()
-    (ssh_home / "ssh_config").write_text(text.replace("Agent none", f"Agent {socket_path}"))
-    yield socket_path
-    process.terminate()
-    process.wait()
-    shutil.rmtree(socket_path.parent)
-
-
-def add_to(agent: Path, key: Path) -> None:
-    environment = {**os.environ, "SSH_AUTH_SOCK": str(agent)}
-    subprocess.run(["ssh-add", "-q", str(key)], env=environment, check=True)
 
 
 def test_keys_of_an_agent(connected: Connect, box: Host, ssh_home: Path, agent: Path) -> None:

@@ -39,6 +39,12 @@ def test_a_debian_host() -> None:
     assert facts.rays == facts.gpus.gpus == ()
 
 
+def test_the_interface_of_an_ipv6_address() -> None:
+    said = "@ssh\n2001:2::1 50112 2001:2::5 22\n@ssh-interface\n2: eth0@if3    inet6 2001:2::5/64\n"
+    facts = parse(said, asked_at=0, answered_at=0)
+    assert (facts.ssh_address, facts.ssh_interface) == ("2001:2::5", "eth0")
+
+
 def test_cores_of_two_kinds() -> None:
     """A 13900KF: eight performance cores of two threads each, sixteen efficiency cores."""
     facts = parse("@cores\n32\n@core-kinds\ncore 0-15\natom 16-31\n", asked_at=0, answered_at=0)

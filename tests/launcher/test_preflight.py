@@ -132,6 +132,10 @@ VPN = ("tailscale0", "100.100.1.5", 32)
          ["eth0", "eth0"]),
         ("wlan0", host("192.168.1.5", LAN[0], WIFI), host(None, LAN[1], WIFI),
          ["wlan0", "wlan0"]),
+        # Reached over IPv6: the IPv4 address of that interface.
+        (None, replace(host("2001:db8::5", WIFI, LAN[0]), ssh_interface="eth0"),
+         replace(host("2001:db8::6", ("wlan0", "192.168.7.6", 24), LAN[1]), ssh_interface="eth0"),
+         ["eth0", "eth0"]),
         # Nothing in common: each where the client reaches it.
         (None, host("100.100.1.5", VPN), host("10.0.0.6", ("eno1", "10.0.0.6", 8)),
          ["tailscale0", "eno1"]),
@@ -151,7 +155,7 @@ def test_the_network_is_chosen(
     [
         ("eth7", host("192.168.1.5", LAN[0]), "no interface eth7"),
         (None, host(None, LAN[0], WIFI), "eth0 192.168.1.5, wlan0 192.168.7.5"),
-        (None, host(None, DOCKER), "It has none"),
+        (None, host(None, DOCKER), "it has no IPv4 address that other machines reach"),
     ],
 )
 def test_no_network(wanted: str | None, facts: HostFacts, words: str) -> None:

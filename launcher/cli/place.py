@@ -63,6 +63,7 @@ def open_run_to_read(name: str, cluster: str | None) -> Iterator[Run]:
 
 def mirrored(where: str, name: str) -> LocalRun | None:
     """What is here of a cluster's run. `where`: as from `locate`."""
+    where = str(Path(where).absolute()) if is_path(where) else where
     for folder in all_mirrors():
         cluster = folder.path.parents[1].name
         if folder.name == name and where in (cluster, file_of(cluster)):

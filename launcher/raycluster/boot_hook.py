@@ -18,6 +18,26 @@ units=.config/systemd/user unit={unit} line='{line}'
 exec 9<"$HOME"; flock 9
 """
 
+# What cannot be read is not written anew. The dot keeps empty lines at the end from being cut off.
+_BY_CRONTAB = """\
+by_crontab() {
+  case $(cat /proc/[0-9]*/comm | grep -xE 'cron|crond|fcron') in "") return 1 ;; esac
+  if listed=$(crontab -l && echo .); then listed=${listed%.}
+  else
+    LC_ALL=C crontab -l 2>&1 | grep -qE 'no crontab|No such file' || return 1
+    listed=
+  fi
+  printf '%s%s\\n' "$listed" "$line" | crontab -
+}
+"""
+_NO_CRONTAB = """\
+if listed=$(crontab -l && echo .) && printf %s "${listed%.}" | grep -qxF "$line"; then
+  if kept=$(printf %s "${listed%.}" | grep -vxF "$line" && echo .)
+  then printf %s "${kept%.}" | crontab -
+  else crontab -r; fi
+fi
+"""
+
 # What an `up` finds missing and makes is noted, so that it can be undone.
 _INSTALL = """\
 made() {{ mkdir -p .launch/boot; echo "$1" >> .launch/boot/made; }}
@@ -45,24 +65,15 @@ WantedBy=default.target
 END
   systemctl --user daemon-reload && systemctl --user enable $unit && systemctl --user start $unit
 }}
-by_crontab() {{
-  case $(cat /proc/[0-9]*/comm | grep -xE 'cron|crond|fcron') in "") return 1 ;; esac
-  {{ crontab -l; echo "$line"; }} | crontab -
-}}
 """
 
-_REMOVE = """\
+_REMOVE = f"""\
 if [ -e $units/$unit ]; then
   systemctl --user disable $unit
   rm -f $units/$unit $units/default.target.wants/$unit
   systemctl --user daemon-reload
 fi
-if crontab -l | grep -qxF "$line"; then
-  if crontab -l | grep -qvxF "$line"
-  then crontab -l | grep -vxF "$line" | crontab -
-  else crontab -r; fi
-fi
-if [ -e .launch/boot/made ] && ! ls $units | grep -q '^launch-.*\\.service$'; then
+{_NO_CRONTAB}if [ -e .launch/boot/made ] && ! ls $units | grep -q '^launch-.*\\.service$'; then
   tac .launch/boot/made | while read -r made; do
     case $made in linger) loginctl disable-linger ;; *) rmdir "$made" ;; esac
   done
@@ -82,7 +93,7 @@ def install_and_start(cluster: str) -> str:
     By systemd it is a service of its own, which a logout does not end (KillUserProcesses).
     """
     start = start_file(cluster)
-    install = _INSTALL.format(cluster=cluster, start=start)
+    install = _INSTALL.format(cluster=cluster, start=start) + _BY_CRONTAB
     folder = cluster_folder(cluster)
     return (
         f"{_begin(cluster)}{install}"

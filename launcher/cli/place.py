@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from launcher.config.paths import launch_home, list_files
+from launcher.config.paths import is_path, launch_home, list_files
 from launcher.errors import HostError, HostsFailed, InputError
 from launcher.runs.folder import (
     RUN_NAME,

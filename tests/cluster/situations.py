@@ -146,16 +146,23 @@ class Seen:
         self.rows.append(f"| {name} | `{typed}` | {code} | {words} | {seconds:.1f} |\n")
 
     def run(self, desk: Desk, what: Situation) -> str:
-        """What the user reads. Adds the row."""
+        """What the user reads."""
+        done = self.launch(desk.client, what.name, *what.command, says=what.says)
+        assert done.returncode == what.code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def launch(
+        self, client: PairClient, name: str, *command: str, says: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it and add the row. `says`: what to show of a check that has nothing to find."""
         began = time.monotonic()
-        done = desk.client.launch(*what.command)
+        done = client.launch(*command)
         seconds = time.monotonic() - began
         assert "Traceback" not in done.stderr
-        output = (done.stdout + done.stderr).replace(str(desk.client.path), "~")
-        output = output.replace(str(desk.lab.folder), "~/.ssh")
-        assert done.returncode == what.code, output
-        self.add(what.name, what.command, done.returncode, output, seconds, what.says)
-        return output
+        output = (done.stdout + done.stderr).replace(str(client.path), "~")
+        output = output.replace(str(client.hosts[0].lab.folder), "~/.ssh")
+        self.add(name, command, done.returncode, output, seconds, says)
+        return done
 
     def write(self, path: Path) -> None:
         cores = f"one {platform.machine()} core"

@@ -15,6 +15,7 @@ from browser import Browser
 from lab import Host
 from pair import CLUSTER, LONG, HostRun, PairClient, printed_steps, wait
 from running import Run, kill
+from situations import Seen
 
 from launcher.raycluster.ports import cluster_ports
 
@@ -134,11 +135,14 @@ def test_a_run_that_came_home_goes_on_where_its_hosts_have_forgotten_it(
     assert HostRun(hosts[1], "sent").hashes(40) == HostRun(hosts[0], "whole").hashes(40)
 
 
-def test_a_second_run_waits_its_turn_and_says_for_whom(client: PairClient, whole: Run) -> None:
+def test_a_second_run_waits_its_turn_and_says_for_whom(
+    client: PairClient, whole: Run, seen: Seen
+) -> None:
     first = ("recipe", "tiny", "--cluster", CLUSTER, "--name", "first", *LONG, "--detach")
     assert client.launch(*first).returncode == 0
     wait(lambda: "running" in client.launch("runs", "--cluster", CLUSTER).stdout, 60, "the first")
-    refused = client.launch("recipe", "tiny", "--cluster", CLUSTER, "--name", "no", "--no-wait")
+    second = ("recipe", "tiny", "--cluster", CLUSTER, "--name", "no", "--no-wait")
+    refused = seen.launch(client, "hosts that another run has, and nobody wants to wait", *second)
     assert refused.returncode == 2 and "error: run 'first' has these hosts" in refused.stderr
     assert not client.run("no").path.exists()
     names = ("second", "third")

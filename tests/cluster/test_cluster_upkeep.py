@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 from lab import USER, Host
 from pair import CLUSTER, LONG, HostRun, PairClient, listing, printed_steps, wait
 from running import Run
+from situations import Seen
 
 
 def test_a_changed_cluster_file_is_heard_and_ends_no_run(
-    client: PairClient, whole: Run, hosts: tuple[Host, Host]
+    client: PairClient, whole: Run, hosts: tuple[Host, Host], seen: Seen
 ) -> None:
     file = client.path / "clusters" / f"{CLUSTER}.yaml"
     as_it_was = file.read_text()
@@ -27,6 +29,8 @@ def test_a_changed_cluster_file_is_heard_and_ends_no_run(
         refused = client.launch("cluster", "up", CLUSTER)
         assert refused.returncode == 2 and "run 'busy' is at work" in refused.stderr
         assert client.launch("cluster", "down", CLUSTER).returncode == 2
+    down = seen.launch(client, "down while a run is at work", "cluster", "down", CLUSTER)
+    assert down.returncode == 2 and f"launch stop {CLUSTER}/busy" in down.stderr
     elsewhere = client.launch("stop", f"{CLUSTER}/busy")
     assert elsewhere.returncode == 2 and "its runs are on one still" in elsewhere.stderr
     file.write_text(as_it_was)
@@ -60,15 +64,21 @@ def test_a_node_that_lost_its_supervisor_is_mended_by_up(
 
 @pytest.mark.parametrize("number", [0, 1], ids=["head", "other"])
 def test_a_host_that_was_switched_off_and_on_rejoins_without_a_client(
-    client: PairClient, whole: Run, hosts: tuple[Host, Host], number: int
+    client: PairClient, whole: Run, hosts: tuple[Host, Host], number: int, seen: Seen
 ) -> None:
     """By a line of its user's crontab. Behind a head that came back the other host joins anew."""
     assert [node["boot_hook"] for node in client.cluster("status")] == ["crontab", "crontab"]
     before = [_starts(host) for host in hosts]
-    hosts[number].cut_power()
-    hosts[number].boot()
+    hosts[number].power_cycle()
+    began = time.monotonic()
     anew = hosts if number == 0 else hosts[1:]
     wait(lambda: all(_starts(h) not in (*before, None) for h in anew), 150, "Ray to be up")
+    which = "the head, then the other host" if number == 0 else "the host"
+    seen.add(
+        f"{'the head' if number == 0 else 'a host'} was switched off and on",
+        ("cluster", "status", CLUSTER), 0,
+        f"nothing has to be done: after the boot {which} is up again", time.monotonic() - began,
+    )  # fmt: skip
     assert "Ray" not in client.cluster("up")["seconds"]
     assert client.train(f"woken-{number}", "--steps", "2")["steps"] == 2
 
@@ -155,14 +165,13 @@ def _starts(host: Host) -> tuple[int, int] | None:
 
 
 def test_a_full_disk_on_one_host_is_named(
-    client: PairClient, whole: Run, hosts: tuple[Host, Host]
+    client: PairClient, whole: Run, hosts: tuple[Host, Host], seen: Seen
 ) -> None:
     two = hosts[1]
     runs = f"/home/{USER}/.launch/clusters/{CLUSTER}/runs"
     two.small_disk(runs, megabytes=1)
-    done = client.launch(
-        "recipe", "tiny", "--cluster", CLUSTER, "--name", "full", "--steps", "3", timeout=120
-    )
+    full = ("recipe", "tiny", "--cluster", CLUSTER, "--name", "full", "--steps", "3")
+    done = seen.launch(client, "a disk that is full when a checkpoint is written", *full)
     two.inside(f"umount {runs}")
     assert done.returncode == 1
     assert "two: the disk is full" in done.stderr and "fix:" in done.stderr
@@ -170,7 +179,7 @@ def test_a_full_disk_on_one_host_is_named(
 
 
 def test_down_stops_ours_and_leaves_a_strangers_ray(
-    client: PairClient, whole: Run, hosts: tuple[Host, Host]
+    client: PairClient, whole: Run, hosts: tuple[Host, Host], seen: Seen
 ) -> None:
     one = hosts[0]
     env = next((one.home / ".launch" / "env").glob("*/ready")).parent
@@ -188,7 +197,7 @@ def test_down_stops_ours_and_leaves_a_strangers_ray(
     as_it_was = file.read_text()
     gone = one.address.rpartition(".")[0] + ".99"
     file.write_text(f"{as_it_was}  - {{name: gone, host: {gone}, user: {USER}}}\n")
-    raised = client.launch("cluster", "up", CLUSTER)
+    raised = seen.launch(client, "one of three hosts is off", "cluster", "up", CLUSTER)
     assert raised.returncode == 1 and f"no way to {gone}" in raised.stderr
     assert "ready: one, two; the same command goes on from there" in raised.stderr
     planned = client.launch("cluster", "up", CLUSTER, "--dry-run", "--json")

@@ -48,7 +48,8 @@ def _host(value: str) -> str:
 
 def _chain(value: str) -> str:
     for hop in value.split(","):
-        if split_address(hop) is None:
+        address = split_address(hop)
+        if address is None or not 1 <= (22 if address.port is None else address.port) <= 65535:
             message = "expected [USER@]HOST[:PORT], several with commas, or none, got {got}"
             raise PydanticCustomError("jump", message, {"got": repr(value)})
     return value

@@ -43,8 +43,10 @@ def require_part(loaded: LoadedCluster, pool: str) -> LoadedCluster:
     return part
 
 
-def rivals(loaded: LoadedCluster) -> tuple[str, ...]:
-    """Names of the other clusters that its hosts can be joined to by the same file."""
+def rivals(loaded: LoadedCluster) -> dict[str, str]:
+    """The other clusters that its hosts can be joined to by the same file: name -> what names it on
+    a command line."""
     if loaded.part is not None:
-        return (loaded.cluster.name.removesuffix(f".{loaded.part}"),)
-    return tuple(part.cluster.name for part in parts(loaded)[1:])
+        end = f".{loaded.part}"
+        return {loaded.cluster.name.removesuffix(end): loaded.typed.removesuffix(end)}
+    return {part.cluster.name: part.typed for part in parts(loaded)[1:]}

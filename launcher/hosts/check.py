@@ -9,7 +9,12 @@ from launcher.hosts.facts import HostFacts
 from launcher.hosts.gpu_preflight import Accelerator, judge_gpus
 from launcher.hosts.links import measure_links
 from launcher.hosts.network import Place
-from launcher.hosts.pair_preflight import judge_pairs, judge_places, whole_pairs
+from launcher.hosts.pair_preflight import (
+    judge_pairs,
+    judge_places,
+    judge_unmeasured,
+    whole_pairs,
+)
 from launcher.hosts.pairs import try_pairs
 from launcher.hosts.preflight import Finding, judge_host
 from launcher.transport.connection import Connection
@@ -44,7 +49,9 @@ def check_hosts(
         for name, host in facts.items()
         for finding in (
             *judge_host(name, host, places.get(name), needs[name].taken, ours=needs[name].ours),
-            *judge_gpus(name, host, needs[name].accelerator, needs[name].gpus),
+            *judge_gpus(
+                name, host, needs[name].accelerator, needs[name].gpus, ours=needs[name].ours
+            ),
         )
     ]
     shared = list(judge_places(places))
@@ -61,6 +68,8 @@ def check_hosts(
         results = try_pairs(several, known, addresses, reached)
         measured = measure_links(several, known, addresses, whole_pairs(results)) if speeds else ()
         findings += judge_pairs(results, places, measured)
+        if speeds:
+            findings += judge_unmeasured(results, measured)
     order = list(facts)
     return sorted(findings, key=lambda finding: order.index(finding.host))
 

@@ -69,7 +69,7 @@ if [ -S "/run/user/$(id -u)/systemd/private" ]; then
   elif command -v loginctl >/dev/null; then echo linger; fi
 fi
 if cat /proc/[0-9]*/comm 2>/dev/null | grep -qxE 'cron|crond|fcron'; then
-  crontab -l 2>&1 | grep -qiE 'not allowed|not found|permission' || echo crontab
+  crontab -l 2>&1 >/dev/null | grep -qiE 'not allowed|not found|permission' || echo crontab
 fi
 say logout; grep -hiE '^ *KillUserProcesses *= *(yes|true|on|1) *$' /etc/systemd/logind.conf \
   /etc/systemd/logind.conf.d/*.conf /usr/lib/systemd/logind.conf.d/*.conf 2>/dev/null

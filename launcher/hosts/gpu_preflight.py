@@ -7,12 +7,14 @@ from typing import Literal
 
 from launcher.hosts.facts import HostFacts
 from launcher.hosts.gpus import (
+    CUDA_12_6_END,
     CUDA_12_DRIVER,
     CUDA_13_CAPABILITY,
     CUDA_13_DRIVER,
     Gpu,
     GpuFacts,
     Vendor,
+    torch_build,
     version_of,
 )
 from launcher.hosts.preflight import Finding
@@ -38,9 +40,10 @@ INSTALL_FIXES: dict[Vendor, str] = {
 
 
 def judge_gpus(
-    name: str, host: HostFacts, accelerator: Accelerator, wanted: int | None
+    name: str, host: HostFacts, accelerator: Accelerator, wanted: int | None, *, ours: bool = False
 ) -> Iterator[Finding]:
-    """`accelerator` and `wanted` (GPUs; None: all there are): the cluster file's."""
+    """`accelerator` and `wanted` (GPUs; None: all there are): the cluster file's. `ours`: our own
+    cluster is up and may use their memory."""
     facts = host.gpus
     if accelerator == "cpu":
         if facts.gpus:
@@ -74,7 +77,10 @@ def judge_gpus(
     yield Finding("ok", name, "gpu", "; ".join(map(_described, gpus)))
     if vendor == "nvidia":
         yield from _cuda(name, gpus)
-    yield from _busy(name, gpus[:wanted])
+        if torch_build(facts) == "cu126":
+            yield from _too_new(name, gpus)
+    if not ours:
+        yield from _busy(name, gpus[:wanted])
 
 
 def _none(name: str, facts: GpuFacts, accelerator: Accelerator) -> Finding:
@@ -120,6 +126,20 @@ def _cuda(name: str, gpus: list[Gpu]) -> Iterator[Finding]:
             )
 
 
+def _too_new(name: str, gpus: list[Gpu]) -> Iterator[Finding]:
+    """For builds that an old driver or another old GPU asks for."""
+    for gpu in gpus:
+        if version_of(gpu.architecture) >= CUDA_12_6_END:
+            yield Finding(
+                "error",
+                name,
+                "gpu-architecture",
+                f"{gpu.name} has compute capability {gpu.architecture}, which torch's builds for "
+                "CUDA 12.6 do not know: they end with 9.0",
+                "update its driver to 580 or newer; an older card beside it cannot train with it",
+            )
+
+
 def _busy(name: str, gpus: list[Gpu]) -> Iterator[Finding]:
     for gpu in gpus:
         if gpu.memory_used_bytes and gpu.memory_used_bytes > USED_WARNING * gpu.memory_bytes:
@@ -142,7 +162,7 @@ def _counted(gpus: list[Gpu]) -> str:
 
 
 def _described(gpu: Gpu) -> str:
-    parts = [gpu.name, f"{gpu.memory_bytes / 1e9:.1f} GB"]
+    parts = [gpu.name, f"{gpu.memory_bytes / 1e9:.1f} GB" if gpu.memory_bytes else "shared memory"]
     if gpu.vendor == "nvidia":
         parts += [f"compute capability {gpu.architecture}"] if gpu.architecture else []
     else:

@@ -45,6 +45,7 @@ done 2>/dev/null
 # this compute capability; any CUDA 12 runs with drivers from 525.60.13 on.
 CUDA_13_DRIVER, CUDA_12_DRIVER = (580,), (525, 60, 13)
 CUDA_13_CAPABILITY = (7, 5)
+CUDA_12_6_END = (10, 0)  # its builds are for less
 PCI_VENDORS: dict[str, Vendor] = {"0x10de": "nvidia", "0x1002": "amd"}
 AMD_VENDOR_ID = "4098"  # as KFD writes it
 GPU_HEAPS = ("1", "2")  # of KFD's memory banks: the GPU's own, visible to the CPU or not
@@ -118,15 +119,17 @@ def parse_gpus(sections: Mapping[str, Sequence[str]]) -> GpuFacts:
 
 
 def _nvidia(lines: Sequence[str]) -> tuple[list[Gpu], str | None]:
-    """Lines `0, NVIDIA GeForce RTX 4070, 12282, 5, 550.54.14, 8.9`, memory in MiB; else words."""
+    """Lines `0, NVIDIA GeForce RTX 4070, 12282, 5, 550.54.14, 8.9`, memory in MiB, [N/A] where the
+    GPU has the machine's; else words."""
     gpus, words = [], []
     for line in lines:
         cells = [cell.strip() for cell in line.split(",")]
-        if len(cells) == 6 and cells[2].isdigit():
+        if len(cells) == 6 and (cells[2].isdigit() or cells[2] == "[N/A]"):
             used = int(cells[3]) * 2**20 if cells[3].isdigit() else None
             gpus.append(
                 Gpu(
-                    vendor="nvidia", name=cells[1], memory_bytes=int(cells[2]) * 2**20,
+                    vendor="nvidia", name=cells[1],
+                    memory_bytes=int(cells[2]) * 2**20 if cells[2].isdigit() else 0,
                     memory_used_bytes=used, driver=cells[4], architecture=_number(cells[5]),
                 )
             )  # fmt: skip

@@ -19,15 +19,17 @@ from launcher.transport.together import in_parallel
 
 STREAM_SECONDS = 0.25  # 0.3 MB at 10 Mbit/s, 300 MB at 10 Gbit/s
 MEETING_SECONDS = 8.0  # of one pair at the most: a link of 2 Mbit/s needs as long
+CALL_SECONDS = 5.0  # until the other one must be there, besides what the slowest takes to begin
 
-# argv[1]: JSON {nonce, name, address, port, seconds, stream, rounds}, a round {peer, address, port,
-# calls}.
+# argv[1]: JSON {nonce, name, address, port, seconds, patience, stream, rounds}, a round {peer,
+# address, port, calls}.
 # Prints {peer: {trip_ms, received_bytes_per_second}}; `trip_ms` is told by the one who calls.
 PROGRAM = r"""
 import json, socket, statistics, sys, time
 job = json.loads(sys.argv[1])
 end, block = time.monotonic() + job["seconds"], 1 << 16
-def left(): return max(0.05, end - time.monotonic())
+call_end = end
+def left(): return max(0.05, min(end, call_end) - time.monotonic())
 def exactly(line, count):
     data, view, had = bytearray(count), None, 0
     view = memoryview(data)
@@ -44,7 +46,7 @@ def call(meeting):
         try:
             line = socket.create_connection((meeting["address"], meeting["port"]), left()); break
         except ConnectionRefusedError:
-            if time.monotonic() > end: raise
+            if time.monotonic() > min(end, call_end): raise
             time.sleep(0.02)
     line.settimeout(left()); line.sendall(hello(job["name"]))
     return line
@@ -75,6 +77,7 @@ def receive(line):
 found = {}
 for meeting in job["rounds"]:
     try:
+        call_end = time.monotonic() + job["patience"]
         with (call if meeting["calls"] else take)(meeting) as line:
             line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             # What waits in buffers at the end of a stream takes time on a slow link.
@@ -111,7 +114,9 @@ def measure_links(
     rounds = tournament(names)
     nonce = secrets.token_hex(8)
     ports = {name: _free_port(facts[name]) for name in names}
-    seconds = MEETING_SECONDS * len(rounds)
+    slowest = max((facts[name].answer_seconds for name in names), default=0.0)
+    seconds = MEETING_SECONDS * len(rounds) + slowest
+    patience = MEETING_SECONDS + CALL_SECONDS + slowest
 
     def one(connection: Connection) -> dict[str, dict[str, float]]:
         name = connection.name
@@ -127,7 +132,7 @@ def measure_links(
         ]
         job = {
             "nonce": nonce, "name": name, "address": addresses[name], "port": ports[name],
-            "seconds": seconds, "stream": STREAM_SECONDS, "rounds": meetings,
+            "seconds": seconds, "patience": patience, "stream": STREAM_SECONDS, "rounds": meetings,
         }  # fmt: skip
         output = connection.check(
             f"{shlex.quote(facts[name].any_python or '')} -I - {shlex.quote(json.dumps(job))}",

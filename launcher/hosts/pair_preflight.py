@@ -51,6 +51,14 @@ def whole_pairs(results: PairResults) -> set[frozenset[str]]:
     return pairs - {frozenset((x.host, x.peer)) for x in results.links if x.what != "ok"}
 
 
+def judge_unmeasured(results: PairResults, speeds: Sequence[Speed]) -> Iterator[Finding]:
+    """Of the pairs whose ports are well."""
+    missing = whole_pairs(results) - {frozenset((speed.host, speed.peer)) for speed in speeds}
+    for host, peer in sorted(tuple(sorted(pair)) for pair in missing):
+        message = f"the link to {peer} could not be measured"
+        yield Finding("warning", host, "pair-speed", message, "check again", peer=peer)
+
+
 def judge_places(places: Mapping[str, Place]) -> Iterator[Finding]:
     """Two names of one machine, or machines that hide behind one address each."""
     owners: dict[str, str] = {}
@@ -72,6 +80,16 @@ def _broken(host: str, peer: str, address: str, links: list[Link]) -> Finding:
     """`address`: the host's."""
     fixed = sorted(link.port for link in links if link.fixed)
     what = {link.what for link in links}
+    if any("unreachable" in each.lower() or "no route" in each.lower() for each in what):
+        return Finding(
+            "error",
+            host,
+            "pair-route",
+            f"has no way to {peer}'s address ({', '.join(sorted(what))}): they are in networks "
+            "without a route between them",
+            fix="name a network that all hosts share: network: {interface: NAME}, or add a route",
+            peer=peer,
+        )
     dropped = what == {"timeout"}
     how = "no answer: a firewall drops it" if dropped else ", ".join(sorted(what))
     why = "" if dropped else f": {OTHER if 'other' in what else REJECTED}"

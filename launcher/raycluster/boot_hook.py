@@ -9,30 +9,39 @@ from __future__ import annotations
 from launcher.raycluster.spec import cluster_folder
 
 SYSTEMD, CRONTAB, NONE = "systemd", "crontab", "none"
+# Of the login's environment: what neither systemd nor cron has, and downloads or drivers may need.
+KEPT = (
+    "PATH|LD_LIBRARY_PATH|HTTPS?_PROXY|ALL_PROXY|NO_PROXY|SSL_CERT_FILE|SSL_CERT_DIR"
+    "|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"
+)
 
 # No login tells where the user's systemd listens; cron starts in the home folder, and so does ssh.
 # Two clients that change a crontab at once would lose one's lines: the home folder is their lock.
 _BEGIN = """\
-export XDG_RUNTIME_DIR=/run/user/$(id -u)
+export LC_ALL=C XDG_RUNTIME_DIR=/run/user/$(id -u)
 units=.config/systemd/user unit={unit} line='{line}'
 exec 9<"$HOME"; flock 9
 """
 
-# What cannot be read is not written anew. The dot keeps empty lines at the end from being cut off.
+# What cannot be read is not written anew. The dot keeps empty lines at the end from being cut off;
+# -a, because grep drops lines that are not of its character set.
 _BY_CRONTAB = """\
 by_crontab() {
   case $(cat /proc/[0-9]*/comm | grep -xE 'cron|crond|fcron') in "") return 1 ;; esac
   if listed=$(crontab -l && echo .); then listed=${listed%.}
   else
-    LC_ALL=C crontab -l 2>&1 | grep -qE 'no crontab|No such file' || return 1
+    crontab -l 2>&1 | grep -qE 'no crontab|No such file' || return 1
     listed=
   fi
+  case $listed in ''|*"
+") ;; *) listed="$listed
+" ;; esac
   printf '%s%s\\n' "$listed" "$line" | crontab -
 }
 """
 _NO_CRONTAB = """\
-if listed=$(crontab -l && echo .) && printf %s "${listed%.}" | grep -qxF "$line"; then
-  if kept=$(printf %s "${listed%.}" | grep -vxF "$line" && echo .)
+if listed=$(crontab -l && echo .) && printf %s "${listed%.}" | grep -aqxF "$line"; then
+  if kept=$(printf %s "${listed%.}" | grep -avxF "$line" && echo .)
   then printf %s "${kept%.}" | crontab -
   else crontab -r; fi
 fi
@@ -59,6 +68,7 @@ ExecStart=/bin/sh %h/{start}
 Restart=on-failure
 RestartSec=5
 KillMode=mixed
+OOMPolicy=continue
 TimeoutStopSec=10
 [Install]
 WantedBy=default.target
@@ -72,6 +82,7 @@ if [ -e $units/$unit ]; then
   systemctl --user disable $unit
   rm -f $units/$unit $units/default.target.wants/$unit
   systemctl --user daemon-reload
+  systemctl --user reset-failed $unit
 fi
 {_NO_CRONTAB}if [ -e .launch/boot/made ] && ! ls $units | grep -q '^launch-.*\\.service$'; then
   tac .launch/boot/made | while read -r made; do
@@ -97,8 +108,8 @@ def install_and_start(cluster: str) -> str:
     folder = cluster_folder(cluster)
     return (
         f"{_begin(cluster)}{install}"
-        f"rm -f {folder}/state.json\n"  # of one that lost its power
-        f"export -p | grep -E '^export (PATH|LD_LIBRARY_PATH)=' > {folder}/login.sh\n"
+        f"flock -n {folder}/lock rm -f {folder}/state.json\n"  # of one that lost its power
+        f"(umask 077; export -p | grep -iE '^export ({KEPT})=' > {folder}/login.sh)\n"
         f"{{\n{_REMOVE}}} > /dev/null 2>&1\n"  # of an earlier `up`
         f"if by_systemd > /dev/null 2>&1; then echo {SYSTEMD}; exit 0; fi\n"
         f"{{\n{_REMOVE}}} > /dev/null 2>&1\n"

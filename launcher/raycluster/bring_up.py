@@ -215,7 +215,18 @@ def _start(
         if not (node in states and states[node].is_running):
             watcher.say(f"{node}: Ray is {status}")
 
-    start(connections, prepared.specs, show)
+    for node, hook in start(connections, prepared.specs, show).items():
+        facts = prepared.facts[node]
+        if facts.logout_kills and hook != boot_hook.SYSTEMD:
+            user = facts.user
+            watcher.say(
+                f"{node}: KillUserProcesses=yes ends Ray there when this command ends its login; "
+                f"fix: sudo loginctl enable-linger {user}, then down and up"
+            )
+        elif hook == boot_hook.NONE:
+            watcher.say(
+                f"{node}: nothing can start Ray after a reboot: it rejoins at the next `up`"
+            )
 
 
 def _is_up(prepared: Prepared, states: Mapping[str, HostState]) -> bool:
@@ -242,12 +253,12 @@ def start_commands(prepared: Prepared, node: str) -> list[str]:
 def _refuse_rivals(loaded: LoadedCluster, connections: Mapping[str, Connection]) -> None:
     """Raises InputError where a host is in the Ray of another part of the same file: neither would
     know that the other one trains there."""
-    for rival in rivals(loaded):
+    for rival, typed in rivals(loaded).items():
         for node, state in host_states(connections, rival).items():
             if state.is_running:
                 raise InputError(
                     f"{node} is up as a host of {rival}",
-                    fix=f"launch cluster down {rival}   (then do this again)",
+                    fix=f"launch cluster down {typed}   (then do this again)",
                 )
 
 

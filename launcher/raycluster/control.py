@@ -14,7 +14,7 @@ from typing import Any
 from launcher.errors import CommandFailed, HostError, HostsFailed, HostTimeout
 from launcher.raycluster import boot_hook
 from launcher.raycluster.environment import CLUSTER_MARK
-from launcher.raycluster.spec import ClusterSpec, cluster_folder
+from launcher.raycluster.spec import ClusterSpec, cluster_folder, short_name
 from launcher.transport.connection import Connection
 from launcher.transport.together import on_all
 
@@ -32,6 +32,7 @@ POLL_SECONDS = 0.2
 STATE = """\
 cd {folder} 2>/dev/null || {{ echo '{{}}'; echo; echo dead; exit 0; }}
 cat state.json 2>/dev/null || echo '{{}}'
+echo
 echo "$(cat boot 2>/dev/null)"
 pid=$(sed -n 's/.*"pid": \\([0-9]*\\).*/\\1/p' state.json 2>/dev/null)
 if [ -n "$pid" ] && tr '\\0' ' ' < /proc/$pid/cmdline 2>/dev/null |
@@ -54,7 +55,7 @@ for file in $(grep -lsxzF "{mark}=$HOME/{folder}" /proc/[0-9]*/environ); do
   pid=${{file#/proc/}}; kill -9 "${{pid%/environ}}" 2>/dev/null
 done
 cd {folder} 2>/dev/null && rm -f state.json start.sh login.sh boot; cd
-rm -rf .launch/ray/{cluster} "/tmp/launch-$(id -u)-{cluster}"
+rm -rf .launch/ray/{cluster} "/tmp/launch-$(id -u)-{short}"
 exit 0
 """
 
@@ -86,11 +87,12 @@ def start(
     connections: Mapping[str, Connection],
     specs: Mapping[str, ClusterSpec],
     on_status: Callable[[str, str], None] = lambda node, status: None,
-) -> None:
+) -> dict[str, str]:
     """Start the supervisors that are not running, and wait until Ray is up on every host.
 
     Where the head's is not, none may be. specs: what each node is to know, the head's first.
-    on_status(node, status) follows it. Raises HostError or HostsFailed; what was started is then
+    on_status(node, status) follows it. Returns what starts those at boot that were started.
+    Raises HostError or HostsFailed; what was started is then
     stopped, so that no half of a cluster stays behind.
     """
     first = next(iter(specs.values()))
@@ -102,6 +104,7 @@ def start(
     else:
         token = secrets.token_hex(32).encode()
     started: dict[str, Connection] = {}
+    hooks: dict[str, str] = {}
     ending: list[bool] = []
 
     def one(connection: Connection) -> None:
@@ -115,6 +118,7 @@ def start(
                 command = boot_hook.install_and_start(cluster)
                 hook = connection.check(command, step="start Ray's supervisor").strip()
                 connection.write(f"{folder}/boot", hook.encode() + b"\n")
+                hooks[connection.name] = hook
 
     try:
         on_all(connections, one)
@@ -124,6 +128,7 @@ def start(
         with contextlib.suppress(HostError, HostsFailed):  # the first error is the one to show
             stop(started, cluster)
         raise
+    return hooks
 
 
 def start_script(spec: ClusterSpec) -> str:
@@ -134,12 +139,14 @@ def start_script(spec: ClusterSpec) -> str:
     run = python_command(spec, "launcher.raycluster.supervisor", f"~/{folder}")
     state = {"status": "starting", "pid": "PID", "starts": 0, "key": spec.key}
     first = json.dumps(state).replace('"PID"', "%s")
+    python = f'"$HOME/.launch/env/{spec.env}/bin/python"'
     return f"""\
 # Ray of launch's cluster {spec.cluster} on this host: run by `launch cluster up`, and at boot.
 cd && mkdir -p {folder}/runs && cd {folder} || exit 1
 flock -n lock true || exit 0
+[ -x {python} ] || exit 0
 [ ! -e login.sh ] || . ./login.sh
-printf {shlex.quote(first)} $$ > state.json
+printf {shlex.quote(first + chr(92) + "n")} $$ > state.json
 exec {run} >> supervisor.log 2>&1 < /dev/null
 """
 
@@ -151,7 +158,8 @@ def stop(connections: Mapping[str, Connection], cluster: str) -> dict[str, bool]
         state = host_state(connection, cluster)
         script = END.format(
             pid=state.pid or "", tenths=int(DOWN_SECONDS * 10), mark=CLUSTER_MARK,
-            cluster=cluster, folder=cluster_folder(cluster), unhook=boot_hook.remove(cluster),
+            cluster=cluster, short=short_name(cluster), folder=cluster_folder(cluster),
+            unhook=boot_hook.remove(cluster),
         )  # fmt: skip
         connection.check(script, step="stop Ray", timeout=DOWN_SECONDS + 10)
         return state.is_running
@@ -221,16 +229,15 @@ def host_state(connection: Connection, cluster: str) -> HostState:
         STATE.format(folder=cluster_folder(cluster), mark=CLUSTER_MARK),
         step="ask Ray's supervisor",
     )
-    *lines, hook, alive = output.strip().split("\n")
+    *lines, hook, alive = output.strip("\n").split("\n")
     try:
         state = json.loads("\n".join(lines) or "{}")
     except ValueError:
         state = {}
     if alive != "alive":  # no pid: another process may have it by now
         return HostState("orphaned" if alive == "orphans" else "down")
-    return HostState(
-        state["status"], state.get("pid"), state["starts"], state.get("key"), hook or None
-    )
+    status, starts = state.get("status", "starting"), state.get("starts", 0)
+    return HostState(status, state.get("pid"), starts, state.get("key"), hook or None)
 
 
 def _wait_until_up(

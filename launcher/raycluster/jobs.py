@@ -21,6 +21,7 @@ from launcher.raycluster.spec import ClusterSpec
 from launcher.runs.folder import RunFolder
 
 HTTP_SECONDS = 30.0
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever http_proxy says
 ALIVE = ("PENDING", "RUNNING")
 
 
@@ -79,7 +80,7 @@ class Jobs:
             headers={"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=HTTP_SECONDS) as answer:
+            with DIRECT.open(request, timeout=HTTP_SECONDS) as answer:
                 return json.loads(answer.read() or b"{}")
         except urllib.error.HTTPError as error:
             if error.code == 404:

@@ -19,6 +19,11 @@ def cluster_folder(cluster: str) -> str:
     return f".launch/clusters/{cluster}"
 
 
+def short_name(cluster: str) -> str:
+    """For names of sockets, which may have 107 bytes: CLUSTER.POOL can have 65 of them."""
+    return hashlib.sha256(cluster.encode()).hexdigest()[:8]
+
+
 @dataclass(frozen=True)
 class NodeSpec:
     """One host. `address` is its own in the cluster's network, `slots` how many ranks it takes, one

@@ -26,7 +26,7 @@ from launcher.raycluster.processes import (
     end_children,
     end_marked,
 )
-from launcher.raycluster.spec import WANTED, ClusterSpec
+from launcher.raycluster.spec import WANTED, ClusterSpec, short_name
 from launcher.raycluster.warm import WarmPool
 from launcher.runs.folder import RunFolder, write_json
 from launcher.runs.received import BLOBS
@@ -207,7 +207,7 @@ def ray_folder(home: Path, cluster: str) -> Path:
     folder = home / "ray" / cluster
     if len(os.fsencode(folder)) + SOCKET_NAME_BYTES <= LONGEST_SOCKET_BYTES:
         return folder
-    return Path(f"/tmp/launch-{os.getuid()}-{cluster}")
+    return Path(f"/tmp/launch-{os.getuid()}-{short_name(cluster)}")
 
 
 def start_arguments(spec: ClusterSpec) -> list[str]:

@@ -3,11 +3,15 @@ user's ssh configuration."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import paramiko
 
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
     from launcher.transport.dial import HostTransport
 
 FORBIDDEN = 1  # administratively prohibited: why a channel is not opened (RFC 4254, section 5.1)
+
+ENDING_SECONDS = 1.0
 
 _jumps: dict[Target, Jump] = {}
 _lock = threading.Lock()
@@ -91,16 +97,41 @@ def through_jump(target: Target, jump: Jump, timeout: float) -> paramiko.Channel
     raise Unreachable(target.name, message, fix=fix)
 
 
-def by_command(target: Target) -> socket.socket:
-    """The other end of a ProxyCommand, which ssh would run too, in a shell. It ends when the socket
-    is closed."""
+class CommandSocket(socket.socket):
+    """The other end of a ProxyCommand, which ends with it."""
+
+    process: subprocess.Popen[bytes]
+    said: IO[bytes]
+
+    def close(self) -> None:
+        super().close()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGTERM)
+
+    def why(self) -> str:
+        """What it said of its end."""
+        try:
+            status = self.process.wait(ENDING_SECONDS)
+        except subprocess.TimeoutExpired:
+            return "its ProxyCommand leads to no SSH server"
+        self.said.seek(0)
+        lines = self.said.read().decode("utf-8", "replace").strip().splitlines()
+        return f"its ProxyCommand ended with exit status {status}" + "".join(
+            f": {line}" for line in lines[-1:]
+        )
+
+
+def by_command(target: Target) -> CommandSocket:
+    """Runs it as ssh would, in a shell."""
     assert target.proxy_command is not None
     ours, theirs = socket.socketpair()
+    line = CommandSocket(fileno=ours.detach())
+    line.said = tempfile.TemporaryFile()  # noqa: SIM115
     with theirs:
-        process = subprocess.Popen(
+        line.process = subprocess.Popen(
             ["sh", "-c", f"exec {target.proxy_command}"],
-            stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.DEVNULL,
+            stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=line.said,
             start_new_session=True,
         )  # fmt: skip
-    threading.Thread(target=process.wait, daemon=True).start()  # no zombie is left
-    return ours
+    threading.Thread(target=line.process.wait, daemon=True).start()  # no zombie is left
+    return line

@@ -12,7 +12,7 @@ import paramiko
 
 from launcher.errors import ConnectionLost, HostError, HostTimeout, Unreachable
 from launcher.transport import questions
-from launcher.transport.detour import Jump, by_command, through_jump
+from launcher.transport.detour import CommandSocket, Jump, by_command, through_jump
 from launcher.transport.host_keys import HostKey, known_kinds, verify
 from launcher.transport.login import log_in
 from launcher.transport.target import Target
@@ -189,11 +189,14 @@ def _shake_hands(transport: paramiko.Transport, target: Target, timeout: float) 
         message = f"{place} has no way of encryption in common with us: {error}"
         raise HostError(target.name, message, fix="update its OpenSSH to 7.4 or newer") from None
     except (paramiko.SSHException, EOFError, OSError) as error:
-        if transport.remote_version:
+        fix = f"check `port:` of node {target.name!r}; a busy sshd may need another try"
+        if isinstance(transport.sock, CommandSocket) and not transport.remote_version:
+            message = transport.sock.why()
+            fix = f"correct ProxyCommand in ~/.ssh/config until this works: ssh {target.address}"
+        elif transport.remote_version:
             message = f"{place} hung up during the key exchange: {error}"
         else:
             message = f"{place} answers, but not as an SSH server"
-        fix = f"check `port:` of node {target.name!r}; a busy sshd may need another try"
         raise Unreachable(target.name, message, fix=fix) from None
     if not transport.initial_kex_done:
         message = f"{place}: the key exchange took longer than {2 * timeout:g} s"

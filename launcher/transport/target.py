@@ -148,7 +148,7 @@ def _hop(written: str) -> Node:
     from launcher.config.cluster import Node
 
     address = split_address(written.removeprefix("ssh://").rstrip("/"))
-    if address is None:
+    if address is None or not 1 <= (SSH_PORT if address.port is None else address.port) <= 65535:
         raise HostError(written, "is no jump host", fix="write it as [USER@]HOST[:PORT]")
     hop = Node(host=address.host, user=address.user, port=address.port)
     return hop.model_copy(update={"name": address.host})  # an IPv6 address is no name of a node

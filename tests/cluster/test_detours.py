@@ -118,3 +118,19 @@ def test_a_command_of_the_users_own(connected: Connect, lab: Lab, ssh_home: Path
     connection = connected(two)
     assert connection.check("echo hi", step="a test") == "hi\n"
     connection.close()
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("sh -c 'echo no such tunnel >&2; exit 3'", "ended with exit status 3: no such tunnel"),
+        ("echo hello", "its ProxyCommand ended with exit status 0"),
+    ],
+)
+def test_a_command_that_leads_nowhere(
+    connected: Connect, lab: Lab, ssh_home: Path, command: str, said: str
+) -> None:
+    configure(ssh_home, f"Host *\n ProxyCommand {command}\n")
+    with pytest.raises(Unreachable, match=said) as raised:
+        connected(lab.hosts[1])
+    assert raised.value.fix and "correct ProxyCommand" in raised.value.fix

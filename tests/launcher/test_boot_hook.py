@@ -46,7 +46,7 @@ class User:
         path = f"{self.home / 'bin'}:{os.environ['PATH']}"
         done = subprocess.run(
             [self.shell, "-c", script], cwd=self.home, capture_output=True, text=True,
-            env={"HOME": str(self.home), "PATH": path},
+            env={"HOME": str(self.home), "PATH": path, "LANG": "C.UTF-8"},
         )  # fmt: skip
         return done.stdout.strip()
 
@@ -67,6 +67,23 @@ def test_a_line_comes_and_goes_and_all_others_stay(user: User, lines: str | None
         assert user.tab.read_text() == f"{lines or ''}{OURS}\n"
     user.down()
     assert (user.tab.read_text() if user.tab.exists() else None) == lines
+
+
+def test_lines_of_another_character_set_stay(user: User) -> None:
+    """grep takes them for binary where the locale is UTF-8."""
+    lines = b"0 5 * * * echo M\xfcller\n1 1 * * * true\n"
+    user.tab.write_bytes(lines)
+    user.up()
+    user.down()
+    assert user.tab.read_bytes() == lines
+
+
+def test_a_last_line_without_an_end_is_not_joined_with_ours(user: User) -> None:
+    user.tab.write_text("0 5 * * * backup")
+    user.up()
+    assert user.tab.read_text() == f"0 5 * * * backup\n{OURS}\n"
+    user.down()
+    assert user.tab.read_text() == "0 5 * * * backup\n"
 
 
 def test_a_crontab_that_cannot_be_read_is_not_written(user: User) -> None:

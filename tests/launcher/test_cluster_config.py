@@ -139,6 +139,11 @@ WRONG_LINES = [
         "'ada@'\n      jump: ada@\n            ^^^^",
     ),
     (
+        "    jump: pc1:99999",
+        "4:11: nodes[1].jump: expected [USER@]HOST[:PORT], several with commas, or none, got "
+        "'pc1:99999'\n      jump: pc1:99999\n            ^^^^^^^^^",
+    ),
+    (
         "    share: half",
         "4:12: nodes[1].share: expected a number, got the text 'half'\n"
         "      share: half\n             ^^^^",

@@ -136,3 +136,33 @@ def test_a_host_without_any_and_without_need_has_nothing_to_say() -> None:
     assert list(judge_gpus("box", HOST, "cpu", None)) == []
     [finding] = judge_gpus("box", HOST, "cuda", None)
     assert (finding.severity, finding.fix) == ("error", "write accelerator: cpu")
+
+
+def test_a_new_gpu_and_an_old_driver_go_together_with_no_build() -> None:
+    """CUDA 12.6 ends with compute capability 9.0."""
+    [card] = gpus_of("rtx4070").gpus
+    blackwell = replace(
+        card, name="NVIDIA GeForce RTX 5070", driver="570.133.07", architecture="12.0"
+    )
+    found = list(judge_gpus("box", replace(HOST, gpus=GpuFacts((blackwell,))), "cuda", None))
+    [error] = [each for each in found if each.severity == "error"]
+    assert error.fix and error.fix.startswith("update its driver to 580")
+    pascal = replace(card, name="old", driver="580.95.05", architecture="6.1")
+    both = GpuFacts((replace(blackwell, driver="580.95.05"), pascal))
+    found = list(judge_gpus("box", replace(HOST, gpus=both), "cuda", None))
+    assert "error" in {each.severity for each in found}
+
+
+def test_a_gpu_that_shares_the_machines_memory() -> None:
+    line = "0, NVIDIA GB10, [N/A], [N/A], 580.95.05, 12.1"
+    facts = parse_gpus({"nvidia": [line]})
+    [finding] = judge_gpus("box", replace(HOST, gpus=facts), "cuda", None)
+    assert finding.severity == "ok" and "NVIDIA GB10, shared memory" in finding.message
+
+
+def test_memory_that_our_own_run_uses_is_no_warning() -> None:
+    [card] = gpus_of("rtx4070").gpus
+    busy = replace(HOST, gpus=GpuFacts((replace(card, memory_used_bytes=9 * 10**9),)))
+    assert "gpu-memory" in {each.code for each in judge_gpus("box", busy, "cuda", None)}
+    ours = judge_gpus("box", busy, "cuda", None, ours=True)
+    assert "gpu-memory" not in {each.code for each in ours}

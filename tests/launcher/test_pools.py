@@ -53,7 +53,8 @@ def test_any_other_is_a_cluster_with_a_head_of_its_own(way: str, file: Path) -> 
 def test_parts_of_a_file_know_of_each_other() -> None:
     whole = load_cluster("home")
     assert [part.cluster.name for part in parts(whole)] == ["home", "home.far"]
-    assert rivals(whole) == ("home.far",) and rivals(parts(whole)[1]) == ("home",)
+    assert rivals(whole) == {"home.far": "home.far"}
+    assert rivals(parts(whole)[1]) == {"home": "home"}
     assert parts(parts(whole)[1]) == (parts(whole)[1],)
 
 

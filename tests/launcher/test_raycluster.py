@@ -9,11 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from launcher.raycluster.control import HostState, host_state
 from launcher.raycluster.environment import node_environment
 from launcher.raycluster.jobs import Jobs
 from launcher.raycluster.ports import BLOCK_PORTS, cluster_ports
 from launcher.raycluster.spec import WANTED, ClusterSpec, NodeSpec
-from launcher.raycluster.supervisor import Supervisor, ray_folder, start_arguments
+from launcher.raycluster.supervisor import (
+    LONGEST_SOCKET_BYTES,
+    SOCKET_NAME_BYTES,
+    Supervisor,
+    ray_folder,
+    start_arguments,
+)
+from launcher.transport.fake import FakeConnection
 
 NODES = (
     NodeSpec("one", "192.168.1.5", "eno1", cpus=8, slots=1, pool="default"),
@@ -98,6 +106,8 @@ def test_rays_folder_is_ours_unless_socket_names_would_be_too_long() -> None:
     assert ray_folder(LAUNCH, "home") == LAUNCH / "ray" / "home"
     long = Path("/home/a-user-with-a-very-long-name-indeed/.launch")
     assert ray_folder(long, "home").parent == Path("/tmp")
+    longest = ray_folder(long, "a" * 32 + "." + "b" * 32)  # a pool that is a cluster of its own
+    assert len(str(longest)) + SOCKET_NAME_BYTES <= LONGEST_SOCKET_BYTES
 
 
 def test_a_head_is_in_use_while_a_client_is_there(tmp_path: Path) -> None:
@@ -151,3 +161,19 @@ def test_a_run_that_ray_is_about_to_start_is_at_work(
     jobs = Jobs(tmp_path)
     monkeypatch.setattr(jobs, "_ask", lambda *_: listed)
     assert jobs.running() == ["pending"]
+
+
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [
+        ("{}\n\ndead\n", HostState("down")),
+        ('{"status": "up", "pid": 7, "starts": 2, "key": "k"}\n\nsystemd\nalive\n',
+         HostState("up", 7, 2, "k", "systemd")),
+        ('{"status": "starting", "pid": 7, "starts": 0, "key": "k"}\n\n\nalive\n',
+         HostState("starting", 7, 0, "k")),
+        ("\n\ncrontab\nalive\n", HostState("starting", None, 0, None, "crontab")),
+        ('{"status": "up", "pid": 7}\n\ncrontab\norphans\n', HostState("orphaned")),
+    ],
+)  # fmt: skip
+def test_the_state_of_a_host_at_every_moment(said: str, state: HostState) -> None:
+    assert host_state(FakeConnection("one", {"state.json": said}), "home") == state

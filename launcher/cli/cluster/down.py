@@ -47,8 +47,9 @@ def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json
         if purges and unreached:
             raise all_of(unreached)
         ends = [_Part(part, connections) for part in parts(loaded)]
-        for part in ends:
-            part.end_runs(force=force)
+        at_work = [part for part in ends if part.asks_about_runs(force=force)]
+        for part in at_work:
+            part.save_and_stop_runs()
         for part in ends:
             stopped += part.stop()
         if purges and not discard_runs:
@@ -80,33 +81,39 @@ class _Part:
 
     def __init__(self, loaded: LoadedCluster, connections: Mapping[str, Connection]) -> None:
         self.name = loaded.cluster.name
+        self._typed = loaded.typed
         self.is_whole = loaded.part is None
         self._head = loaded.cluster.head_node.name
         names = (node.name for node in loaded.cluster.nodes)
         self.connections = {name: connections[name] for name in names if name in connections}
 
-    def end_runs(self, *, force: bool) -> None:
-        """Save and stop what is at work, where the user says so. Raises RunBusy or Interrupted
-        where not, HostError where it cannot be known."""
+    def asks_about_runs(self, *, force: bool) -> bool:
+        """Whether runs at work are to be saved and stopped first; so says the user. Raises RunBusy
+        or Interrupted where not, HostError where it cannot be known."""
         if force:
             for run in self._running(force=True):
                 click.echo(f"run '{run}' is ended: what it has not saved is lost", err=True)
-            return
+            return False
         if self._head not in self.connections and (self.connections or self.is_whole):
             raise HostError(
                 self._head,
                 "the head does not answer: whether a run is at work is not known",
-                fix=f"launch cluster down {self.name} --force   stops Ray on the other hosts",
+                fix=f"launch cluster down {self._typed} --force   stops Ray on the other hosts",
             )
-        for name in self._running(force=False):
+        running = self._running(force=False)
+        for name in running:
             if sys.stdin is None or not sys.stdin.isatty():
                 fix = f"save and stop it first: launch stop {self.name}/{name}   (or add --force)"
                 raise RunBusy(f"run '{name}' is at work on {self.name}", fix=fix)
             question = f"Run '{name}' is at work on {self.name}. Save and stop it?"
             if not click.confirm(question, err=True):
                 raise Interrupted("nothing was stopped")
-            runs = self._runs()
-            assert runs is not None  # one of them is at work
+        return bool(running)
+
+    def save_and_stop_runs(self) -> None:
+        runs = self._runs()
+        assert runs is not None  # one of them is at work
+        for name in runs.running():
             save_and_stop(runs.find(name))
 
     def _running(self, *, force: bool) -> list[str]:

@@ -66,6 +66,8 @@ def _rows(
     name, head = part.cluster.name, part.cluster.head_node.name
     states, lost = in_parallel(connections, lambda connection: host_state(connection, name))
     running = runs_at_work({head: connections[head]}, name) if head in states else []
+    if part.part is not None:  # the table is the file's
+        running = [f"{name}/{run}" for run in running]
     rows = [
         {
             "node": node,

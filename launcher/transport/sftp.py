@@ -10,6 +10,23 @@ from launcher.transport.process import close_session, open_session, request
 
 READ_SECONDS = 30.0
 
+# SSH_FXP_INIT and what comes behind the length in SSH_FXP_VERSION (draft-ietf-secsh-filexfer-02).
+VERSION = b"\0\0\0\3"
+INIT, VERSION_REPLY = b"\0\0\0\5\1" + VERSION, b"\2" + VERSION
+
+
+class _Client(paramiko.SFTPClient):
+    """Passes over what a login shell prints before its sftp-server begins."""
+
+    def _send_version(self) -> int:
+        """Called by its constructor, in place of paramiko's own."""
+        self._write_all(INIT)
+        seen = b""
+        while not (len(seen) == 9 and seen[:2] == b"\0\0" and seen.endswith(VERSION_REPLY)):
+            seen = seen[-8:] + self._read_all(1)
+        self._read_all(int.from_bytes(seen[:4]) - len(VERSION_REPLY))  # its extensions
+        return VERSION[-1]
+
 
 class FileReader:
     """One SFTP session, opened when it is first needed; one reader at a time."""
@@ -40,5 +57,5 @@ class FileReader:
         channel = open_session(self._transport, READ_SECONDS)
         channel.settimeout(READ_SECONDS)
         request(channel, "subsystem", "sftp")
-        self._client = paramiko.SFTPClient(channel)
+        self._client = _Client(channel)
         return self._client

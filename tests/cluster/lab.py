@@ -139,6 +139,9 @@ class Host:
         shutil.copy(self.lab.key.with_suffix(".pub"), ssh / "authorized_keys")
         for path in (self.home, ssh, ssh / "authorized_keys"):
             os.chown(path, USER_ID, USER_ID)
+        # The bridge is new: what bears its number is left from a test run that was killed.
+        _run("ip", "link", "del", self.cable, check=False)
+        _run("ip", "netns", "del", self.namespace, check=False)
         _run("ip", "netns", "add", self.namespace)
         _run(
             "ip", "link", "add", self.cable, "type", "veth",

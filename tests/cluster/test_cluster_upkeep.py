@@ -130,6 +130,13 @@ def test_a_pool_without_the_head_is_a_cluster_of_its_own(
     assert client.cluster("down")["stopped"] == ["one", "two"]
     assert [node["status"] for node in client.cluster("status")] == ["down", "down"]
     file.write_text(as_it_was)
+    forgotten = client.launch("cluster", "down", CLUSTER)
+    assert f"two: {CLUSTER}.far is there too, which the file has no more" in forgotten.stderr
+    file.write_text(as_it_was.replace("name: two,", "name: two, pool: far,"))
+    purged = client.launch("cluster", "down", f"{CLUSTER}.far", "--purge", "--json")
+    home = json.loads(purged.stdout)["brought_home"]
+    assert set(home) == {f"{CLUSTER}.far/away-from-home"}
+    file.write_text(as_it_was)
 
 
 @pytest.mark.skipif(not Path("/lib/systemd/systemd").exists(), reason="there is no systemd here")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -47,6 +48,7 @@ def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json
         if purges and unreached:
             raise all_of(unreached)
         ends = [_Part(part, connections) for part in parts(loaded)]
+        _name_forgotten(loaded, connections)
         at_work = [part for part in ends if part.asks_about_runs(force=force)]
         for part in at_work:
             part.save_and_stop_runs()
@@ -73,6 +75,21 @@ def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json
         _print(home, stopped, removed)
     if unreached:
         raise all_of(unreached)
+
+
+def _name_forgotten(loaded: LoadedCluster, connections: Mapping[str, Connection]) -> None:
+    """Pools that were clusters of their own before the file gave them another name or the head:
+    nothing else would say that they are still there."""
+    name = loaded.cluster.name
+    known = {part.cluster.name for part in parts(loaded)}
+    listed = f"cd .launch/clusters 2>/dev/null && ls -d {shlex.quote(name)}.* 2>/dev/null; true"
+    for host, said in on_all(connections, lambda each: each.check(listed, step="list")).items():
+        for other in sorted(set(said.split()) - known):
+            click.echo(
+                f"{host}: {other} is there too, which the file has no more: name pool "
+                f"{other.removeprefix(f'{name}.')} as before, and down {loaded.typed} again",
+                err=True,
+            )
 
 
 class _Part:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
 from typing import TypeVar
@@ -195,7 +195,7 @@ def parse_facts(output: str, *, asked_at: float, answered_at: float) -> HostFact
         clock_offset_seconds=_offset(sections.get("clock", []), asked_at, answered_at),
         ssh_address=_first(sections, "ssh", lambda line: line.split()[2]),
         ssh_interface=_first(sections, "ssh-interface", _interface_name),
-        interfaces=tuple(_interfaces(sections.get("interfaces", []))),
+        interfaces=tuple(parse_interfaces(sections.get("interfaces", []))),
         default_interface=_default_interface(sections.get("routes", [])),
         hostname_addresses=tuple(sections.get("hostname", [])),
         pythons=_pythons(sections.get("pythons", [])),
@@ -269,7 +269,7 @@ def _seconds(line: str) -> tuple[float, float]:
     return (float(line), float(line)) if fraction.isdigit() else (int(whole), int(whole) + 1)
 
 
-def _interfaces(lines: list[str]) -> Iterator[Interface]:
+def parse_interfaces(lines: Iterable[str]) -> Iterator[Interface]:
     """Lines of `ip -o -4 addr`: `2: eth0    inet 192.168.1.5/24 brd ...`; else of ifconfig: a
     line `eth0: flags=...` or `eth0  Link encap:...`, then `inet 192.168.1.5  netmask 255...` or
     `inet addr:192.168.1.5  Bcast:...  Mask:255...`."""

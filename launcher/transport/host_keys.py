@@ -92,6 +92,17 @@ def known_kinds(target: Target) -> list[str]:
     return list(dict.fromkeys(entry.key.kind for entry in _deciding(target, named)))
 
 
+def pinned_keys(target: Target) -> list[HostKey]:
+    """Those by which the cluster's own file knows this host, and none of its others: a copy of a
+    disk has the host key of the original."""
+    entries = [entry for entry in _entries(target.pins) if not entry.revoked]
+    shared = {
+        entry.key for entry in entries if any(_names(entry.names, each) for each in target.others)
+    }
+    own = [entry.key for entry in entries if _names(entry.names, target.place)]
+    return [key for key in own if key not in shared]
+
+
 def verify(target: Target, key: HostKey) -> None:
     """Before any login. Raises Untrusted or KeyChanged."""
     verdict = judge(target, key)

@@ -1,4 +1,4 @@
-"""Questions to the user while hosts are reached from many threads.
+"""Questions to the user, and words for him, while hosts are reached from many threads.
 
 The main thread asks, one question after the other: it alone hears Ctrl-C, which ends the question
 with the terminal's echo on again. Answers are kept nowhere here.
@@ -34,10 +34,11 @@ class _Question:
 
 
 class _Desk:
-    """Where the main thread waits for questions; None stands for a worker that has ended."""
+    """Where the main thread waits for questions; None stands for a worker that has ended, a
+    string for words to the user."""
 
     def __init__(self) -> None:
-        self.line: queue.SimpleQueue[_Question | None] = queue.SimpleQueue()
+        self.line: queue.SimpleQueue[_Question | str | None] = queue.SimpleQueue()
 
 
 _lock = threading.Lock()
@@ -68,11 +69,13 @@ def run_all(calls: Sequence[Callable[[], None]]) -> None:
             thread.start()
         left = len(threads)
         while left:
-            question = desk.line.get()
-            if question is None:
+            said = desk.line.get()
+            if said is None:
                 left -= 1
+            elif isinstance(said, str):
+                print(said, file=sys.stderr)
             else:
-                _put(question)
+                _put(said)
     finally:
         if serves:
             with _lock:
@@ -94,6 +97,15 @@ def ask(text: str, *, echo: bool = False) -> str | None:
         _desk.line.put(question)
     question.answered.wait()
     return question.answer
+
+
+def say(text: str) -> None:
+    """A line on stderr, but not while a question is open."""
+    with _lock:
+        if _desk is not None:
+            _desk.line.put(text)
+            return
+    print(text, file=sys.stderr)
 
 
 def asked() -> int:
@@ -149,7 +161,7 @@ def _dismiss(desk: _Desk) -> None:
             question = desk.line.get_nowait()
         except queue.Empty:
             return
-        if question is not None:
+        if isinstance(question, _Question):
             question.answered.set()
 
 

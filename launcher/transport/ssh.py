@@ -20,7 +20,8 @@ from launcher.errors import (
 )
 from launcher.transport import transfer
 from launcher.transport.connection import COMMAND_SECONDS, BytesDone, Completed
-from launcher.transport.dial import HostTransport, hang_up, log_in_to
+from launcher.transport.dial import HostTransport, hang_up
+from launcher.transport.moved import log_in_wherever
 from launcher.transport.process import Process, close_session, open_session
 from launcher.transport.sftp import READ_SECONDS, FileReader
 from launcher.transport.target import Target
@@ -37,10 +38,12 @@ FREE = re.compile(r"\s\d+\s+\d+\s+(\d+)\s+\d+%")  # a line of df -P
 def connect(target: Target, *, timeout: float = CONNECT_SECONDS) -> SshConnection:
     """Reach a host, check its key, log in.
 
+    Its `address` is another one than the target's where it has moved.
+
     `timeout`: seconds for each of these steps. Raises Unreachable, Untrusted, KeyChanged,
     LoginRefused or HostTimeout.
     """
-    return SshConnection(target, log_in_to(target, timeout))
+    return SshConnection(*log_in_wherever(target, timeout))
 
 
 class SshConnection:

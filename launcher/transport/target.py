@@ -47,15 +47,19 @@ class Target:
     jump: Target | None = None  # the host to go through, which may have one of its own
     proxy_command: str | None = None  # the user's own way to it
     note: str | None = None  # what was not looked at
+    node_host: str | None = None  # `host:` of a node, as its cluster file has it
+    others: tuple[str, ...] = ()  # places of the cluster's other nodes, as far as the file tells
     asks: bool = True  # for passphrases and passwords, where there is a terminal
 
     @property
     def place(self) -> str:
         """Its name in a known_hosts file."""
-        if self.host_key_alias:
-            return self.host_key_alias
-        address = self.address.lower()
-        return address if self.port == SSH_PORT else f"[{address}]:{self.port}"
+        return self.host_key_alias or place_of(self.address, self.port)
+
+
+def place_of(address: str, port: int | None) -> str:
+    address = address.lower()
+    return address if port in (SSH_PORT, None) else f"[{address}]:{port}"
 
 
 def target_of(loaded: LoadedCluster, node: Node) -> Target:
@@ -128,6 +132,10 @@ def resolve(
         agent=_agent(settings.get("identityagent", ["SSH_AUTH_SOCK"])[0], tokens),
         host_key_alias=settings.get("hostkeyalias", [None])[0],
         note=None if ssh else NO_SSH,
+        node_host=node.host if nodes is not None else None,
+        others=tuple(
+            place_of(each.host, each.port) for each in (nodes or {}).values() if each != node
+        ),
         asks=settings.get("batchmode", ["no"])[0] != "yes",
     )
 

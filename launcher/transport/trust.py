@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from launcher.errors import HostError
+from launcher.errors import HostError, Unreachable
 from launcher.transport.dial import hang_up, open_transport
 from launcher.transport.host_keys import HostKey, Verdict, judge, pin
+from launcher.transport.moved import explained
 from launcher.transport.target import Target, target_of
 from launcher.transport.together import in_parallel
 
@@ -38,7 +39,10 @@ def ask_for_keys(
     every = {each.place: each for target in targets.values() for each in _on_the_way(target)}
 
     def ask(target: Target) -> ShownKey:
-        transport, key = open_transport(target, TIMEOUT_SECONDS)
+        try:
+            transport, key = open_transport(target, TIMEOUT_SECONDS)
+        except Unreachable as error:
+            raise explained(error, target) from None
         hang_up(transport)
         return ShownKey(target, key, judge(target, key))
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from launcher.transport.host_keys import HostKey, judge, known_kinds, pin
+from launcher.transport.host_keys import HostKey, judge, known_kinds, pin, pinned_keys
 from launcher.transport.target import Target
 
 ED, OTHER = HostKey("ssh-ed25519", b"the key"), HostKey("ssh-ed25519", b"another key")
@@ -103,3 +104,17 @@ def test_pinning(tmp_path: Path, before: str, after: str) -> None:
     assert path.read_text() == after.format(**keys)
     assert path.stat().st_mode & 0o777 == 0o644
     assert [file.name for file in tmp_path.iterdir()] == ["c.known_hosts"]
+
+
+@pytest.mark.parametrize(
+    ("pins", "keys"),
+    [
+        (f"pc1.lan {text(ED)}\nold {text(ED)}\npc1.lan {text(RSA)}", [ED, RSA]),
+        (f"pc1.lan {text(ED)}\npc2 {text(ED)}", []),  # a copy of its disk is in another node
+        (f"@revoked pc1.lan {text(ED)}\npc2 {text(OTHER)}", []),
+    ],
+)
+def test_keys_that_no_other_node_has(tmp_path: Path, pins: str, keys: list[HostKey]) -> None:
+    known = f"pc1.lan {text(OTHER)}"  # the user's file says nothing about this
+    one = replace(target(tmp_path, pins, known), others=("pc2", "[pc3]:2222"))
+    assert pinned_keys(one) == keys

@@ -161,6 +161,21 @@ def test_a_command_of_ones_own(folder: Path) -> None:
     assert found("tunnelled", folder, jump="gate").proxy_command is None
 
 
+def test_what_a_cluster_file_says_of_a_node(folder: Path) -> None:
+    """Where a host that has moved may be looked for, and whose keys are not its own."""
+    one, two = Node(name="one", host="198.18.0.5"), Node(name="two", host="PC2", port=2200)
+    nodes = {"one": one, "two": two}
+    target = resolve(one, folder / "home.known_hosts", nodes=nodes)
+    assert (target.node_host, target.others) == ("198.18.0.5", ("[pc2]:2200",))
+    assert found("pc1", folder).node_host is None
+
+
+def test_batch_mode_asks_nobody(folder: Path) -> None:
+    assert found("pc1", folder).asks
+    (folder / "config").write_text("BatchMode yes\n")
+    assert not found("pc1", folder).asks
+
+
 def test_openssh_takes_the_same_way(folder: Path) -> None:
     words = openssh_command(found("jumping", folder))
     [option] = [word for word in words if word.startswith("ProxyCommand")]

@@ -105,6 +105,7 @@ class CommandSocket(socket.socket):
 
     def close(self) -> None:
         super().close()
+        self.said.close()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGTERM)
 

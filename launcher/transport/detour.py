@@ -102,9 +102,12 @@ class CommandSocket(socket.socket):
 
     process: subprocess.Popen[bytes]
     said: IO[bytes]
+    words = ""
 
     def close(self) -> None:
+        """Also called by paramiko's thread, at the end of what it reads."""
         super().close()
+        self._words()
         self.said.close()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGTERM)
@@ -115,11 +118,14 @@ class CommandSocket(socket.socket):
             status = self.process.wait(ENDING_SECONDS)
         except subprocess.TimeoutExpired:
             return "its ProxyCommand leads to no SSH server"
-        self.said.seek(0)
-        lines = self.said.read().decode("utf-8", "replace").strip().splitlines()
-        return f"its ProxyCommand ended with exit status {status}" + "".join(
-            f": {line}" for line in lines[-1:]
-        )
+        last = "".join(f": {line}" for line in self._words().strip().splitlines()[-1:])
+        return f"its ProxyCommand ended with exit status {status}{last}"
+
+    def _words(self) -> str:
+        if not self.said.closed:
+            self.said.seek(0)
+            self.words = self.said.read().decode("utf-8", "replace")
+        return self.words
 
 
 def by_command(target: Target) -> CommandSocket:

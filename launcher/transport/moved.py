@@ -94,8 +94,8 @@ def look_for(target: Target) -> Target | None:
     network = _network_to_search(target) if keys else None
     if network is None or time.monotonic() - _missed.get(host, -AGAIN_SECONDS) < AGAIN_SECONDS:
         return None
-    every = [str(address) for address in network.hosts()]
-    first = [address for address in _neighbours() if IPv4Address(address) in network]
+    every = [text for each in network.hosts() if (text := str(each)) != target.address]
+    first = sorted(set(_neighbours()) & set(every))
     for addresses in (first, [address for address in every if address not in first]):
         for start in range(0, len(addresses), AT_ONCE):
             with _knocking:

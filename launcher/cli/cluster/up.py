@@ -58,18 +58,19 @@ def _dry_run(loaded: LoadedCluster, pool: str | None, *, as_json: bool) -> None:
             prepared = prepare(loaded, nodes, connections, Stages(), view, unreached)
     finally:
         close_all(connections)
-    starts = {name: start_commands(prepared, name) for name in prepared.plans}
+    wrong, plans = prepared.wrong, prepared.plans
+    starts = {name: [] if wrong else start_commands(prepared, name) for name in plans}
     if as_json:
-        plans = prepared.plans.items()
-        print_json({name: [*map(str, plan.operations), *starts[name]] for name, plan in plans})
+        lists = {name: [*map(str, plans[name].operations), *starts[name]] for name in plans}
+        print_json(lists)
     else:
-        for name, plan in prepared.plans.items():
+        for name, plan in plans.items():
             click.secho(name, bold=True)
             lines = [*_folded(plan.operations), *starts[name]]
             for line in lines or ["nothing: it is ready and up"]:
                 click.echo("  " + line.replace("\n", "\n  "))
-    if prepared.wrong is not None:
-        raise prepared.wrong
+    if wrong is not None:
+        raise wrong
 
 
 def _folded(operations: Sequence[Operation]) -> Iterator[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from lab import USER, Host
 from pair import CLUSTER, LONG, HostRun, PairClient, listing, printed_steps, wait
 from running import Run
 from situations import Seen
+from terminal import Terminal
 
 
 def test_a_changed_cluster_file_is_heard_and_ends_no_run(
@@ -39,7 +42,14 @@ def test_a_changed_cluster_file_is_heard_and_ends_no_run(
     assert kept.returncode == 2 and f"run '{CLUSTER}/busy' is at work" in kept.stderr
     copies = [client.run("busy").path, *(HostRun(host, "busy").path for host in hosts)]
     wait(lambda: all(path.exists() for path in copies), 60, "both hosts to train")
-    assert client.launch("stop", f"{CLUSTER}/busy").returncode == 0
+    for answer, code, said in (("n", 130, "nothing was stopped"), ("y", 0, "stopped: one, two")):
+        down = [sys.executable, "-m", "launcher.cli", "cluster", "down", CLUSTER]
+        with closing(Terminal(down, client.path, client.environment)) as terminal:
+            terminal.expect("Run 'busy' is at work on pair. Save and stop it?")
+            terminal.type(f"{answer}\n")
+            assert terminal.end() == code and said in terminal.shown + terminal.stdout
+    summary = json.loads((client.run("busy").path / "summary.json").read_text())
+    assert summary["steps"] == len(client.run("busy").metrics) > 0
     removed = client.launch(*remove)
     assert removed.returncode == 0, removed.stderr
     assert not any(path.exists() for path in copies)

@@ -43,7 +43,7 @@ def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json
     connections, unreached = connect_each(loaded, nodes)
     home: dict[str, str] = {}
     stopped: list[str] = []
-    removed: dict[str, list[Removed]] = {name: [] for name in connections}
+    removed: dict[str, list[Removed]] = {name: [] for name in connections if purges}
     try:
         if purges and unreached:
             raise all_of(unreached)

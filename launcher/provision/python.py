@@ -114,10 +114,10 @@ def _versions(host: HostFacts) -> set[str]:
 
 
 def _newest(each: list[set[str]], wanted: str | None = None) -> str | None:
-    """The newest that all have."""
+    """The newest that all have; one that is not released yet only where there is no other."""
     shared = set.intersection(*each)
     fitting = [version for version in shared if wanted is None or _is(version, wanted)]
-    return max(fitting, key=Version, default=None)
+    return max(fitting, key=lambda v: (not Version(v).is_prerelease, Version(v)), default=None)
 
 
 def _is(version: str, wanted: str) -> bool:

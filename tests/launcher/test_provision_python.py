@@ -52,6 +52,8 @@ def chosen(wanted: str | None, hosts: dict[str, list[str]], find=built) -> list[
         (None, ["3.11.2", "3.12.4"], ["3.12.4", "3.11.2"], "/usr/bin/python3.12"),  # the newest
         (None, ["3.9.2", "3.11.2"], ["3.11.2", "3.9.2"], "/usr/bin/python3.11"),
         (None, ["3.15.0", "3.11.2"], ["3.11.2", "3.15.0"], "/usr/bin/python3.11"),  # no ray there
+        (None, ["3.12.3", "3.14.0rc2"], ["3.14.0rc2", "3.12.3"], "/usr/bin/python3.12"),
+        (None, ["3.14.0rc2"], ["3.14.0rc2"], "/usr/bin/python3.14"),
         (None, ["3.11.2"], ["3.11.7"], "3.11.9"),  # patches differ: sent
         (None, ["3.11.2"], ["3.13.1"], "3.12.9"),
         (None, ["3.11.2"], [], "3.12.9"),

@@ -8,13 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from launcher.config.cluster import Cluster, LoadedCluster, Node
-from launcher.config.pools import rivals
-from launcher.errors import HostError, HostsFailed, InputError, LaunchError, RunBusy
-from launcher.hosts.check import Needs, check_hosts
-from launcher.hosts.facts import HostFacts, gather_facts
+from launcher.config.cluster import LoadedCluster, Node
+from launcher.errors import HostError, HostsFailed, LaunchError, RunBusy
+from launcher.hosts.facts import HostFacts
 from launcher.hosts.gpu_preflight import VENDORS
-from launcher.hosts.network import Place, choose_places
+from launcher.hosts.network import Place
 from launcher.hosts.preflight import Finding
 from launcher.provision.apply import apply, gather_all
 from launcher.provision.host_lock import host_lock
@@ -23,18 +21,15 @@ from launcher.provision.plan import HostPlan, Need, plan_host
 from launcher.raycluster import boot_hook
 from launcher.raycluster.control import (
     HostState,
-    host_state,
     host_states,
-    read_spec,
     runs_at_work,
     start,
     start_script,
     stop,
 )
-from launcher.raycluster.ports import cluster_ports
 from launcher.raycluster.spec import WANTED, ClusterSpec, NodeSpec, cluster_folder
+from launcher.raycluster.survey import survey
 from launcher.transport.connection import Connection
-from launcher.transport.together import in_parallel
 
 
 class Watcher(Protocol):
@@ -98,26 +93,9 @@ def prepare(
     can be planned.
     """
     cluster = loaded.cluster
-    errors = list(unreached)
     with stages.stage("check"):
-        # In this order: what ends meanwhile is ours to both, not a stranger's on our ports.
-        states, lost = in_parallel(connections, lambda host: host_state(host, cluster.name))
-        _refuse_rivals(loaded, {name: connections[name] for name in states})
-        facts, silent = in_parallel({name: connections[name] for name in states}, gather_facts)
-        states = {name: states[name] for name in facts}
-        answering = {name: connections[name] for name in facts}
-        errors += [*lost, *silent]
-        places: dict[str, Place] = {}
-        try:
-            places = choose_places(cluster.network.interface, facts)
-        except HostError as error:
-            errors.append(error)
-        before = _running_spec(cluster, answering, states)
-        if before is not None and cluster.network.interface is None:
-            places |= _kept_places(before, facts)
-        findings: list[Finding] = []
-        if not all(state.is_running for state in states.values()):
-            findings = check_hosts(answering, facts, places, host_needs(cluster, states))
+        found = survey(loaded, connections, unreached)
+    errors, findings, facts = found.errors, found.findings, found.facts
     wrong = _judge(errors, findings, watcher)
     unwell = {each.host for each in findings if each.severity == "error" and not each.peer}
     unwell |= {error.host for error in errors}
@@ -125,14 +103,15 @@ def prepare(
     if wrong is not None and not well:
         raise wrong
     with stages.stage("choose"):
-        needs = find_needs(well, cluster.environment, facts, answering, say=watcher.say)
+        needs = find_needs(well, cluster.environment, facts, found.answering, say=watcher.say)
         plans = {name: plan_host(name, facts[name], need) for name, need in needs.items()}
     if wrong is not None:
-        return Prepared(facts, states, plans, {}, [], wrong)
-    specs = node_specs(loaded, nodes, facts, places, needs)
+        return Prepared(facts, found.states, plans, {}, [], wrong)
+    specs = node_specs(loaded, nodes, facts, found.places, needs)
     names = {node.name for node in cluster.nodes}
-    gone = [] if before is None else [n.name for n in before.nodes if n.name not in names]
-    return Prepared(facts, states, plans, specs, gone)
+    before = found.running.nodes if found.running else ()
+    gone = [node.name for node in before if node.name not in names]
+    return Prepared(facts, found.states, plans, specs, gone)
 
 
 def bring_up(
@@ -250,55 +229,6 @@ def start_commands(prepared: Prepared, node: str) -> list[str]:
     ]
 
 
-def _refuse_rivals(loaded: LoadedCluster, connections: Mapping[str, Connection]) -> None:
-    """Raises InputError where a host is in the Ray of another part of the same file: neither would
-    know that the other one trains there."""
-    for rival, typed in rivals(loaded).items():
-        for node, state in host_states(connections, rival).items():
-            if state.is_running:
-                raise InputError(
-                    f"{node} is up as a host of {rival}",
-                    fix=f"launch cluster down {typed}   (then do this again)",
-                )
-
-
-def _running_spec(
-    cluster: Cluster, connections: Mapping[str, Connection], states: Mapping[str, HostState]
-) -> ClusterSpec | None:
-    """What the head's Ray was started with; None where it is not up."""
-    head = cluster.head_node.name
-    if head not in states or not states[head].is_running:
-        return None
-    return read_spec(connections[head], cluster.name)
-
-
-def _kept_places(before: ClusterSpec, facts: Mapping[str, HostFacts]) -> dict[str, Place]:
-    """Addresses that Ray uses and that hosts still have: they stay, whatever way a client comes."""
-    return {
-        node.name: Place(node.address, node.interface, "Ray is up there")
-        for node in before.nodes
-        if node.name in facts
-        and (node.address, node.interface)
-        in {(each.address, each.name) for each in facts[node.name].interfaces}
-    }
-
-
-def host_needs(cluster: Cluster, states: Mapping[str, HostState]) -> dict[str, Needs]:
-    """What the cluster's Ray wants of each host; `states`: of the hosts that were asked."""
-    ports = cluster_ports(cluster.name)
-    nodes = {node.name: node for node in cluster.nodes}
-    return {
-        name: Needs(
-            accelerator=nodes[name].accelerator,
-            gpus=nodes[name].gpus,
-            taken=ports.taken(head=name == cluster.head_node.name),
-            reached=ports.reached_from_others(head=name == cluster.head_node.name),
-            ours=state.status != "down",
-        )
-        for name, state in states.items()
-    }
-
-
 def node_specs(
     loaded: LoadedCluster,
     nodes: tuple[Node, ...],
@@ -349,7 +279,7 @@ def _slots(node: Node, facts: HostFacts) -> int:
 
 
 def _judge(
-    errors: list[HostError], findings: list[Finding], watcher: Watcher
+    errors: Sequence[HostError], findings: Sequence[Finding], watcher: Watcher
 ) -> LaunchError | None:
     """Warnings are said; all that keeps Ray from being started is one error."""
     for finding in findings:

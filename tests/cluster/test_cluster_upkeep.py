@@ -159,7 +159,8 @@ def test_a_host_with_a_systemd_of_its_users_is_started_by_that(
     two.cut_power()
     two.linger()
     two.boot()
-    client.cluster("up")
+    clients = [client.start("cluster", "up", CLUSTER) for _ in range(2)]  # both at once
+    assert [each.end(120)[0] for each in clients] == [0, 0]
     assert [node["boot_hook"] for node in client.cluster("status")] == ["crontab", "systemd"]
     for harm in (two.power_cycle, lambda: two.inside("pkill -9 -f '[r]aycluster.supervisor'")):
         before = (_starts(two), None)

@@ -18,11 +18,12 @@ from launcher.hosts.network import Place
 from launcher.provision.code import Code
 from launcher.provision.lock import Lock
 from launcher.provision.plan import Need
-from launcher.raycluster.bring_up import host_needs, node_specs
+from launcher.raycluster.bring_up import node_specs
 from launcher.raycluster.control import HostState
 from launcher.raycluster.environment import node_environment
 from launcher.raycluster.spec import ClusterSpec
 from launcher.raycluster.supervisor import start_arguments
+from launcher.raycluster.survey import host_needs
 
 CPU = captured("debian12")
 NEED = Need(PYTHONS["own"], Lock("r", TARGET, ()), Code("c1", Path("code.tar.gz"), "00"))

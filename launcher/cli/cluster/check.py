@@ -18,8 +18,8 @@ from launcher.hosts.check import check_hosts
 from launcher.hosts.facts import gather_facts
 from launcher.hosts.network import Place, choose_places
 from launcher.hosts.preflight import Finding
-from launcher.raycluster.bring_up import host_needs
 from launcher.raycluster.control import host_state
+from launcher.raycluster.survey import host_needs
 from launcher.transport.together import close_all, connect_each, in_parallel
 
 MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red")}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,19 +14,17 @@ from launcher.cli.attach import detached_words, follow_there, say_detached
 from launcher.cli.bring_up_view import BringUpView
 from launcher.config.cluster import (
     LoadedCluster,
-    load_cluster,
     require_addresses,
     require_trainable,
 )
 from launcher.config.paths import launch_home
 from launcher.config.recipe import Data, LoadedRecipe
-from launcher.errors import InputError, Interrupted, RunBusy
+from launcher.errors import Interrupted, RunBusy
 from launcher.raycluster.bring_up import Stages, bring_up, prepare
-from launcher.raycluster.spec import ClusterSpec, cluster_folder
-from launcher.runs.folder import USED_FILE, RunFolder, write_json
-from launcher.runs.heads import connect_head, open_cluster_runs
+from launcher.raycluster.spec import ClusterSpec
+from launcher.runs.folder import USED_FILE, write_json
+from launcher.runs.heads import connect_head
 from launcher.runs.remote import ClusterRuns, RemoteRun, run_names
-from launcher.runs.sending_back import newest_resumable, send_back
 from launcher.runs.text import send_text
 from launcher.transport.connection import Connection
 from launcher.transport.together import all_of, close_all, connect_each, on_all
@@ -88,7 +85,7 @@ def run_there(
             run = up.runs.create(
                 run_name, loaded.name, {**spec, **there}, elsewhere=up.forgotten_runs()
             )
-        _submit(run, up, detach=detach, as_json=as_json)
+        submit(run, up, detach=detach, as_json=as_json)
 
 
 def _require_free_hosts(up: UpCluster) -> None:
@@ -102,64 +99,6 @@ def _require_free_hosts(up: UpCluster) -> None:
                 f"run '{name}' has these hosts",
                 fix=f"leave --no-wait out: it waits; or: launch stop {up.spec.cluster}/{name}",
             )
-
-
-def resume_there(
-    cluster: str, name: str, settings: Sequence[str], *, detach: bool, as_json: bool
-) -> None:
-    from launcher.cli.resume import changed_spec, is_to_resume, say_where_it_stands
-
-    loaded = load_cluster(cluster)
-    folder = RunFolder(launch_home() / "clusters" / loaded.name / "runs" / name)
-    at_home = None  # a checkpoint here, of a run that its hosts have forgotten
-    try:
-        with open_cluster_runs(cluster) as runs:
-            run = runs.find(name)
-            run.update()
-    except InputError:
-        at_home = newest_resumable(folder)
-        if at_home is None or not folder.spec():
-            raise
-    changes, spec = changed_spec(folder, settings), folder.spec()
-    data = Data.model_validate({**spec, **changes}["settings"]["data"])
-    with open_up(loaded, spec["pool"]) as up:
-        if at_home is not None:
-            _send_back(folder, at_home, up, data)
-        run = up.runs.find(name)
-        if not is_to_resume(run, as_json=as_json):
-            return
-        _require_same_hosts(run, up.spec)
-        if data.mirror != Data.model_validate(spec["settings"]["data"]).mirror:
-            with up.stages.stage("text"):  # a folder is this machine's; other text is there
-                source = data.model_copy(update={"validation": None})
-                sent = up.send_text(source, Path(spec["folder"]))
-                changes["text"] = run.folder.spec().get("text", {}) | sent
-        entered = time.time() + up.head_clock_offset_seconds
-        run.update_spec(entered=entered, waits=True, **changes)
-        say_where_it_stands(run)
-        _submit(run, up, detach=detach, as_json=as_json)
-
-
-def _send_back(folder: RunFolder, checkpoint: Path, up: UpCluster, data: Data) -> None:
-    spec = folder.spec()
-    with up.stages.stage("text"):
-        text = up.send_text(data, Path(spec["folder"]))
-    with up.stages.stage("send back"), up.view:
-        path = f"{cluster_folder(up.spec.cluster)}/runs/{folder.name}"
-        head = up.connections[up.spec.head.name]
-        send_back(head, folder, checkpoint, path, {"text": text}, up.view.sent)
-
-
-def _require_same_hosts(run: RemoteRun, spec: ClusterSpec) -> None:
-    """Raises InputError where the run was begun on others: ranks would wait for them for ever."""
-    before = [node["name"] for node in run.folder.spec()["nodes"]]
-    now = [node.name for node in spec.nodes]
-    if before != now:
-        raise InputError(
-            f"run '{run.name}' was begun on {', '.join(before)}; cluster {spec.cluster} now has "
-            f"{', '.join(now)}: not supported yet",
-            fix="bring the old nodes back into the cluster file, or begin a new run",
-        )
 
 
 @contextmanager
@@ -187,7 +126,7 @@ def open_up(cluster: LoadedCluster, pool: str | None) -> Iterator[UpCluster]:
         close_all(connections)
 
 
-def _submit(run: RemoteRun, up: UpCluster, *, detach: bool, as_json: bool) -> None:
+def submit(run: RemoteRun, up: UpCluster, *, detach: bool, as_json: bool) -> None:
     """And follow it, or leave it. Ctrl-C leaves it alone from the moment it may have begun."""
     try:
         with up.stages.stage("submit"):

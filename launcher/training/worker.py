@@ -12,13 +12,12 @@ import torch
 import torch.distributed as dist
 
 from launcher.config.paths import launch_home
-from launcher.config.recipe import Recipe
 from launcher.runs.folder import RunFolder
 from launcher.runs.records import RecordWriter, read_records
 from launcher.training.failures import FinalFailure
 from launcher.training.gauges import Gauges
 from launcher.training.ranks import NODE
-from launcher.training.train_config import train_config
+from launcher.training.train_config import run_config
 from nanochat.checkpoint import CheckpointFolder
 from nanochat.dataset.share import SharedData
 from nanochat.errors import NanochatError
@@ -58,7 +57,7 @@ def train_loop(arguments: dict[str, Any]) -> None:
             device=device,
         )
         train(
-            train_config(Recipe.model_validate(spec["settings"])),
+            run_config(spec),
             data,
             CheckpointFolder(folder.checkpoints),
             observer,

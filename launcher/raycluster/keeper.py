@@ -95,9 +95,8 @@ class RunKeeper:
         what, message = self._why(folder)
         seconds = round(max(0.0, time.time() - _last_sign(folder)), 3)
         if self._jobs.submit_again(folder.name, starts):
-            RecordWriter(folder.events).event(
-                "restart", stage="driver", what=what, message=message, seconds=seconds
-            )
+            with RecordWriter(folder.events) as events:
+                events.event("restart", stage="driver", what=what, message=message, seconds=seconds)
         del self._again_at[folder.name]
 
     def _why(self, folder: RunFolder) -> tuple[str, str]:
@@ -116,8 +115,8 @@ class RunKeeper:
     def _end(self, folder: RunFolder, status: Literal["stopped", "failed"], **details: str) -> None:
         """As its driver would."""
         summary = summarise(folder, status)
-        events = RecordWriter(folder.events)
-        events.event("finish", status=status, step=summary["steps"], **details)
+        with RecordWriter(folder.events) as events:
+            events.event("finish", status=status, step=summary["steps"], **details)
         write_json(folder.summary_file, summary)
 
 

@@ -65,8 +65,8 @@ def schedule_words(before: Schedule, after: Schedule, step: int) -> str:
         f"{after.steps:,} steps it is {then:.2f} at step {step + 1:,}: it "
     )
     words += f"rises {then / was:.3g}x" if then > was else "goes on falling"
-    momentum = _change("momentum", before.momentum(step - 1), after.momentum(step))
-    words += f". {momentum}; {decay} of its start.".capitalize()
+    momentum = _change("Momentum", before.momentum(step - 1), after.momentum(step))
+    words += f". {momentum}; {decay} of its start."
     if then > was:
         words += f" The loss usually rises first: {SEEN}."
     return words

@@ -22,8 +22,9 @@ from launcher.config.cluster import (
 from launcher.config.paths import launch_home
 from launcher.config.recipe import Data, LoadedRecipe
 from launcher.errors import InputError, Interrupted, RunBusy
+from launcher.raycluster.attendance import Attendance, attend, run_nodes
 from launcher.raycluster.bring_up import Stages, bring_up, prepare
-from launcher.raycluster.spec import ClusterSpec, cluster_folder
+from launcher.raycluster.spec import ClusterSpec, NodeSpec, cluster_folder
 from launcher.runs.folder import USED_FILE, RunFolder, write_json
 from launcher.runs.heads import connect_head, open_cluster_runs
 from launcher.runs.remote import ClusterRuns, RemoteRun, run_names
@@ -35,9 +36,11 @@ from launcher.transport.together import all_of, close_all, connect_each, on_all
 
 @dataclass(frozen=True)
 class UpCluster:
-    """A cluster that is up, for as long as the block lasts in which it was opened."""
+    """A cluster that is up, for as long as the block lasts in which it was opened. `run_nodes`: of
+    a run that begins; an elastic one's may be not there yet."""
 
     spec: ClusterSpec
+    run_nodes: tuple[NodeSpec, ...]
     runs: ClusterRuns
     connections: Mapping[str, Connection]
     stages: Stages
@@ -53,6 +56,12 @@ class UpCluster:
 
         with self.view:
             return send_text(self.connections, self.spec, data, base, self.view.sent, waiting)
+
+    def nodes_entry(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What run.json says of a run's nodes."""
+        workers = sum(node.slots for node in self.run_nodes)
+        nodes = [asdict(node) for node in self.run_nodes]
+        return {"nodes": nodes, "settings": {**settings, "workers": workers}}
 
     def forgotten_runs(self) -> set[str]:
         """Those that a host has checkpoints of and the head, which lost its disk, nothing."""
@@ -71,19 +80,16 @@ def run_there(
     as_json: bool,
 ) -> None:
     """`spec`: what goes into run.json."""
-    with open_up(cluster, pool) as up:
+    with open_up(cluster, pool, elastic=loaded.recipe.elastic) as up:
         if not spec["waits"]:
             _require_free_hosts(up)
         with up.stages.stage("text"):
             text = up.send_text(Data.model_validate(spec["settings"]["data"]), Path.cwd())
         with up.stages.stage("create"):
-            nodes = [asdict(node) for node in up.spec.nodes]
-            workers = sum(node.slots for node in up.spec.nodes)
-            settings = {**spec["settings"], "workers": workers}
             entered = spec["entered"] + up.head_clock_offset_seconds
             there = {
-                "entered": entered, "cluster": up.spec.cluster, "pool": pool, "nodes": nodes,
-                "text": text, "settings": settings,
+                "entered": entered, "cluster": up.spec.cluster, "pool": pool, "text": text,
+                **up.nodes_entry(spec["settings"]),
             }  # fmt: skip
             run = up.runs.create(
                 run_name, loaded.name, {**spec, **there}, elsewhere=up.forgotten_runs()
@@ -122,13 +128,14 @@ def resume_there(
             raise
     changes, spec = changed_spec(folder, settings), folder.spec()
     data = Data.model_validate({**spec, **changes}["settings"]["data"])
-    with open_up(loaded, spec["pool"]) as up:
+    with open_up(loaded, spec["pool"], elastic=spec["settings"]["elastic"]) as up:
         if at_home is not None:
             _send_back(folder, at_home, up, data)
         run = up.runs.find(name)
         if not is_to_resume(run, as_json=as_json):
             return
-        _require_same_hosts(run, up.spec)
+        _say_other_hosts(run, up.run_nodes)
+        changes |= up.nodes_entry(changes.get("settings", spec["settings"]))
         if data.mirror != Data.model_validate(spec["settings"]["data"]).mirror:
             with up.stages.stage("text"):  # a folder is this machine's; other text is there
                 source = data.model_copy(update={"validation": None})
@@ -150,21 +157,26 @@ def _send_back(folder: RunFolder, checkpoint: Path, up: UpCluster, data: Data) -
         send_back(head, folder, checkpoint, path, {"text": text}, up.view.sent)
 
 
-def _require_same_hosts(run: RemoteRun, spec: ClusterSpec) -> None:
-    """Raises InputError where the run was begun on others: ranks would wait for them for ever."""
+def _say_other_hosts(run: RemoteRun, nodes: Sequence[NodeSpec]) -> None:
     before = [node["name"] for node in run.folder.spec()["nodes"]]
-    now = [node.name for node in spec.nodes]
+    now = [node.name for node in nodes]
     if before != now:
-        raise InputError(
-            f"run '{run.name}' was begun on {', '.join(before)}; cluster {spec.cluster} now has "
-            f"{', '.join(now)}: not supported yet",
-            fix="bring the old nodes back into the cluster file, or begin a new run",
+        click.echo(
+            f"run '{run.name}' was on {', '.join(before)} and goes on on {', '.join(now)}: the "
+            "same rows in the same order, losses equal within rounding",
+            err=True,
         )
 
 
 @contextmanager
-def open_up(cluster: LoadedCluster, pool: str | None) -> Iterator[UpCluster]:
-    """Bring the cluster up, where it is not, and stay connected to it."""
+def open_up(
+    cluster: LoadedCluster, pool: str | None, *, elastic: bool = False, takes_back: bool = False
+) -> Iterator[UpCluster]:
+    """Bring the cluster up, where it is not, and stay connected to it.
+
+    `elastic`: with those of its nodes that are there and well. `takes_back`: drained ones too,
+    which are else left out.
+    """
     nodes = require_trainable(cluster, pool)
     require_addresses(cluster, nodes)
     stages, view = Stages(), BringUpView()
@@ -174,17 +186,33 @@ def open_up(cluster: LoadedCluster, pool: str | None) -> Iterator[UpCluster]:
         if not connections:
             raise all_of(unreached)
         with view:
-            prepared = prepare(cluster, nodes, connections, stages, view, unreached)
-            spec = bring_up(prepared, connections, stages, view)
+            everyone = Attendance(nodes, connections, unreached)
+            there = attend(
+                cluster, everyone, elastic=elastic, takes_back=takes_back, say=view.say
+            )  # fmt: skip
+            there, spec, offset = _bring_up(cluster, there, stages, view, elastic=elastic)
         head = connections[spec.head.name]
+        expected = run_nodes(cluster, nodes, head, spec) if elastic else spec.nodes
         runs = ClusterRuns(spec, head, lambda: connect_head(cluster))
         here = launch_home() / "clusters" / spec.cluster
         here.mkdir(parents=True, exist_ok=True)
         write_json(here / USED_FILE, {"file": str(cluster.path.absolute()), "pool": cluster.part})
-        offset = prepared.facts[spec.head.name].clock_offset_seconds
-        yield UpCluster(spec, runs, connections, stages, view, offset)
+        yield UpCluster(spec, expected, runs, there.connections, stages, view, offset)
     finally:
         close_all(connections)
+
+
+def _bring_up(
+    cluster: LoadedCluster, there: Attendance, stages: Stages, view: BringUpView, *, elastic: bool
+) -> tuple[Attendance, ClusterSpec, float]:
+    """Who is up, what the head knows, and its clock minus ours."""
+    prepared = prepare(cluster, there.nodes, there.connections, stages, view, there.unreached)
+    if elastic and prepared.wrong is not None and cluster.cluster.head_node.name in prepared.plans:
+        view.say(f"{prepared.wrong.message}\n  going on with {', '.join(prepared.plans)}")
+        there = there.only(prepared.plans)
+        prepared = prepare(cluster, there.nodes, there.connections, stages, view)
+    spec = bring_up(prepared, there.connections, stages, view)
+    return there, spec, prepared.facts[spec.head.name].clock_offset_seconds
 
 
 def _submit(run: RemoteRun, up: UpCluster, *, detach: bool, as_json: bool) -> None:

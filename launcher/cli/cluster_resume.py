@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,11 +60,12 @@ class ResumeThere:
         if self._patiently(lambda: self._follow(detach=detach, as_json=as_json)):
             return
         changes = changed_spec(self._folder, self._settings, self._extend)
-        pool = self._folder.spec()["pool"]
-        if self._waits:
+        spec = self._folder.spec()
+        pool, elastic = spec["pool"], spec["settings"]["elastic"]
+        if self._waits and not elastic:
             self._patiently(lambda: self._require_hosts(pool))
         try:
-            with open_up(self._loaded, pool) as up:
+            with open_up(self._loaded, pool, elastic=elastic) as up:
                 self._resume(up, changes, detach=detach, as_json=as_json)
         except (HostError, HostsFailed) as error:
             raise self._with_wait(error) from None
@@ -116,7 +117,15 @@ class ResumeThere:
                 sent = up.send_text(source, Path(spec["folder"]))
                 changes["text"] = run.folder.spec().get("text", {}) | sent
         say_what_changes(run.folder, changes)
-        changes |= self._nodes_now(up, spec, settings)
+        self._require_rows_for_all(up, spec)
+        changes |= up.nodes_entry(settings)
+        before, now = _dealt(spec["nodes"]), _dealt(changes["nodes"])
+        if before != now:
+            click.echo(
+                f"run '{self._shown}' was on {before} and goes on on {now}: the same rows in the "
+                "same order, losses equal within rounding",
+                err=True,
+            )
         entered = time.time() + up.head_clock_offset_seconds
         run.update_spec(entered=entered, waits=True, **changes)
         run.mirror.update(up.runs.head)
@@ -132,25 +141,12 @@ class ResumeThere:
                 up.runs.head, run.folder, checkpoint, run.path, {"text": text}, up.view.sent
             )  # fmt: skip
 
-    def _nodes_now(
-        self, up: UpCluster, spec: dict[str, Any], settings: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Entries of run.json for the nodes that the cluster has now. Raises ConfigError where they
-        do not share the rows of a step."""
-        nodes = [asdict(node) for node in up.spec.nodes]
+    def _require_rows_for_all(self, up: UpCluster, spec: dict[str, Any]) -> None:
+        """Raises ConfigError where a node that the cluster has now would get no row of a step."""
         recipe = changed_recipe(spec, self._settings)
         one = recipe.recipe.model_copy(update={"workers": 1})  # they were those of other nodes
-        shares = {node.name: node.share for node in up.spec.nodes}
+        shares = {node.name: node.share for node in up.run_nodes}
         check_hosts_share(replace(recipe, recipe=one), up.spec.cluster, shares)
-        before, now = _dealt(spec["nodes"]), _dealt(nodes)
-        if before != now:
-            click.echo(
-                f"begun on {before}, it goes on on {now}: the same rows in the same order, losses "
-                "equal but for rounding",
-                err=True,
-            )
-        workers = sum(node.slots for node in up.spec.nodes)
-        return {"nodes": nodes, "settings": {**settings, "workers": workers}}
 
     def _patiently(self, ask: Callable[[], Answer]) -> Answer:
         """What it returns, once the hosts answer; where nobody waits, their errors name --wait."""

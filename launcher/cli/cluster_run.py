@@ -20,8 +20,9 @@ from launcher.config.cluster import (
 from launcher.config.paths import launch_home
 from launcher.config.recipe import Data, LoadedRecipe
 from launcher.errors import Interrupted, RunBusy
+from launcher.raycluster.attendance import Attendance, attend, run_nodes
 from launcher.raycluster.bring_up import Stages, bring_up, prepare
-from launcher.raycluster.spec import ClusterSpec
+from launcher.raycluster.spec import ClusterSpec, NodeSpec
 from launcher.runs.folder import USED_FILE, write_json
 from launcher.runs.heads import connect_head
 from launcher.runs.remote import ClusterRuns, RemoteRun, run_names
@@ -32,9 +33,11 @@ from launcher.transport.together import all_of, close_all, connect_each, on_all
 
 @dataclass(frozen=True)
 class UpCluster:
-    """A cluster that is up, for as long as the block lasts in which it was opened."""
+    """A cluster that is up, for as long as the block lasts in which it was opened. `run_nodes`: of
+    a run that begins; an elastic one's may be not there yet."""
 
     spec: ClusterSpec
+    run_nodes: tuple[NodeSpec, ...]
     runs: ClusterRuns
     connections: Mapping[str, Connection]
     stages: Stages
@@ -50,6 +53,12 @@ class UpCluster:
 
         with self.view:
             return send_text(self.connections, self.spec, data, base, self.view.sent, waiting)
+
+    def nodes_entry(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What run.json says of a run's nodes."""
+        workers = sum(node.slots for node in self.run_nodes)
+        nodes = [asdict(node) for node in self.run_nodes]
+        return {"nodes": nodes, "settings": {**settings, "workers": workers}}
 
     def forgotten_runs(self) -> set[str]:
         """Those that a host has checkpoints of and the head, which lost its disk, nothing."""
@@ -68,19 +77,16 @@ def run_there(
     as_json: bool,
 ) -> None:
     """`spec`: what goes into run.json."""
-    with open_up(cluster, pool) as up:
+    with open_up(cluster, pool, elastic=loaded.recipe.elastic) as up:
         if not spec["waits"]:
             _require_free_hosts(up)
         with up.stages.stage("text"):
             text = up.send_text(Data.model_validate(spec["settings"]["data"]), Path.cwd())
         with up.stages.stage("create"):
-            nodes = [asdict(node) for node in up.spec.nodes]
-            workers = sum(node.slots for node in up.spec.nodes)
-            settings = {**spec["settings"], "workers": workers}
             entered = spec["entered"] + up.head_clock_offset_seconds
             there = {
-                "entered": entered, "cluster": up.spec.cluster, "pool": pool, "nodes": nodes,
-                "text": text, "settings": settings,
+                "entered": entered, "cluster": up.spec.cluster, "pool": pool, "text": text,
+                **up.nodes_entry(spec["settings"]),
             }  # fmt: skip
             run = up.runs.create(
                 run_name, loaded.name, {**spec, **there}, elsewhere=up.forgotten_runs()
@@ -102,8 +108,14 @@ def _require_free_hosts(up: UpCluster) -> None:
 
 
 @contextmanager
-def open_up(cluster: LoadedCluster, pool: str | None) -> Iterator[UpCluster]:
-    """Bring the cluster up, where it is not, and stay connected to it."""
+def open_up(
+    cluster: LoadedCluster, pool: str | None, *, elastic: bool = False, takes_back: bool = False
+) -> Iterator[UpCluster]:
+    """Bring the cluster up, where it is not, and stay connected to it.
+
+    `elastic`: with those of its nodes that are there and well. `takes_back`: drained ones too,
+    which are else left out.
+    """
     nodes = require_trainable(cluster, pool)
     require_addresses(cluster, nodes)
     stages, view = Stages(), BringUpView()
@@ -113,17 +125,33 @@ def open_up(cluster: LoadedCluster, pool: str | None) -> Iterator[UpCluster]:
         if not connections:
             raise all_of(unreached)
         with view:
-            prepared = prepare(cluster, nodes, connections, stages, view, unreached)
-            spec = bring_up(prepared, connections, stages, view)
+            everyone = Attendance(nodes, connections, unreached)
+            there = attend(
+                cluster, everyone, elastic=elastic, takes_back=takes_back, say=view.say
+            )  # fmt: skip
+            there, spec, offset = _bring_up(cluster, there, stages, view, elastic=elastic)
         head = connections[spec.head.name]
+        expected = run_nodes(cluster, nodes, head, spec) if elastic else spec.nodes
         runs = ClusterRuns(spec, head, lambda: connect_head(cluster))
         here = launch_home() / "clusters" / spec.cluster
         here.mkdir(parents=True, exist_ok=True)
         write_json(here / USED_FILE, {"file": str(cluster.path.absolute()), "pool": cluster.part})
-        offset = prepared.facts[spec.head.name].clock_offset_seconds
-        yield UpCluster(spec, runs, connections, stages, view, offset)
+        yield UpCluster(spec, expected, runs, there.connections, stages, view, offset)
     finally:
         close_all(connections)
+
+
+def _bring_up(
+    cluster: LoadedCluster, there: Attendance, stages: Stages, view: BringUpView, *, elastic: bool
+) -> tuple[Attendance, ClusterSpec, float]:
+    """Who is up, what the head knows, and its clock minus ours."""
+    prepared = prepare(cluster, there.nodes, there.connections, stages, view, there.unreached)
+    if elastic and prepared.wrong is not None and cluster.cluster.head_node.name in prepared.plans:
+        view.say(f"{prepared.wrong.message}\n  going on with {', '.join(prepared.plans)}")
+        there = there.only(prepared.plans)
+        prepared = prepare(cluster, there.nodes, there.connections, stages, view)
+    spec = bring_up(prepared, there.connections, stages, view)
+    return there, spec, prepared.facts[spec.head.name].clock_offset_seconds
 
 
 def submit(run: RemoteRun, up: UpCluster, *, detach: bool, as_json: bool) -> None:

@@ -7,6 +7,7 @@ tokenizer.json the run's own copy
 checkpoints/   summary.json              how it ended, for people and scripts
 lock           held by the driver for as long as it lives
 stop           its existence asks for a checkpoint and an end
+regroup        its existence asks for a checkpoint, to go on on other nodes
 failure.json   why going on is pointless (removed by `launch resume`)
 submitted.json on a cluster: since when a driver is to be at work, until there is a summary; how
                often one was started in a row without a new step
@@ -72,6 +73,10 @@ class RunFolder:
     @property
     def stop_request(self) -> Path:
         return self.path / "stop"
+
+    @property
+    def regroup_request(self) -> Path:
+        return self.path / "regroup"
 
     @property
     def failure_file(self) -> Path:

@@ -79,9 +79,7 @@ def test_a_finished_run_is_prolonged_with_other_shares(
     done = client.launch("resume", "longer", "--extend", "4", "--json")
     assert done.returncode == 0, done.stderr
     assert "6 steps become 10. The learning rate was at 0.29 of its peak at step 6" in done.stderr
-    said = (
-        "begun on one (share 3), two (share 1), it goes on on one, two: the same rows in the same"
-    )
+    said = "was on one (share 3), two (share 1) and goes on on one, two: the same rows in the same"
     assert said in done.stderr
     longer, summary = client.run("longer"), json.loads(done.stdout)
     assert (summary["steps"], summary["status"]) == (10, "finished")
@@ -112,7 +110,7 @@ def test_a_run_goes_on_on_one_of_its_nodes_which_was_not_its_head(
     finally:
         file.write_text(as_it_was)
     assert done.returncode == 0, done.stderr
-    assert "begun on one, two, it goes on on two: the same rows in the same order" in done.stderr
+    assert "was on one, two and goes on on two: the same rows in the same order" in done.stderr
     assert moved.losses() == pytest.approx(whole.losses(), rel=1e-5)
     assert len(HostRun(hosts[1], "moved").metrics) >= 40
     client.cluster("up", timeout=240)

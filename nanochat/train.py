@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -54,6 +54,7 @@ class TrainConfig:
     checkpoint_every_steps: int | None = None
     checkpoint_every_minutes: float | None = None
     checkpoint_keep: int = 2
+    extended_from: tuple[int, ...] = ()  # values of `steps` before the run was openly prolonged
 
     @property
     def rows_per_step(self) -> int:
@@ -70,6 +71,13 @@ class TrainConfig:
             "dtype": str(dtype).removeprefix("torch."),
             **data.identity(),
         }
+
+    def difference(self, saved: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+        """What keeps the checkpoint of the identity `saved` from being this run's, as lines; empty
+        where nothing does. `identity`: this run's."""
+        if saved.get("steps") in self.extended_from:
+            saved = {**saved, "steps": self.steps}
+        return identity_difference(saved, identity)
 
 
 class Observer(Protocol):
@@ -367,7 +375,7 @@ class _Run:
         began = time.perf_counter()
         newest = max(steps)
         own = mine if mine is not None and mine.step == newest else None
-        difference = identity_difference(own.state["identity"], self.identity) if own else ""
+        difference = self.config.difference(own.state["identity"], self.identity) if own else ""
         if any(agree(int(bool(difference)), self.world_size, self.device)):
             raise IdentityError(
                 f"the checkpoint of step {newest} is another run's:\n"

@@ -13,14 +13,12 @@ from launcher.cli.output import count, duration
 from launcher.cli.progress import RunProgress
 from launcher.errors import Interrupted, RunFailed
 from launcher.runs.changes import asks_for_another_run
-from launcher.runs.folder import RunFolder
+from launcher.runs.folder import FULL_BYTES, RunFolder
 from launcher.runs.follow import Follower
 from launcher.runs.remote import RemoteRun
 from launcher.runs.run import LocalRun, Run, shown_name
 from launcher.runs.state import RunState, status_of
 from launcher.runs.submit import DriverProcess
-
-FULL_BYTES = 2**20  # less is no room for a driver to say anything
 
 
 def run_here(folder: RunFolder, *, detach: bool, as_json: bool) -> None:

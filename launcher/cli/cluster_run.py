@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,19 +14,18 @@ from launcher.cli.attach import detached_words, follow_there, say_detached
 from launcher.cli.bring_up_view import BringUpView
 from launcher.config.cluster import (
     LoadedCluster,
-    load_cluster,
     require_addresses,
     require_trainable,
 )
 from launcher.config.paths import launch_home
 from launcher.config.recipe import Data, LoadedRecipe
-from launcher.errors import InputError, Interrupted, RunBusy
+from launcher.errors import Interrupted, RunBusy
+from launcher.raycluster.attendance import Attendance, attend, run_nodes
 from launcher.raycluster.bring_up import Stages, bring_up, prepare
-from launcher.raycluster.spec import ClusterSpec, cluster_folder
-from launcher.runs.folder import USED_FILE, RunFolder, write_json
-from launcher.runs.heads import connect_head, open_cluster_runs
+from launcher.raycluster.spec import ClusterSpec, NodeSpec
+from launcher.runs.folder import USED_FILE, write_json
+from launcher.runs.heads import connect_head
 from launcher.runs.remote import ClusterRuns, RemoteRun, run_names
-from launcher.runs.sending_back import newest_resumable, send_back
 from launcher.runs.text import send_text
 from launcher.transport.connection import Connection
 from launcher.transport.together import all_of, close_all, connect_each, on_all
@@ -35,9 +33,11 @@ from launcher.transport.together import all_of, close_all, connect_each, on_all
 
 @dataclass(frozen=True)
 class UpCluster:
-    """A cluster that is up, for as long as the block lasts in which it was opened."""
+    """A cluster that is up, for as long as the block lasts in which it was opened. `run_nodes`: of
+    a run that begins; an elastic one's may be not there yet."""
 
     spec: ClusterSpec
+    run_nodes: tuple[NodeSpec, ...]
     runs: ClusterRuns
     connections: Mapping[str, Connection]
     stages: Stages
@@ -53,6 +53,12 @@ class UpCluster:
 
         with self.view:
             return send_text(self.connections, self.spec, data, base, self.view.sent, waiting)
+
+    def nodes_entry(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What run.json says of a run's nodes."""
+        workers = sum(node.slots for node in self.run_nodes)
+        nodes = [asdict(node) for node in self.run_nodes]
+        return {"nodes": nodes, "settings": {**settings, "workers": workers}}
 
     def forgotten_runs(self) -> set[str]:
         """Those that a host has checkpoints of and the head, which lost its disk, nothing."""
@@ -71,24 +77,21 @@ def run_there(
     as_json: bool,
 ) -> None:
     """`spec`: what goes into run.json."""
-    with open_up(cluster, pool) as up:
+    with open_up(cluster, pool, elastic=loaded.recipe.elastic) as up:
         if not spec["waits"]:
             _require_free_hosts(up)
         with up.stages.stage("text"):
             text = up.send_text(Data.model_validate(spec["settings"]["data"]), Path.cwd())
         with up.stages.stage("create"):
-            nodes = [asdict(node) for node in up.spec.nodes]
-            workers = sum(node.slots for node in up.spec.nodes)
-            settings = {**spec["settings"], "workers": workers}
             entered = spec["entered"] + up.head_clock_offset_seconds
             there = {
-                "entered": entered, "cluster": up.spec.cluster, "pool": pool, "nodes": nodes,
-                "text": text, "settings": settings,
+                "entered": entered, "cluster": up.spec.cluster, "pool": pool, "text": text,
+                **up.nodes_entry(spec["settings"]),
             }  # fmt: skip
             run = up.runs.create(
                 run_name, loaded.name, {**spec, **there}, elsewhere=up.forgotten_runs()
             )
-        _submit(run, up, detach=detach, as_json=as_json)
+        submit(run, up, detach=detach, as_json=as_json)
 
 
 def _require_free_hosts(up: UpCluster) -> None:
@@ -104,67 +107,15 @@ def _require_free_hosts(up: UpCluster) -> None:
             )
 
 
-def resume_there(
-    cluster: str, name: str, settings: Sequence[str], *, detach: bool, as_json: bool
-) -> None:
-    from launcher.cli.resume import changed_spec, is_to_resume, say_where_it_stands
-
-    loaded = load_cluster(cluster)
-    folder = RunFolder(launch_home() / "clusters" / loaded.name / "runs" / name)
-    at_home = None  # a checkpoint here, of a run that its hosts have forgotten
-    try:
-        with open_cluster_runs(cluster) as runs:
-            run = runs.find(name)
-            run.update()
-    except InputError:
-        at_home = newest_resumable(folder)
-        if at_home is None or not folder.spec():
-            raise
-    changes, spec = changed_spec(folder, settings), folder.spec()
-    data = Data.model_validate({**spec, **changes}["settings"]["data"])
-    with open_up(loaded, spec["pool"]) as up:
-        if at_home is not None:
-            _send_back(folder, at_home, up, data)
-        run = up.runs.find(name)
-        if not is_to_resume(run, as_json=as_json):
-            return
-        _require_same_hosts(run, up.spec)
-        if data.mirror != Data.model_validate(spec["settings"]["data"]).mirror:
-            with up.stages.stage("text"):  # a folder is this machine's; other text is there
-                source = data.model_copy(update={"validation": None})
-                sent = up.send_text(source, Path(spec["folder"]))
-                changes["text"] = run.folder.spec().get("text", {}) | sent
-        entered = time.time() + up.head_clock_offset_seconds
-        run.update_spec(entered=entered, waits=True, **changes)
-        say_where_it_stands(run)
-        _submit(run, up, detach=detach, as_json=as_json)
-
-
-def _send_back(folder: RunFolder, checkpoint: Path, up: UpCluster, data: Data) -> None:
-    spec = folder.spec()
-    with up.stages.stage("text"):
-        text = up.send_text(data, Path(spec["folder"]))
-    with up.stages.stage("send back"), up.view:
-        path = f"{cluster_folder(up.spec.cluster)}/runs/{folder.name}"
-        head = up.connections[up.spec.head.name]
-        send_back(head, folder, checkpoint, path, {"text": text}, up.view.sent)
-
-
-def _require_same_hosts(run: RemoteRun, spec: ClusterSpec) -> None:
-    """Raises InputError where the run was begun on others: ranks would wait for them for ever."""
-    before = [node["name"] for node in run.folder.spec()["nodes"]]
-    now = [node.name for node in spec.nodes]
-    if before != now:
-        raise InputError(
-            f"run '{run.name}' was begun on {', '.join(before)}; cluster {spec.cluster} now has "
-            f"{', '.join(now)}: not supported yet",
-            fix="bring the old nodes back into the cluster file, or begin a new run",
-        )
-
-
 @contextmanager
-def open_up(cluster: LoadedCluster, pool: str | None) -> Iterator[UpCluster]:
-    """Bring the cluster up, where it is not, and stay connected to it."""
+def open_up(
+    cluster: LoadedCluster, pool: str | None, *, elastic: bool = False, takes_back: bool = False
+) -> Iterator[UpCluster]:
+    """Bring the cluster up, where it is not, and stay connected to it.
+
+    `elastic`: with those of its nodes that are there and well. `takes_back`: drained ones too,
+    which are else left out.
+    """
     nodes = require_trainable(cluster, pool)
     require_addresses(cluster, nodes)
     stages, view = Stages(), BringUpView()
@@ -174,20 +125,36 @@ def open_up(cluster: LoadedCluster, pool: str | None) -> Iterator[UpCluster]:
         if not connections:
             raise all_of(unreached)
         with view:
-            prepared = prepare(cluster, nodes, connections, stages, view, unreached)
-            spec = bring_up(prepared, connections, stages, view)
+            everyone = Attendance(nodes, connections, unreached)
+            there = attend(
+                cluster, everyone, elastic=elastic, takes_back=takes_back, say=view.say
+            )  # fmt: skip
+            there, spec, offset = _bring_up(cluster, there, stages, view, elastic=elastic)
         head = connections[spec.head.name]
+        expected = run_nodes(cluster, nodes, head, spec) if elastic else spec.nodes
         runs = ClusterRuns(spec, head, lambda: connect_head(cluster))
         here = launch_home() / "clusters" / spec.cluster
         here.mkdir(parents=True, exist_ok=True)
         write_json(here / USED_FILE, {"file": str(cluster.path.absolute()), "pool": cluster.part})
-        offset = prepared.facts[spec.head.name].clock_offset_seconds
-        yield UpCluster(spec, runs, connections, stages, view, offset)
+        yield UpCluster(spec, expected, runs, there.connections, stages, view, offset)
     finally:
         close_all(connections)
 
 
-def _submit(run: RemoteRun, up: UpCluster, *, detach: bool, as_json: bool) -> None:
+def _bring_up(
+    cluster: LoadedCluster, there: Attendance, stages: Stages, view: BringUpView, *, elastic: bool
+) -> tuple[Attendance, ClusterSpec, float]:
+    """Who is up, what the head knows, and its clock minus ours."""
+    prepared = prepare(cluster, there.nodes, there.connections, stages, view, there.unreached)
+    if elastic and prepared.wrong is not None and cluster.cluster.head_node.name in prepared.plans:
+        view.say(f"{prepared.wrong.message}\n  going on with {', '.join(prepared.plans)}")
+        there = there.only(prepared.plans)
+        prepared = prepare(cluster, there.nodes, there.connections, stages, view)
+    spec = bring_up(prepared, there.connections, stages, view)
+    return there, spec, prepared.facts[spec.head.name].clock_offset_seconds
+
+
+def submit(run: RemoteRun, up: UpCluster, *, detach: bool, as_json: bool) -> None:
     """And follow it, or leave it. Ctrl-C leaves it alone from the moment it may have begun."""
     try:
         with up.stages.stage("submit"):

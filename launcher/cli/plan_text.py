@@ -73,6 +73,10 @@ def outlook_lines(name: str, outlook: Outlook, where: Where) -> str:
             f"one {' and '.join([*saves, 'at the end'])}",
         ),
     ]
+    if recipe.elastic and where.hosts is None:
+        rows.append(("elastic", "this machine is the only one: it changes nothing"))
+    elif recipe.elastic:
+        rows.append(("elastic", "goes on without hosts that are lost, takes them back"))
     place = "this machine" if where.hosts is None else f"cluster {where.cluster}"
     unit = "worker" if where.hosts is None else "host"
     head = f"{name} on {place}, {where.workers} {unit}{'s' * (where.workers > 1)}"

@@ -122,14 +122,21 @@ def event_line(event: Record) -> str | None:
         "evaluate": lambda: f"step {event['step']:,}: val_bpb {event['val_bpb']:.4f}{took}",
         "checkpoint": lambda: f"step {event['step']:,}: checkpoint saved{took}",
         "fault": lambda: f"fault: {event['message']}",
-        "restart": lambda: f"restarted{took}: attempt {event['attempt']}",
+        "restart": lambda: _restarted(event, took),
         "resume": lambda: f"went on from step {event['step']:,}{took}",
+        "resize": lambda: f"on {', '.join(event['nodes'])} from here: {event['why']}",
         "start": lambda: _started(event, took),
         "text": lambda: event.get("words") or _waiting_for_text(event, took),
         "wait": lambda: f"waiting for run '{event['run']}', which has these hosts",
         "import": lambda: f"imported from {event['source']} after {event['step']:,} steps",
     }
     return lines[kind]() if kind in lines else None
+
+
+def _restarted(event: Record, took: str) -> str:
+    if event["stage"] == "driver":
+        return f"{event['message']}: the run goes on by itself{took.replace(')', ' without news)')}"
+    return f"restarted{took}: attempt {event['attempt']}"
 
 
 def _waiting_for_text(event: Record, took: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +15,18 @@ from launcher.cli.output import json_option
 from launcher.cli.place import cluster_option, locate, open_run
 from launcher.errors import InputError, RunBusy
 from launcher.runs.changes import CHANGEABLE, changed_recipe, require_whole
+from launcher.runs.extension import extension, last_saved, schedule_words
 from launcher.runs.folder import RunFolder
-from launcher.runs.records import read_records
 from launcher.runs.run import Run, shown_name
 from launcher.runs.state import AT_WORK, RunState, status_of
 from launcher.runs.submit import check_text, require_training_packages
+from nanochat.optimizer.schedule import Schedule
 
+EXTEND_HELP = (
+    "So many steps more than it was to make: --extend 500 makes 1,500 of 1,000. What the learning "
+    "rate does then is said first."
+)
+WAIT_HELP = "Until the hosts of its cluster answer, however long that takes; Ctrl-C ends it."
 SET_HELP = f"Go on with another one of: {', '.join(CHANGEABLE)}."
 
 
@@ -27,69 +34,102 @@ SET_HELP = f"Go on with another one of: {', '.join(CHANGEABLE)}."
 @click.argument("run")
 @cluster_option
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help=SET_HELP)
+@click.option(
+    "--extend", type=click.IntRange(min=1), metavar="STEPS", help=EXTEND_HELP,
+)  # fmt: skip
+@click.option("--wait", "waits", is_flag=True, help=WAIT_HELP)
 @click.option("--detach", is_flag=True, help="Leave it in the background.")
 @json_option
 def command(
-    run: str, cluster: str | None, settings: tuple[str, ...], detach: bool, as_json: bool
+    run: str,
+    cluster: str | None,
+    settings: tuple[str, ...],
+    extend: int | None,
+    waits: bool,
+    detach: bool,
+    as_json: bool,
 ) -> None:
-    """Go on with a run that was stopped, failed or died."""
+    """Go on with a run that was stopped, failed or died; with --extend also with a finished one."""
     where, name = locate(run, cluster)
     if where != "local":
-        from launcher.cli.cluster_run import resume_there
+        from launcher.cli.cluster_resume import ResumeThere
 
-        resume_there(where, name, settings, detach=detach, as_json=as_json)
+        options = (settings, extend)
+        ResumeThere(where, name, *options, waits=waits).run(detach=detach, as_json=as_json)
         return
+    if waits:
+        raise InputError("--wait: this machine is no cluster to wait for", fix="leave it out")
     with open_run(name, "local") as opened:
-        changes = changed_spec(opened.folder, settings)
-        if is_to_resume(opened, as_json=as_json):
+        changes = changed_spec(opened.folder, settings, extend)
+        if is_to_resume(opened, as_json=as_json, extends=extend is not None):
             require_training_packages("launch resume")
+            say_what_changes(opened.folder, changes)
             with opened.folder.locked():  # not of a run that another command has just begun
                 opened.folder.update_spec(entered=time.time(), **changes)
             say_where_it_stands(opened)
             run_here(opened.folder, detach=detach, as_json=as_json)
 
 
-def changed_spec(folder: RunFolder, settings: Sequence[str]) -> dict[str, Any]:
-    """The entry of run.json that `settings` change. Raises ConfigError for one that may not change,
-    InputError where all steps are made, or run.json is not enough to go on with."""
-    if settings and (folder.summary() or {}).get("status") == "finished":
+def changed_spec(folder: RunFolder, settings: Sequence[str], extend: int | None) -> dict[str, Any]:
+    """The entries of run.json that these options change. Raises ConfigError for a setting that may
+    not change, InputError where all steps are made, or run.json is not enough to go on with."""
+    if settings and not extend and (folder.summary() or {}).get("status") == "finished":
         raise InputError(
             f"run '{folder.name}' has made all its steps: nothing is left for --set to change",
-            fix="leave --set out, or begin a new run with it",
+            fix="leave --set out, or prolong it: --extend STEPS",
         )
     require_whole(folder)
     spec = folder.spec()
-    if not settings:
-        return {}
+    changes = {"settings": _changed_settings(folder, spec, settings)} if settings else {}
+    if extend:
+        changes |= extension(folder, changes.get("settings", spec["settings"]), extend)
+    return changes
+
+
+def _changed_settings(
+    folder: RunFolder, spec: dict[str, Any], settings: Sequence[str]
+) -> dict[str, Any]:
     changed = changed_recipe(spec, settings)
     entry = changed.recipe.model_dump(mode="json")
     if entry["data"] != spec["settings"]["data"]:
         check_text(changed, Path(spec["folder"]), here=spec["cluster"] == "local")
-    return {"settings": entry}
+    return entry
+
+
+def say_what_changes(folder: RunFolder, changes: dict[str, Any]) -> None:
+    """Where a run is prolonged: what its schedule does then."""
+    if "extended" in changes:
+        warmup = changes["settings"]["warmup_steps"]
+        entry = changes["extended"][-1]
+        before, after = (Schedule(entry[key], warmup) for key in ("from", "to"))
+        words = schedule_words(before, after, entry["at_step"])
+        click.echo(textwrap.fill(words, 100), err=True)
 
 
 def say_where_it_stands(run: Run) -> None:
     """What it has made, and from where it goes on."""
     state = RunState.of(run.folder, alive=False)
-    saved = [e["step"] for e in read_records(run.folder.events) if e["kind"] == "checkpoint"]
-    newest = f"last saved at step {saved[-1]:,}" if saved else "nothing saved yet"
+    saved = last_saved(run.folder)
+    newest = f"last saved at step {saved:,}" if saved else "nothing saved yet"
     click.echo(
         f"run '{shown_name(run)}': {state.step:,} of {state.steps:,} steps, {newest}", err=True
     )
 
 
-def is_to_resume(run: Run, *, as_json: bool) -> bool:
+def is_to_resume(run: Run, *, as_json: bool, extends: bool) -> bool:
     """False where it has made all its steps, which is then said. Raises RunBusy."""
     status = status_of(run.folder, run.refresh())
     name = shown_name(run)
     if status in AT_WORK:
-        raise RunBusy(f"run '{name}' is {status}", fix=f"launch logs {name} -f")
+        fix = f"launch stop {name}   first" if extends else f"launch logs {name} -f"
+        raise RunBusy(f"run '{name}' is {status}", fix=fix)
     if status == "imported":
         raise InputError(
             f"run '{name}' was imported: its optimizer's state is not here to go on with",
             fix=f"launch sample {name}   lets it speak",
         )
-    if status == "finished":
+    if status == "finished" and not extends:
         click.echo(f"run '{name}' has made all its steps", err=True)
         report_end(run, as_json=as_json)
-    return status != "finished"
+        return False
+    return True

@@ -22,9 +22,12 @@ def command(run: str, cluster: str | None, as_json: bool) -> None:
     with open_run(run, cluster) as opened:
         if opened.refresh() and opened.is_alive():
             save_and_stop(opened)
-        elif not as_json:
+        else:
             status = status_of(opened.folder, alive=False)
-            click.echo(f"run '{shown_name(opened)}' is not running: it is {status}", err=True)
+            if opened.cluster != "local" and status == "interrupted":
+                opened.request_stop()  # else it would go on when its cluster is up again
+            if not as_json:
+                click.echo(f"run '{shown_name(opened)}' is not running: it is {status}", err=True)
         report_end(opened, as_json=as_json)
 
 

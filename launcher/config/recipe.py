@@ -158,7 +158,9 @@ class Recipe(Block):
     workers: Annotated[int, Field(ge=1, le=1024), WHOLE] = 1
     """Worker processes on this machine."""
     elastic: bool = False
-    """Go on with fewer workers when one is lost. Not supported yet."""
+    """On a cluster: start with the nodes that are there, go on without one that is lost, take it
+    back when it returns. The rows of a step are dealt anew each time; losses stay equal within
+    rounding."""
     data: Data = Data()
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
@@ -257,8 +259,6 @@ def _give_way_to_options(source: Source) -> None:
 
 def _broken_rules(recipe: Recipe) -> Iterator[Rule]:
     """What single values cannot show: keys that do not go together."""
-    if recipe.elastic:
-        yield "elastic: not supported yet: write false", ("elastic",)
     if recipe.data.validation == recipe.data.source:
         yield "data.validation is what is trained on: name other text", ("data.validation",)
     if recipe.data.validation and recipe.data.validation.partition(":")[0] == CLIMBMIX:

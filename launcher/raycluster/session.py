@@ -12,6 +12,12 @@ from typing import Protocol
 from launcher.raycluster.slots import take_turn
 from launcher.raycluster.spec import ClusterSpec, NodeSpec
 
+
+class RayLost(Exception):
+    """A cluster's Ray went away under a driver, or took what it needs (memory): nothing is wrong
+    with the run, and another driver goes on with it (`keeper`)."""
+
+
 Failure = tuple[str, str | None] | None  # what went wrong, and how to mend it
 
 NODE_ID = "ray.io/node-id"  # the label that Ray gives each node
@@ -39,7 +45,8 @@ class Session(Protocol):
     def set_environment(self) -> None:
         """To be called before any thread of this process imports ray, which reads it once."""
 
-    def connect(self) -> None: ...
+    def connect(self) -> None:
+        """Raises RayLost."""
 
     def turn(
         self, run: str, waits_for: Callable[[str], None], given_up: Callable[[], bool]
@@ -47,7 +54,7 @@ class Session(Protocol):
         """See launcher.raycluster.slots."""
 
     def train_run(self, run_folder: str) -> Failure:
-        """launcher.training.trainer's, in the process where it begins soonest."""
+        """launcher.training.trainer's, in the process where it begins soonest. Raises RayLost."""
 
 
 class ClusterSession:
@@ -81,7 +88,10 @@ class ClusterSession:
     def connect(self) -> None:
         import ray
 
-        ray.init(logging_level="warning", _node_ip_address=self._spec.head.address)
+        try:
+            ray.init(logging_level="warning", _node_ip_address=self._spec.head.address)
+        except (OSError, RuntimeError, ray.exceptions.RayError) as error:
+            raise RayLost(str(error)) from error
 
     def turn(
         self, run: str, waits_for: Callable[[str], None], given_up: Callable[[], bool]
@@ -96,7 +106,16 @@ class ClusterSession:
 
         here = {NODE_ID: ray.get_runtime_context().get_node_id()}
         task = ray.remote(num_cpus=0, max_retries=0, label_selector=here)(_train_run)
-        failure: Failure = ray.get(task.remote(run_folder, self))
+        try:
+            failure: Failure = ray.get(task.remote(run_folder, self))
+        except ray.exceptions.RayError as error:
+            # What the task itself raised is wrapped; the death of its controller may be in there.
+            cause = getattr(error, "cause", None)
+            if isinstance(error, ray.exceptions.RayTaskError) and not isinstance(
+                cause, ray.exceptions.RayError
+            ):
+                raise
+            raise RayLost(str(error)) from error
         return failure
 
 

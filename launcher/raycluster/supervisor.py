@@ -1,4 +1,5 @@
-"""The process on each host that starts Ray, starts it again when it dies, and ends it.
+"""The process on each host that starts Ray, starts it again when it dies, and ends it; on the head
+it keeps runs going too (`keeper`).
 
 `python -P -m launcher.raycluster.supervisor CLUSTER_FOLDER`. It works from cluster.json, holds the
 folder's lock while it lives, tells what it does in state.json and supervisor.log, and is the
@@ -20,6 +21,7 @@ from typing import Any
 
 from launcher.raycluster.boot_hook import start_file
 from launcher.raycluster.environment import CLUSTER_MARK, FOREIGN, VISIBLE, node_environment
+from launcher.raycluster.keeper import RunKeeper
 from launcher.raycluster.processes import (
     adopt_orphans,
     die_with_parent,
@@ -61,6 +63,7 @@ class Supervisor:
         self.starts = 0
         self.up = False
         self.used = self.looked = time.monotonic()
+        self.keeper = RunKeeper(folder) if self.spec.is_head else None
 
     def run(self) -> None:
         adopt_orphans()
@@ -68,6 +71,8 @@ class Supervisor:
             signal.signal(number, self._end)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         end_marked(f"{CLUSTER_MARK}={self.folder}")  # left by a supervisor that was killed
+        if self.keeper:
+            self.keeper.start()
         try:
             self._keep_ray_up()
         finally:
@@ -107,14 +112,13 @@ class Supervisor:
 
     def _watch(self, ray: subprocess.Popen[bytes]) -> None:
         """Returns when Ray has ended, or when it should."""
-        self.up = False
         raylet = f"{self.spec.here.address}:{self.spec.ports.node_manager}"
         token = self.folder / "token"
         pool = WarmPool(raylet, token, idle_workers(self.spec), self._environment())
         while not self.ended and ray.poll() is None:
             _reap_orphans(ray.pid)
             if not self.up and self._answers():
-                self.up = True
+                self._is_up(True)
                 self._say("up")
             if self.up:
                 pool.refill()
@@ -122,6 +126,12 @@ class Supervisor:
                 print(f"no run for {self.spec.idle_minutes:g} minutes: ending", flush=True)
                 self.ended = True
             time.sleep(POLL_SECONDS)
+        self._is_up(False)
+
+    def _is_up(self, up: bool) -> None:
+        self.up = up
+        if self.keeper:
+            self.keeper.ray_is(up=up)
 
     def _answers(self) -> bool:
         """Ray's processes of this host are there."""
@@ -148,13 +158,15 @@ class Supervisor:
         return self.idle
 
     def _in_use(self) -> bool:
-        if self.spec.is_head:
+        if self.keeper:
             # A client is here, and maybe still sends the text of its run.
             recent = time.time() - CLIENT_SECONDS
             signs = (self.folder / WANTED, *(self.home / BLOBS).glob("*.partial"))
             runs = (self.folder / "runs").glob("*/run.json")
-            return any(_modified(path) > recent for path in signs) or any(
-                RunFolder(path.parent).is_locked() for path in runs
+            return (
+                any(_modified(path) > recent for path in signs)
+                or any(RunFolder(path.parent).is_locked() for path in runs)
+                or bool(self.keeper.wanted())
             )
         if not self.up:
             return False

@@ -7,7 +7,10 @@ tokenizer.json the run's own copy
 checkpoints/   summary.json              how it ended, for people and scripts
 lock           held by the driver for as long as it lives
 stop           its existence asks for a checkpoint and an end
+regroup        its existence asks for a checkpoint, to go on on other nodes
 failure.json   why going on is pointless (removed by `launch resume`)
+submitted.json on a cluster: since when a driver is to be at work, until there is a summary; how
+               often one was started in a row without a new step
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from launcher.config.paths import launch_home
 from launcher.errors import InputError, NotFound, RunBusy
 from nanochat.lock import Held, hold, is_held
 
+FULL_BYTES = 2**20  # a disk with less has no room for a driver to say anything
 USED_FILE = "used.json"  # beside the mirrors of a cluster: the file that describes it
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -71,8 +75,22 @@ class RunFolder:
         return self.path / "stop"
 
     @property
+    def regroup_request(self) -> Path:
+        return self.path / "regroup"
+
+    @property
     def failure_file(self) -> Path:
         return self.path / "failure.json"
+
+    @property
+    def submitted_file(self) -> Path:
+        return self.path / "submitted.json"
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it was submitted to a cluster and has not ended: if no driver is at work, the
+        head's supervisor starts one."""
+        return self.submitted_file.exists() and self.summary() is None
 
     def spec(self) -> dict[str, Any]:
         return read_json(self.spec_file) or {}
@@ -82,6 +100,9 @@ class RunFolder:
 
     def failure(self) -> dict[str, Any] | None:
         return read_json(self.failure_file)
+
+    def submitted(self) -> dict[str, Any]:
+        return read_json(self.submitted_file) or {}
 
     def update_spec(self, **changes: Any) -> None:
         write_json(self.spec_file, self.spec() | changes)
@@ -197,9 +218,13 @@ def _nearest_name(text: str) -> str:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Replace a small file at once: readers see the old one or the new one."""
+    """Replace a small file at once: readers see the old one or the new one, also after a power
+    cut."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
+    with partial.open("w") as file:
+        file.write(json.dumps(content, indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     partial.replace(path)
 
 

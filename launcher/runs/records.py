@@ -20,6 +20,12 @@ class RecordWriter:
         if torn:
             self._file.write("\n")
 
+    def __enter__(self) -> RecordWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
     def write(self, record: Record) -> None:
         self._file.write(json.dumps(record) + "\n")
 

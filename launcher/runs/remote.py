@@ -16,6 +16,7 @@ from launcher.runs.mirror import Mirror
 from launcher.transport.connection import Connection
 
 QUIET_SECONDS = 5.0  # without a new line: is the driver alive?
+BOOT_SECONDS = 120.0  # from sshd's first answer after a boot to the supervisor, on slow disks
 PAUSES = (0.5, 1.0, 2.0, 4.0)  # between attempts to reach the head again, then the last one
 
 
@@ -137,6 +138,7 @@ class RemoteRun:
         self._news_at = 0.0
         self._alive = True
         self._failures = 0
+        self._unkept_since: float | None = None  # it is wanted, and no supervisor keeps it
 
     def is_there(self) -> bool:
         try:
@@ -172,6 +174,11 @@ class RemoteRun:
         """Whether its driver is at work or about to be."""
         return bool(self._ask("status")["alive"])
 
+    def goes_on_by_itself(self) -> bool:
+        """Whether it has been started again without a client, and not ended since."""
+        status = self._ask("status")
+        return bool(status["alive"] and status["by_itself"])
+
     def refresh(self) -> bool:
         """Outlives breaks of the connection, for as long as they last; `say` tells of them."""
         try:
@@ -184,7 +191,10 @@ class RemoteRun:
             raise
         except HostError as error:  # sshd lets nobody in for a while after a boot, and more
             if not self._failures:
-                self.say(f"{error.message}; the run goes on, trying to reach it again")
+                self.say(
+                    f"{error.message}; trying to reach it again: the run goes on, and where its "
+                    "head was off, as soon as it is back"
+                )
             time.sleep(PAUSES[min(self._failures, len(PAUSES) - 1)])
             self._failures += 1
             return True
@@ -193,13 +203,23 @@ class RemoteRun:
         """Bring the mirror up to date once. Raises ConnectionLost and the like."""
         now = time.monotonic()
         if now - self._news_at > QUIET_SECONDS:
-            self._alive = self.is_alive()
+            self._alive = self._will_go_on()
             self._news_at = now
         if self.mirror.update(self.runs.head):
             self._news_at = now
         if self.folder.summary() is not None:
             self._alive = False
         return self._alive
+
+    def _will_go_on(self) -> bool:
+        """A head that has just booted gets time for its supervisor, which starts what is wanted."""
+        status = self._ask("status")
+        if status["alive"] or not status["wanted"]:
+            self._unkept_since = None
+            return bool(status["alive"])
+        if self._unkept_since is None:
+            self._unkept_since = time.monotonic()
+        return time.monotonic() - self._unkept_since < BOOT_SECONDS
 
     def _ask(self, verb: str) -> dict[str, Any]:
         folder = f"~/{cluster_folder(self.cluster)}"

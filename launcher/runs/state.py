@@ -19,7 +19,8 @@ AT_WORK = ("running", "waiting", "preparing", "stopping")
 
 @dataclass(frozen=True)
 class RunState:
-    """One line of `launch runs`. `interrupted`: its driver died without a word."""
+    """One line of `launch runs`. `interrupted`: its driver died without a word. `resizes`: how
+    often it went on on other nodes."""
 
     run: str
     cluster: str
@@ -32,6 +33,7 @@ class RunState:
     val_bpb: float | None
     tokens_per_second: float | None
     restarts: int
+    resizes: int
 
     @classmethod
     def of(cls, folder: RunFolder, alive: bool | None = None) -> RunState:
@@ -61,6 +63,7 @@ class RunState:
             val_bpb=_last_val_bpb(metrics),
             tokens_per_second=_tokens_per_second(metrics),
             restarts=max((record["attempt"] for record in metrics), default=0),
+            resizes=sum(event["kind"] == "resize" for event in read_records(folder.events)),
         )
 
 

@@ -31,7 +31,7 @@ from launcher.config.recipe import Recipe
 from launcher.errors import LaunchError, RunFailed
 from launcher.raycluster.local import LocalSession
 from launcher.raycluster.processes import die_with_parent
-from launcher.raycluster.session import ClusterSession, Session
+from launcher.raycluster.session import ClusterSession, RayLost, Session
 from launcher.raycluster.spec import ClusterSpec, NodeSpec
 from launcher.runs.folder import RunFolder, write_json
 from launcher.runs.received import received_source
@@ -110,6 +110,8 @@ class Driver:
                         self._fail(*failure)
         except (LaunchError, NanochatError) as error:
             self._fail(error.message, error.fix)
+        except RayLost as error:
+            self._end_unfinished(error)
         except Exception as error:
             traceback.print_exc()  # to log.txt, where the standard streams of a driver go
             self._fail(traceback.format_exception_only(error)[0].strip(), None)
@@ -239,6 +241,14 @@ class Driver:
             write_json(self.folder.summary_file, summary)
         finally:  # Ray swallows what a signal's handler raises
             os._exit(1)
+
+    def _end_unfinished(self, error: RayLost) -> None:
+        """Without a summary: the head's supervisor starts another driver."""
+        traceback.print_exc()
+        first = str(error).strip().partition("\n")[0]
+        self.events.event("fault", what="ray", message=f"Ray let go of the driver: {first}")
+        sys.stdout.flush()
+        os._exit(1)
 
     def _fail(self, message: str, fix: str | None) -> None:
         write_json(self.folder.failure_file, {"message": message, "fix": fix})

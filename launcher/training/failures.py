@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ray.train import TrainingFailedError
+from ray.train import FailureConfig, TrainingFailedError
 from ray.train.v2._internal.execution.failure_handling import FailureDecision
 from ray.train.v2._internal.execution.failure_handling.default import DefaultFailurePolicy
+
+from launcher.training.nodes import RunNodes
 
 
 class FinalFailure(Exception):
@@ -18,12 +20,23 @@ class FinalFailure(Exception):
         self.fix = fix
 
 
+class GivenUp(TrainingFailedError):
+    """A stop was asked for while a run waited for its nodes."""
+
+
 class FinalFailurePolicy(DefaultFailurePolicy):
-    """Ray Train's own, but for a FinalFailure of any worker."""
+    """Ray Train's own, but for a FinalFailure of any worker, and for nodes that were lost: those
+    are no failures of the run, however many there are."""
+
+    def __init__(self, failure_config: FailureConfig, nodes: RunNodes | None) -> None:
+        super().__init__(failure_config)
+        self._nodes = nodes
 
     def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
-        if final_failure(training_failed_error) is not None:
+        if isinstance(training_failed_error, GivenUp) or final_failure(training_failed_error):
             return FailureDecision.RAISE
+        if self._nodes is not None and self._nodes.lost():
+            return FailureDecision.RETRY
         return super().make_decision(training_failed_error)
 
 

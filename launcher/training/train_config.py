@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 from launcher.config.recipe import Recipe
 from nanochat.train import TrainConfig
+
+
+def run_config(spec: Mapping[str, Any]) -> TrainConfig:
+    """Of a run.json."""
+    lengths = [each["from"] for each in spec.get("extended", ())]
+    config = train_config(Recipe.model_validate(spec["settings"]))
+    return replace(config, extended_from=tuple(lengths))
 
 
 def train_config(recipe: Recipe) -> TrainConfig:

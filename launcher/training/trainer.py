@@ -15,6 +15,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
+from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus
 
 from launcher.config.paths import launch_home
 from launcher.config.recipe import Recipe
@@ -22,9 +23,11 @@ from launcher.errors import LaunchError, RunFailed
 from launcher.raycluster.session import NODE_ID, Session
 from launcher.runs.folder import RunFolder
 from launcher.runs.records import RecordWriter
-from launcher.training.failures import FinalFailurePolicy, final_failure
+from launcher.training.failures import FinalFailurePolicy, GivenUp, final_failure
 from launcher.training.hardware import choose_hardware
+from launcher.training.nodes import RunNodes
 from launcher.training.ranks import RankedTorchConfig
+from launcher.training.scaling import NodesGroup, NodesPolicy, wants_regroup
 from launcher.training.worker import count_attempts, train_loop
 
 # A rank that waits this long for another one is waiting for a dead or hanging one.
@@ -52,6 +55,7 @@ def train_run(path: str, session: Session) -> tuple[str, str | None] | None:
 def _fit(folder: RunFolder, session: Session) -> None:
     """Raises RunFailed where a worker says that going on is pointless, or Ray itself gives up."""
     spec = folder.spec()
+    names = tuple(name for name in session.threads if name)  # none on a machine of its own
     trainer = RunTrainer(
         train_loop,
         train_loop_config={
@@ -78,8 +82,12 @@ def _fit(folder: RunFolder, session: Session) -> None:
             nodes=tuple(session.threads),
         ),
     )
+    if names:
+        trainer.nodes = RunNodes(folder, names, elastic=spec["settings"]["elastic"])
     try:
         trainer.fit()
+    except GivenUp:
+        return
     except ray.train.TrainingFailedError as error:
         if final := final_failure(error):
             raise RunFailed(final.message, fix=final.fix) from error
@@ -94,15 +102,18 @@ class RunTrainer(TorchTrainer):
     begin in a preloaded worker, and every extra actor imports for seconds on two cores. Left out
     are the actor that frees placement groups of a dead controller, for they end with the driver,
     and the one that shares out a cluster between trainers, for workers ask for slots.
+
+    `nodes`: of a cluster's run.
     """
+
+    nodes: RunNodes | None = None
 
     def _create_default_callbacks(self) -> list[Any]:
         unneeded = (PlacementGroupCleanerCallback, DatasetsCallback)
         return [c for c in super()._create_default_callbacks() if not isinstance(c, unneeded)]
 
     def _initialize_and_run_controller(self, **arguments: Any) -> Result:
-        arguments["scaling_policy"] = _FixedPolicy(self.scaling_config)
-        arguments["failure_policy"] = FinalFailurePolicy(self.run_config.failure_config)
+        arguments["nodes"] = self.nodes
         here = {NODE_ID: ray.get_runtime_context().get_node_id()}
         controller = ray.remote(num_cpus=0, label_selector=here)(_Controller).remote(**arguments)
         ray.get(controller.run.remote())
@@ -122,9 +133,21 @@ class _FixedPolicy(FixedScalingPolicy):
 
 
 class _Controller(TrainController):
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self, *, nodes: RunNodes | None, **options: Any) -> None:
+        config = options["train_run_context"]
+        options["failure_policy"] = FinalFailurePolicy(config.run_config.failure_config, nodes)
+        if nodes is None:
+            options["scaling_policy"] = _FixedPolicy(config.scaling_config)
+        else:
+            options["scaling_policy"] = NodesPolicy(config.scaling_config, nodes)
+            self.worker_group_cls = NodesGroup
+        super().__init__(**options)
         for name in ENV_VARS_TO_PROPAGATE:  # read by now; else they become the workers' own
             os.environ.pop(name, None)
         # One of these switches off a warning about Ray Train's own code, in every run's log.
         ray._private.worker.blocking_get_inside_async_warned = True
+
+    @staticmethod
+    def _is_training_succeeded(worker_group_status: WorkerGroupPollStatus) -> bool:
+        succeeded: bool = TrainController._is_training_succeeded(worker_group_status)
+        return succeeded and not wants_regroup(worker_group_status)

@@ -12,24 +12,26 @@ import torch
 import torch.distributed as dist
 
 from launcher.config.paths import launch_home
-from launcher.config.recipe import Recipe
 from launcher.runs.folder import RunFolder
 from launcher.runs.records import RecordWriter, read_records
 from launcher.training.failures import FinalFailure
 from launcher.training.gauges import Gauges
 from launcher.training.ranks import NODE
-from launcher.training.train_config import train_config
+from launcher.training.train_config import run_config
 from nanochat.checkpoint import CheckpointFolder
 from nanochat.dataset.share import SharedData
 from nanochat.errors import NanochatError
+from nanochat.exchange import agree
 from nanochat.train import train
 
 # Attempts in a row without a new step: one more would end where they did.
 FUTILE_ATTEMPTS = 3
+REGROUP = "regroup"  # what a worker returns that has saved, to go on in another group
 
 
-def train_loop(arguments: dict[str, Any]) -> None:
-    """Called by Ray on every worker, and again on all of them after any one has died.
+def train_loop(arguments: dict[str, Any]) -> str | None:
+    """Called by Ray on every worker, and again on all of them after any one has died or the group
+    has changed.
 
     arguments: `run` (its folder below LAUNCH_HOME), `spec` (of run.json), `submitted` (time),
     `attempts_before` (of earlier drivers), `exports_metrics`.
@@ -45,7 +47,9 @@ def train_loop(arguments: dict[str, Any]) -> None:
     if device.type == "cuda":
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-    torch.set_num_threads(spec["threads"][os.environ.get(NODE, "")])
+    node = os.environ.get(NODE, "")
+    # A node that has come to an elastic run may not be in its file of hardware; its raylet knows.
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]) if node else spec["threads"][""])
     try:
         gauges = Gauges(folder.name) if arguments["exports_metrics"] and rank == 0 else None
         observer = RunObserver(folder, spec, leads=rank == 0, gauges=gauges)
@@ -57,8 +61,8 @@ def train_loop(arguments: dict[str, Any]) -> None:
             writes=local_rank == 0,
             device=device,
         )
-        train(
-            train_config(Recipe.model_validate(spec["settings"])),
+        result = train(
+            run_config(spec),
             data,
             CheckpointFolder(folder.checkpoints),
             observer,
@@ -66,19 +70,28 @@ def train_loop(arguments: dict[str, Any]) -> None:
             dtype=getattr(torch, spec["dtype"]),
             rank=rank,
             world_size=world_size,
-            weights=_weights(spec),
+            weights=_weights(spec, node, world_size, device),
             saves=local_rank == 0,
         )
+        asked_to_end = agree(int(folder.stop_request.exists()), world_size, device)  # rank 0's
+        return REGROUP if result.stopped and not any(asked_to_end) else None
     except NanochatError as error:
         raise FinalFailure(_here(error.message), error.fix) from error
     except OSError as error:
         raise FinalFailure(_here(str(error)), None) from error
 
 
-def _weights(spec: dict[str, Any]) -> list[float] | None:
-    """Of ranks: each node's share, dealt out to its slots. None on a machine of its own."""
+def _weights(
+    spec: dict[str, Any], node: str, world_size: int, device: torch.device
+) -> list[float] | None:
+    """Of the ranks that are there: each node's share, dealt out to its ranks. None on a machine of
+    its own."""
     nodes = spec.get("nodes", ())
-    return [n["share"] / n["slots"] for n in nodes for _ in range(n["slots"])] or None
+    if not nodes:
+        return None
+    mine = [each["name"] for each in nodes].index(node)
+    group = agree(mine, world_size, device)
+    return [nodes[index]["share"] / group.count(index) for index in group]
 
 
 def _here(message: str) -> str:
@@ -113,7 +126,7 @@ class RunObserver:
             kind = "restart"
             waited = time.time() - self._folder.metrics.stat().st_mtime
         self._events.event(kind, stage="workers", attempt=self._attempt, seconds=round(waited, 3))
-        useful, reached = attempts_before - 1, 0
+        useful, reached = max(attempts_before - 1, _attempt_before_resize(self._folder)), 0
         for record in read_records(self._folder.metrics):
             if record["step"] > reached:
                 useful, reached = max(useful, record["attempt"]), record["step"]
@@ -138,13 +151,25 @@ class RunObserver:
             )
 
     def event(self, kind: str, **details: Any) -> None:
-        if self._leads:
+        if self._leads and (kind != "stop" or self._folder.stop_request.exists()):
             self._events.event(kind, **details)
 
     def stop_requested(self) -> bool:
-        return self._folder.stop_request.exists()
+        """To end, or to go on in another group."""
+        return self._folder.stop_request.exists() or self._folder.regroup_request.exists()
 
 
 def count_attempts(folder: RunFolder) -> int:
     """How often workers have begun to train in this run."""
     return sum(event.get("stage") == "workers" for event in read_records(folder.events))
+
+
+def _attempt_before_resize(folder: RunFolder) -> int:
+    """The last attempt of the group before the present one: it ended for want of a node."""
+    attempts, before = 0, -1
+    for event in read_records(folder.events):
+        if event.get("stage") == "workers":
+            attempts += 1
+        elif event["kind"] == "resize":
+            before = attempts - 1
+    return before

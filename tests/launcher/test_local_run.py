@@ -208,6 +208,33 @@ def test_other_text_under_the_same_name_is_refused(home: Home) -> None:
     assert "is not what it began with" in refused.stderr and "data.train:" in refused.stderr
 
 
+def test_a_finished_run_is_prolonged_and_nothing_else_may_change(home: Home) -> None:
+    """The steps before are not made again. A run.json that was edited by hand is another run's."""
+    begun = home.launch("recipe", "tiny", "--name", "longer", "--steps", "4")
+    assert begun.returncode == 0, begun.stderr
+    run = home.run("longer")
+    before = run.losses()
+    done = home.launch("resume", "longer", "--extend", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "4 steps become 6. The learning rate was at" in done.stderr
+    assert "run 'longer': 4 of 6 steps, last saved at step 4" in done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["steps"], summary["status"]) == (6, "finished")
+    assert run.losses()[:4] == before and len(run.metrics) == 6
+    [listed] = [r for r in json.loads(home.launch("runs", "--json").stdout) if r["run"] == "longer"]
+    assert (listed["step"], listed["steps"]) == (6, 6)
+    spec = json.loads((run.path / "run.json").read_text())
+    assert spec["extended"] == [{"from": 4, "to": 6, "at_step": 4}]
+    edited = {**spec, "settings": {**spec["settings"], "seed": 7, "warmup_steps": 1}}
+    (run.path / "run.json").write_text(json.dumps(edited))
+    refused = home.launch("resume", "longer", "--extend", "1")
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
+    assert "the checkpoint of step 6 is another run's:" in refused.stderr
+    for line in ("  seed: 42 -> 7\n", "  warmup_steps: 0 -> 1\n"):
+        assert line in refused.stderr
+    assert "steps: 6" not in refused.stderr
+
+
 def test_a_run_can_be_stopped_while_its_text_comes_and_goes_on(home: Home, tmp_path: Path) -> None:
     publish(tmp_path, 2, documents=300)
     with serving(tmp_path) as mirror:

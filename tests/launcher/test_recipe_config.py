@@ -141,10 +141,6 @@ WRONG_LINES = [
         "  dtype: float16\n         ^^^^^^^",
     ),
     (
-        "elastic: yes",
-        "5:10: elastic: not supported yet: write false\n  elastic: yes\n           ^^^",
-    ),
-    (
         "workers: 5",
         "5:10: 4 rows per step (2,048 tokens) cannot be dealt out to 5 workers: use 4 or fewer\n"
         "  workers: 5\n           ^",

@@ -166,6 +166,10 @@ def test_a_rank_that_does_not_save_writes_nothing(data: PreparedData, tmp_path: 
         ({"seed": 7}, ["seed: 42 -> 7"]),
         ({"tokens_per_step": 256, "warmup_steps": 0}, ["step: 128 -> 256", "warmup_steps: 2 -> 0"]),
         ({"model": shape(depth=3)}, ["model.depth: 2 -> 3"]),
+        ({"model": shape(window_pattern="SL")}, ["model.window_pattern: L -> SL"]),
+        ({"steps": 9, "extended_from": (7,)}, ["steps: 8 -> 9"]),
+        ({"steps": 9, "extended_from": (8,), "seed": 7}, ["seed: 42 -> 7"]),
+        ({"steps": 9, "extended_from": (8,), "warmup_steps": 3}, ["warmup_steps: 2 -> 3"]),
     ],
 )
 def test_another_runs_checkpoint_is_refused(
@@ -178,9 +182,32 @@ def test_another_runs_checkpoint_is_refused(
     assert str(caught.value).count("->") == len(says)
 
 
-def test_a_checkpoint_of_other_data_is_refused(data: PreparedData, whole: Finished) -> None:
-    other = PreparedData(data.path, replace(data.manifest, identity="another"))
-    with pytest.raises(IdentityError, match=f"data: {data.manifest.identity} -> another"):
+def test_a_run_that_was_openly_prolonged_goes_on_from_its_checkpoint(
+    data: PreparedData, tmp_path: Path, whole: Finished
+) -> None:
+    shutil.copytree(whole.folder, tmp_path / "copy")
+    for steps, before in ((10, (8,)), (11, (8, 10))):
+        observer = Recorder()
+        longer = plan(steps=steps, extended_from=before)
+        assert run(longer, data, tmp_path / "copy", observer).steps == steps
+        assert observer.of("step") == list(range(before[-1] + 1, steps + 1))
+    with pytest.raises(IdentityError, match="steps: 11 -> 8"):
+        run(plan(), data, tmp_path / "copy", Recorder())
+
+
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("data", {"identity": "another"}),
+        ("tokenizer", {"tokenizer_sha256": "another"}),
+        ("packing_version", {"packing_version": "another"}),
+    ],
+)
+def test_a_checkpoint_of_other_data_is_refused(
+    data: PreparedData, whole: Finished, key: str, changes: dict[str, Any]
+) -> None:
+    other = PreparedData(data.path, replace(data.manifest, **changes))
+    with pytest.raises(IdentityError, match=f"  {key}: {data.identity()[key]} -> another"):
         run(plan(), other, whole.folder, Recorder())
 
 

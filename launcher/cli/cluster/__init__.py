@@ -14,6 +14,7 @@ COMMANDS = {
     "check": "Say what would go wrong, and how to mend it.",
     "up": "Make the hosts ready and start Ray.",
     "status": "Show what runs on each host.",
+    "drain": "Have a node train no more; runs lose no step.",
     "dashboard": "Open Ray's dashboard through a tunnel.",
     "ssh": "Open a shell on a node.",
     "down": "Stop Ray; with --purge leave the hosts as they were.",

@@ -12,13 +12,18 @@ from launcher.config.cluster import LoadedCluster, load_cluster, require_address
 from launcher.config.pools import parts
 from launcher.errors import HostError
 from launcher.raycluster.control import host_state, runs_at_work
+from launcher.raycluster.drained import ask_drained
 from launcher.transport.connection import Connection
 from launcher.transport.together import all_of, close_all, connect_each, in_parallel
 
 COLOURS = {"up": "green", "down": "yellow", "orphaned": "red", "unreachable": "red"}
 COLUMNS = [
     Column("node", lambda row: row["node"]),
-    Column("status", lambda row: row["status"], style=lambda row: COLOURS.get(row["status"], "")),
+    Column(
+        "status",
+        lambda row: row["status"] + ", drained" * row["drained"],
+        style=lambda row: COLOURS.get(row["status"], ""),
+    ),
     Column("address", lambda row: row["address"] or "-"),
     Column("ray starts", lambda row: str(row["starts"] or "-"), right=True),
     Column("at boot", lambda row: row["boot_hook"] or "-"),
@@ -37,12 +42,15 @@ def command(cluster: str, as_json: bool) -> None:
     connections, errors = connect_each(loaded, nodes)
     try:
         rows: dict[str, dict[str, Any]] = {}
+        drained: set[str] = set()
         for part in parts(loaded):
             there = {
                 node.name: connections[node.name]
                 for node in part.cluster.nodes
                 if node.name in connections
             }
+            if part.cluster.head_node.name in there:
+                drained |= ask_drained(there[part.cluster.head_node.name], part.cluster.name)
             found, lost = _rows(part, there)
             for row in found:  # a host that is down in one part of the file may be up in another
                 if row["node"] not in rows or row["status"] != "down":
@@ -52,7 +60,9 @@ def command(cluster: str, as_json: bool) -> None:
         close_all(connections)
     unreachable = dict.fromkeys(("address", "starts", "boot_hook")) | {"status": "unreachable"}
     all_rows = [
-        rows.get(node.name) or {"node": node.name, "runs": [], **unreachable} for node in nodes
+        (rows.get(node.name) or {"node": node.name, "runs": [], **unreachable})
+        | {"drained": node.name in drained}
+        for node in nodes
     ]
     print_table(COLUMNS, all_rows, as_json=as_json)
     if errors:

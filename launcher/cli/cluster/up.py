@@ -28,12 +28,15 @@ from launcher.transport.together import all_of, close_all, connect_each
 @click.option("--dry-run", is_flag=True, help="Print every command, and run none.")
 @json_option
 def command(cluster: str, pool: str | None, dry_run: bool, as_json: bool) -> None:
-    """Install what hosts lack, start Ray where it is not up. Again: nothing is done twice."""
+    """Install what hosts lack, start Ray where it is not up. Again: nothing is done twice.
+
+    Nodes that were drained are taken back.
+    """
     loaded, pool = in_pool(load_cluster(cluster), pool)
     if dry_run:
         _dry_run(loaded, pool, as_json=as_json)
         return
-    with open_up(loaded, pool) as up:
+    with open_up(loaded, pool, takes_back=True) as up:
         document = {
             "cluster": up.spec.cluster,
             "nodes": [node.name for node in up.spec.nodes],

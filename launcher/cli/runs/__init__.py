@@ -47,6 +47,7 @@ COLUMNS = [
     _figure("train_loss", ".3f"),
     _figure("val_bpb", ".4f"),
     _figure("tokens_per_second", ",.0f"),
+    Column("resizes", lambda row: str(row["resizes"] or "-"), right=True),
     Column("started", lambda row: time.strftime("%Y-%m-%d %H:%M", time.localtime(row["created"]))),
 ]
 

@@ -1,0 +1,200 @@
+"""`launch resume` of a cluster's run: wait for its hosts, follow it where it has gone on by itself,
+bring its record to a head that lacks it, submit it on the nodes that there are now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from launcher.cli.attach import follow_there, say_detached
+from launcher.cli.cluster_run import UpCluster, open_up, submit
+from launcher.cli.resume import changed_spec, is_to_resume, say_what_changes, say_where_it_stands
+from launcher.config.cluster import load_cluster, require_addresses, require_trainable
+from launcher.config.paths import launch_home
+from launcher.config.recipe import Data
+from launcher.errors import (
+    ConnectionLost,
+    HostError,
+    HostsFailed,
+    HostTimeout,
+    InputError,
+    Interrupted,
+    LaunchError,
+    LoginRefused,
+    Unreachable,
+)
+from launcher.runs.changes import changed_recipe
+from launcher.runs.folder import RunFolder
+from launcher.runs.heads import open_cluster_runs
+from launcher.runs.remote import PAUSES, RemoteRun
+from launcher.runs.sending_back import find_record, send_back
+from launcher.runs.submit import check_hosts_share
+from launcher.transport.together import close_all, connect_all
+
+Answer = TypeVar("Answer")
+PASSING = (Unreachable, ConnectionLost, HostTimeout)
+
+
+class ResumeThere:
+    """One such command. `extend`: so many steps more. `waits`: for hosts that do not answer."""
+
+    def __init__(
+        self, cluster: str, name: str, settings: Sequence[str], extend: int | None, *, waits: bool
+    ) -> None:
+        self._cluster = cluster
+        self._loaded = load_cluster(cluster)
+        self._name = name
+        self._shown = f"{self._loaded.name}/{name}"
+        self._folder = RunFolder(launch_home() / "clusters" / self._loaded.name / "runs" / name)
+        self._settings = settings
+        self._extend = extend
+        self._waits = waits
+
+    def run(self, *, detach: bool, as_json: bool) -> None:
+        """Raises InputError where nothing of the run is left, or it may not change like that."""
+        if self._patiently(lambda: self._follow(detach=detach, as_json=as_json)):
+            return
+        changes = changed_spec(self._folder, self._settings, self._extend)
+        spec = self._folder.spec()
+        pool, elastic = spec["pool"], spec["settings"]["elastic"]
+        if self._waits and not elastic:
+            self._patiently(lambda: self._require_hosts(pool))
+        try:
+            with open_up(self._loaded, pool, elastic=elastic) as up:
+                self._resume(up, changes, detach=detach, as_json=as_json)
+        except (HostError, HostsFailed) as error:
+            raise self._with_wait(error) from None
+
+    def _follow(self, *, detach: bool, as_json: bool) -> bool:
+        """Where its hosts have gone on with it. Raises InputError where neither they nor this
+        machine know the run."""
+        try:
+            with open_cluster_runs(self._cluster) as runs:
+                run = runs.find(self._name)
+                run.update()
+                return self._follows(run, detach=detach, as_json=as_json)
+        except InputError:
+            if not self._folder.spec():
+                raise
+            return False
+
+    def _follows(self, run: RemoteRun, *, detach: bool, as_json: bool) -> bool:
+        if self._settings or self._extend or not run.goes_on_by_itself():
+            return False
+        click.echo(f"run '{self._shown}' has gone on by itself", err=True)
+        if detach:
+            say_detached(run, as_json=as_json)
+        else:
+            follow_there(run, as_json=as_json)
+        return True
+
+    def _require_hosts(self, pool: str | None) -> None:
+        nodes = require_trainable(self._loaded, pool)
+        require_addresses(self._loaded, nodes)
+        close_all(connect_all(self._loaded, nodes))
+
+    def _resume(
+        self, up: UpCluster, changes: dict[str, Any], *, detach: bool, as_json: bool
+    ) -> None:
+        run = RemoteRun(up.runs, self._name)
+        spec = self._folder.spec()
+        settings = {**spec, **changes}["settings"]
+        data = Data.model_validate(settings["data"])
+        if not run.is_there():
+            self._bring_record(run, up, data)
+        elif self._follows(run, detach=detach, as_json=as_json):
+            return
+        if not is_to_resume(run, as_json=as_json, extends=self._extend is not None):
+            return
+        if data.mirror != Data.model_validate(spec["settings"]["data"]).mirror:
+            with up.stages.stage("text"):  # a folder is this machine's; other text is there
+                source = data.model_copy(update={"validation": None})
+                sent = up.send_text(source, Path(spec["folder"]))
+                changes["text"] = run.folder.spec().get("text", {}) | sent
+        say_what_changes(run.folder, changes)
+        self._require_rows_for_all(up, spec)
+        changes |= up.nodes_entry(settings)
+        before, now = _dealt(spec["nodes"]), _dealt(changes["nodes"])
+        if before != now:
+            click.echo(
+                f"run '{self._shown}' was on {before} and goes on on {now}: the same rows in the "
+                "same order, losses equal within rounding",
+                err=True,
+            )
+        entered = time.time() + up.head_clock_offset_seconds
+        run.update_spec(entered=entered, waits=True, **changes)
+        run.mirror.update(up.runs.head)
+        say_where_it_stands(run)
+        submit(run, up, detach=detach, as_json=as_json)
+
+    def _bring_record(self, run: RemoteRun, up: UpCluster, data: Data) -> None:
+        checkpoint = find_record(run, list(up.connections.values()))
+        with up.stages.stage("text"):
+            text = up.send_text(data, Path(run.folder.spec()["folder"]))
+        with up.stages.stage("send back"), up.view:
+            send_back(
+                up.runs.head, run.folder, checkpoint, run.path, {"text": text}, up.view.sent
+            )  # fmt: skip
+
+    def _require_rows_for_all(self, up: UpCluster, spec: dict[str, Any]) -> None:
+        """Raises ConfigError where a node that the cluster has now would get no row of a step."""
+        recipe = changed_recipe(spec, self._settings)
+        one = recipe.recipe.model_copy(update={"workers": 1})  # they were those of other nodes
+        shares = {node.name: node.share for node in up.run_nodes}
+        check_hosts_share(replace(recipe, recipe=one), up.spec.cluster, shares)
+
+    def _patiently(self, ask: Callable[[], Answer]) -> Answer:
+        """What it returns, once the hosts answer; where nobody waits, their errors name --wait."""
+        failures = 0
+        while True:
+            try:
+                answer = ask()
+            except (HostError, HostsFailed) as error:
+                if not self._waits:
+                    raise self._with_wait(error) from None
+                if not _passes(error, booting=failures > 0):
+                    raise
+                if not failures:
+                    click.echo(f"{error.message}; waiting for it (Ctrl-C ends that)", err=True)
+                self._pause(PAUSES[min(failures, len(PAUSES) - 1)])
+                failures += 1
+            else:
+                if failures:
+                    click.echo("it answers", err=True)
+                return answer
+
+    def _pause(self, seconds: float) -> None:
+        try:
+            time.sleep(seconds)
+        except KeyboardInterrupt:
+            words = f"run '{self._shown}' is as it was: not resumed from here"
+            raise Interrupted(words) from None
+
+    def _with_wait(self, error: HostError | HostsFailed) -> LaunchError:
+        """With --wait among what helps, where it does."""
+        if not self._waits and _passes(error, booting=False):
+            again = f"launch resume {self._shown} --wait   goes on as soon as it answers"
+            error.fix = "\n".join(filter(None, (error.fix, again)))
+        return error
+
+
+def _passes(error: HostError | HostsFailed, *, booting: bool) -> bool:
+    """Whether a host that does not answer now may do so later. One that is just booting refuses
+    logins for a while."""
+    errors = error.errors if isinstance(error, HostsFailed) else (error,)
+    return all(
+        isinstance(each, PASSING) or (booting and isinstance(each, LoginRefused)) for each in errors
+    )
+
+
+def _dealt(nodes: Sequence[dict[str, Any]]) -> str:
+    """Who takes which share of the rows, for people."""
+    equal = len({node["share"] / node["slots"] for node in nodes}) == 1
+    return ", ".join(
+        node["name"] + ("" if equal else f" (share {node['share']:g})") for node in nodes
+    )

@@ -1,0 +1,82 @@
+"""A run that is openly prolonged: what changes in run.json, and what its schedule makes of that.
+
+Warm-up and text stay what they were, whatever of them followed from the length. The rest of the
+schedule is that of the new length from the next step on, as if it had been meant from the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from launcher.config.recipe import HORIZON, Recipe
+from launcher.errors import InputError
+from launcher.runs.folder import RunFolder
+from launcher.runs.records import read_records
+from nanochat.optimizer.schedule import WARMDOWN_FRACTION, Schedule
+
+MOST_STEPS = 1_000_000_000
+SEEN = "a public run went from 0.935 to 1.016 bits per byte through this"
+
+
+def extension(folder: RunFolder, settings: Mapping[str, Any], more: int) -> dict[str, Any]:
+    """Entries of run.json for a run that is to make `more` steps than it has. `settings`: its own,
+    or what they are to be now. Raises InputError where that is too many."""
+    recipe = Recipe.model_validate(settings)
+    before, after = recipe.steps_total, recipe.steps_total + more
+    if after > MOST_STEPS:
+        raise InputError(f"--extend: {after:,} steps", fix=f"at most {MOST_STEPS:,} in all")
+    data = {**settings["data"], "source": recipe.text_source}
+    horizon = {key: None for key in HORIZON} | {"steps": after}
+    at_step = last_saved(folder)
+    earlier: list[dict[str, int]] = folder.spec().get("extended", [])
+    if earlier and earlier[-1]["at_step"] == at_step:  # nothing was saved with that length
+        *earlier, replaced = earlier
+        before = replaced["from"]
+    entry = {"from": before, "to": after, "at_step": at_step}
+    return {
+        "settings": {**settings, **horizon, "warmup_steps": recipe.warmup, "data": data},
+        "steps": after,
+        "extended": [*earlier, entry],
+    }
+
+
+def last_saved(folder: RunFolder) -> int:
+    """The step from which the run goes on; 0 where nothing has been saved."""
+    saved = [e["step"] for e in read_records(folder.events) if e["kind"] == "checkpoint"]
+    return saved[-1] if saved else 0
+
+
+def schedule_words(before: Schedule, after: Schedule, step: int) -> str:
+    """What the change does to a run that has made `step` steps."""
+    first = f"{before.steps:,} steps become {after.steps:,}. "
+    if not step:
+        return first + "Nothing has been trained yet: it costs nothing."
+    decay = _change("weight decay", before.weight_decay(step - 1), after.weight_decay(step))
+    was, then = before.learning_rate(step - 1), after.learning_rate(step)
+    if step <= before.warmup_steps or was == 1.0:
+        return (
+            f"{first}This costs nothing: the learning rate has not begun to fall. "
+            f"It does from step {_falls_from(after):,} on, not from step {_falls_from(before):,}. "
+            f"Only {decay} of its start."
+        )
+    words = (
+        f"{first}The learning rate was at {was:.2f} of its peak at step {step:,}; with "
+        f"{after.steps:,} steps it is {then:.2f} at step {step + 1:,}: it "
+    )
+    words += f"rises {then / was:.3g}x" if then > was else "goes on falling"
+    momentum = _change("Momentum", before.momentum(step - 1), after.momentum(step))
+    words += f". {momentum}; {decay} of its start."
+    if then > was:
+        words += f" The loss usually rises first: {SEEN}."
+    return words
+
+
+def _change(what: str, was: float, then: float) -> str:
+    return f"{what} goes from {was:.2f} to {then:.2f}"
+
+
+def _falls_from(schedule: Schedule) -> int:
+    """The first step whose rate is below the peak for good."""
+    flat = schedule.steps - round(WARMDOWN_FRACTION * schedule.steps)
+    return max(flat + 2, schedule.warmup_steps + 1)

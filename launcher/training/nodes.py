@@ -1,0 +1,114 @@
+"""The nodes of a run that are there, and those that its ranks are on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from launcher.raycluster.drained import drained_nodes
+from launcher.runs.folder import RunFolder
+from launcher.runs.records import RecordWriter, read_records
+
+
+@dataclass(frozen=True)
+class LiveNode:
+    """`key`: of this life of the node in Ray; `slots`: how many ranks it takes."""
+
+    key: str
+    slots: int
+
+
+@dataclass
+class RunNodes:
+    """As seen from the head, by the process that forms a run's groups.
+
+    `names`: in rank order, the head first. `elastic`: the head and any others will do. `members`:
+    of the group that trains or has trained last.
+    """
+
+    folder: RunFolder
+    names: tuple[str, ...]
+    elastic: bool
+    members: dict[str, LiveNode] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()  # that the run waits for, as it was told
+
+    @property
+    def slots(self) -> int:
+        """Ranks of the group."""
+        return sum(node.slots for node in self.members.values())
+
+    def gather(self) -> bool:
+        """Make those that are there the members of a new group; False where they are too few."""
+        there = self.there()
+        missing = tuple(name for name in self.names if name not in there)
+        if missing and not (self.elastic and self.names[0] in there):
+            self._tell_missing(missing)
+            return False
+        self.members, self.missing = there, ()
+        before = members_told(self.folder, self.names)
+        if before != tuple(there):
+            self._tell_change(before)
+        return True
+
+    def there(self) -> dict[str, LiveNode]:
+        """Those that may train now, in rank order."""
+        return live_nodes(ray.nodes(), self.names, self._drained())
+
+    def lost(self) -> bool:
+        """Whether a member is gone or has begun another life: its ranks are dead."""
+        there = live_nodes(ray.nodes(), self.names, ())
+        return any(there.get(name) != node for name, node in self.members.items())
+
+    def should_change(self) -> bool:
+        """Whether a group that can still save is to make way for another one."""
+        return self.elastic and self.there() != self.members and not self.lost()
+
+    def _drained(self) -> set[str]:
+        return drained_nodes(self.folder.path.parents[1])
+
+    def _tell_missing(self, missing: tuple[str, ...]) -> None:
+        if missing != self.missing:
+            self.missing = missing
+            message = f"{self._state(missing)}: waiting; with elastic: true the run would go on"
+            RecordWriter(self.folder.events).event("fault", what="node", message=message)
+
+    def _tell_change(self, before: tuple[str, ...]) -> None:
+        lost = [self._state([name]) for name in before if name not in self.members]
+        come = [f"{name} is there" for name in self.members if name not in before]
+        made = read_records(self.folder.metrics)
+        RecordWriter(self.folder.events).event(
+            "resize",
+            step=made[-1]["step"] if made else 0,
+            before=list(before),
+            nodes=list(self.members),
+            why=", ".join([*lost, *come]),
+        )
+
+    def _state(self, names: Collection[str]) -> str:
+        what = "drained" if set(names) <= self._drained() else "not there"
+        return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {what}"
+
+
+def members_told(folder: RunFolder, names: Iterable[str]) -> tuple[str, ...]:
+    """The group that the run's events tell of last. `names`: of all its nodes."""
+    changes = [event for event in read_records(folder.events) if event["kind"] == "resize"]
+    return tuple(changes[-1]["nodes"] if changes else names)
+
+
+def live_nodes(
+    known: Iterable[Mapping[str, Any]], names: Iterable[str], drained: Collection[str]
+) -> dict[str, LiveNode]:
+    """Of `names`, in their order. `known`: as ray.nodes() tells; of a host that was switched off
+    and on it may see both lives for a while, and which one is over is then not known."""
+    alive = [node for node in known if node["Alive"]]
+    lives = Counter(node["NodeName"] for node in alive)
+    found = {
+        node["NodeName"]: LiveNode(node["NodeID"], int(node["Resources"]["rank_slot"]))
+        for node in alive
+        if lives[node["NodeName"]] == 1 and "rank_slot" in node["Resources"]
+    }
+    return {name: found[name] for name in names if name in found and name not in drained}

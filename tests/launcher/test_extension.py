@@ -1,0 +1,98 @@
+"""`launch resume --extend`: what changes in run.json, and what is said of the schedule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.config.recipe import Recipe, load_recipe
+from launcher.errors import InputError
+from launcher.runs.extension import extension, schedule_words
+from launcher.runs.folder import RunFolder, write_json
+from launcher.runs.records import RecordWriter
+from launcher.training.train_config import run_config
+from nanochat.optimizer.schedule import Schedule
+
+
+def folder_of(path: Path, saved: int, *settings: str) -> RunFolder:
+    folder = RunFolder(path / "mine")
+    folder.path.mkdir()
+    recipe = load_recipe("d4", [("--set", setting) for setting in settings]).recipe
+    write_json(
+        folder.spec_file,
+        {"steps": recipe.steps_total, "settings": recipe.model_dump(mode="json")},
+    )
+    save(folder, saved)
+    return folder
+
+
+def save(folder: RunFolder, step: int) -> None:
+    with RecordWriter(folder.events) as events:
+        events.event("checkpoint", step=step)
+
+
+def extended(folder: RunFolder, more: int) -> dict[str, Any]:
+    changes = extension(folder, folder.spec()["settings"], more)
+    folder.update_spec(**changes)
+    return changes
+
+
+@pytest.mark.parametrize(
+    ("horizon", "before"),
+    [("steps=1000", 1000), ("tokens=204800", 100), ("tokens_per_scaling_parameter=0.1", 563)],
+)
+def test_the_length_and_nothing_else_changes(tmp_path: Path, horizon: str, before: int) -> None:
+    """Warm-up that followed from the length stays, whatever the length was given as."""
+    folder = folder_of(tmp_path, before, horizon, "warmup_steps=null")
+    old = Recipe.model_validate(folder.spec()["settings"])
+    assert old.steps_total == before
+    changes = extended(folder, 500)
+    new = Recipe.model_validate(changes["settings"])
+    assert (changes["steps"], new.steps_total, new.warmup) == (before + 500,) * 2 + (old.warmup,)
+    assert changes["extended"] == [{"from": before, "to": before + 500, "at_step": before}]
+    config = run_config(folder.spec())
+    assert (config.steps, config.extended_from) == (before + 500, (before,))
+    told = ("steps", "tokens", "tokens_per_scaling_parameter", "warmup_steps")
+    assert new.model_dump(exclude=set(told)) == old.model_dump(exclude=set(told))
+
+
+def test_climbmix_keeps_its_shards(tmp_path: Path) -> None:
+    """More of them would be other text; these are read again."""
+    folder = folder_of(tmp_path, 10, "steps=1000", "data.source=climbmix")
+    source = Recipe.model_validate(folder.spec()["settings"]).text_source
+    assert extended(folder, 10**6)["settings"]["data"]["source"] == source
+
+
+def test_prolonged_twice(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, 1000, "steps=1000")
+    extended(folder, 500)
+    # Nothing was saved with 1,500: the schedule of 1,000 is what the run has followed.
+    assert extended(folder, 500)["extended"] == [{"from": 1000, "to": 2000, "at_step": 1000}]
+    save(folder, 2000)
+    extended(folder, 1)
+    assert run_config(folder.spec()).extended_from == (1000, 2000)
+    with pytest.raises(InputError, match="1,000,002,000 steps"):
+        extension(folder, folder.spec()["settings"], 1_000_000_000 - 1)
+
+
+def test_what_is_said_of_the_schedule() -> None:
+    before, after = Schedule(1000, 10), Schedule(1500, 10)
+    assert schedule_words(before, after, 1000) == (
+        "1,000 steps become 1,500. The learning rate was at 0.05 of its peak at step 1,000; with "
+        "1,500 steps it is 0.54 at step 1,001: it rises 10.4x. Momentum goes from 0.90 to 0.94; "
+        "weight decay goes from 0.00 to 0.25 of its start. The loss usually rises first: a public "
+        "run went from 0.935 to 1.016 bits per byte through this."
+    )
+    assert schedule_words(before, after, 300) == (
+        "1,000 steps become 1,500. This costs nothing: the learning rate has not begun to fall. It "
+        "does from step 527 on, not from step 352. Only weight decay goes from 0.80 to 0.90 of its "
+        "start."
+    )
+    assert after.learning_rate(525) == 1.0 > after.learning_rate(526)  # steps 526 and 527
+    assert "the learning rate has not begun to fall" in schedule_words(before, after, 5)
+    assert schedule_words(before, after, 0).endswith(
+        "Nothing has been trained yet: it costs nothing."
+    )
+    assert "it goes on falling" in schedule_words(before, Schedule(1001, 10), 452)

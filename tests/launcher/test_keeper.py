@@ -1,0 +1,180 @@
+"""Which runs a head's supervisor starts again, when, and when not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_raycluster import HEAD
+
+from launcher.raycluster.jobs import Jobs, NoAnswer
+from launcher.raycluster.keeper import STARTS, RunKeeper
+from launcher.runs.folder import RunFolder, write_json
+from launcher.runs.records import RecordWriter, read_records
+from nanochat.lock import hold
+
+
+class Cluster:
+    """A head's folder, and a Ray that takes jobs and loses them."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.path = path
+        path.mkdir(exist_ok=True)
+        (path / "cluster.json").write_bytes(HEAD.to_json())
+        self.jobs: dict[str, str] | None = {}  # None: its dashboard does not answer
+        self.keeper = RunKeeper(path)
+        self.keeper.ray_is(up=True)
+        monkeypatch.setattr(Jobs, "_ask", lambda jobs, *request: self._ask(*request))
+        monkeypatch.setattr("launcher.raycluster.keeper.PAUSE_SECONDS", 0.0)
+
+    def run(self, name: str, *, submitted: bool = True) -> RunFolder:
+        folder = RunFolder(self.path / "runs" / name)
+        folder.path.mkdir(parents=True)
+        spec = {
+            "recipe": "tiny", "cluster": "home", "created": 1.0, "steps": 9,
+            "nodes": [{"name": node.name} for node in HEAD.nodes],
+        }  # fmt: skip
+        write_json(folder.spec_file, spec)
+        if submitted:
+            Jobs(self.path).submit(name)
+            self.jobs = {}
+        return folder
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        if self.jobs is None:
+            raise NoAnswer("no dashboard")
+        if body is not None:
+            self.jobs[body["submission_id"]] = "PENDING"
+        return [{"submission_id": name, "status": status} for name, status in self.jobs.items()]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    with hold(tmp_path / "lock"):  # as its supervisor
+        yield Cluster(tmp_path, monkeypatch)
+
+
+def step(folder: RunFolder, number: int) -> None:
+    record = {"step": number, "attempt": 0, "loss": 5.0, "tokens": 8, "tokens_per_second": 1.0}
+    with RecordWriter(folder.metrics) as metrics:
+        metrics.write(record | {"step_seconds": 1.0})
+
+
+def test_a_run_whose_driver_died_goes_on(cluster: Cluster) -> None:
+    folder = cluster.run("night")
+    step(folder, 3)
+    cluster.keeper.look()
+    assert cluster.jobs == {"night": "PENDING"}
+    [event] = read_records(folder.events)
+    assert (event["kind"], event["stage"]) == ("restart", "driver") and event["seconds"] >= 0
+    assert Jobs(cluster.path).status("night") == {
+        "alive": True, "wanted": True, "by_itself": True
+    }  # fmt: skip
+    cluster.keeper.look()  # Ray is about to start it
+    assert cluster.jobs == {"night": "PENDING"}
+
+
+def test_what_died_is_told_apart(cluster: Cluster) -> None:
+    """By whether the run has written since Ray began, and how often that did."""
+    folder = cluster.run("night")
+    cluster.keeper.look()
+    for starts in (1, 2):
+        cluster.jobs = {}
+        if starts == 1:
+            cluster.keeper.ray_is(up=False)
+        cluster.keeper.ray_is(up=True)
+        cluster.keeper.look()
+    assert [event["what"] for event in read_records(folder.events)] == ["driver", "ray", "ray"]
+    other = RunKeeper(cluster.path)
+    other.ray_is(up=True)
+    cluster.jobs = {}
+    other.look()
+    assert read_records(folder.events)[-1]["what"] == "head"
+
+
+@pytest.mark.parametrize("why", ["never submitted", "ended", "no Ray", "at work", "no dashboard"])
+def test_what_does_not_go_on(cluster: Cluster, why: str) -> None:
+    folder = cluster.run("mine", submitted=why != "never submitted")
+    if why == "ended":
+        write_json(folder.summary_file, {"status": "failed"})
+    if why == "no Ray":
+        cluster.keeper.ray_is(up=False)
+    if why == "at work":
+        with hold(folder.path / "lock"):
+            cluster.keeper.look()
+    elif why == "no dashboard":  # it may have a driver: that is found out before
+        cluster.jobs = None
+        with pytest.raises(NoAnswer):
+            cluster.keeper.look()
+        assert folder.submitted()["starts"] == 1
+    else:
+        cluster.keeper.look()
+    assert not cluster.jobs and not folder.events.exists()
+    assert [f.name for f in cluster.keeper.wanted()] == (
+        ["mine"] if why not in ("never submitted", "ended") else []
+    )
+
+
+def test_one_that_is_to_stop_has_ended(cluster: Cluster) -> None:
+    """Also while Ray is not up: nobody waits for that."""
+    folder = cluster.run("mine")
+    step(folder, 3)
+    cluster.keeper.ray_is(up=False)
+    folder.stop_request.touch()
+    assert Jobs(cluster.path).running() == ["mine"]
+    cluster.keeper.look()
+    summary = folder.summary()
+    assert summary is not None and (summary["status"], summary["steps"]) == ("stopped", 3)
+    assert Jobs(cluster.path).running() == []
+
+
+def test_it_is_given_up_where_no_step_is_new(cluster: Cluster) -> None:
+    folder = cluster.run("sick")
+    step(folder, 3)
+    for _ in range(2 * STARTS):
+        cluster.jobs = {}
+        cluster.keeper.look()
+    assert len(read_records(folder.events)) == STARTS + 1  # step 3 was new, and the end is told
+    assert read_records(folder.events)[-1]["status"] == "failed"
+    failure = json.loads(folder.failure_file.read_text())
+    assert f"{STARTS} times in a row without a new step" in failure["message"]
+    assert failure["fix"] == f"see {folder.log}"
+    Jobs(cluster.path).submit("sick")  # `launch resume`
+    assert folder.is_wanted and folder.submitted()["starts"] == 1
+
+
+def test_a_new_step_starts_the_count_anew(cluster: Cluster) -> None:
+    folder = cluster.run("night")
+    for number in range(2 * STARTS):
+        step(folder, number + 1)
+        cluster.jobs = {}
+        cluster.keeper.look()
+    assert folder.is_wanted and folder.submitted()["starts"] == 1
+
+
+def test_who_waited_for_its_turn_waits_again(cluster: Cluster) -> None:
+    """Until the run that had the hosts has them back."""
+    waiting = cluster.run("later")
+    with RecordWriter(waiting.events) as events:
+        events.event("wait", run="night")
+    cluster.run("night")
+    cluster.keeper.look()
+    assert cluster.jobs == {"night": "PENDING"}
+    (cluster.path / "slots").mkdir()
+    with hold(cluster.path / "slots" / f"{HEAD.nodes[0].name}.lock"):
+        cluster.keeper.look()
+    assert set(cluster.jobs) == {"night", "later"}
+
+
+def test_without_a_supervisor_nothing_is_about_to_start(tmp_path: Path) -> None:
+    (tmp_path / "cluster.json").write_bytes(HEAD.to_json())
+    (tmp_path / "token").write_text("t")
+    folder = RunFolder(tmp_path / "runs" / "night")
+    folder.path.mkdir(parents=True)
+    write_json(folder.submitted_file, {"time": 1.0, "by_itself": False, "starts": 1, "step": 0})
+    jobs = Jobs(tmp_path)  # and no dashboard answers
+    assert jobs.status("night") == {"alive": False, "wanted": True, "by_itself": False}
+    assert jobs.running() == []

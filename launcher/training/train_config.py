@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from launcher.config.recipe import Recipe
-from nanochat.train import TrainConfig
+from nanochat.train_config import TrainConfig
 
 
 def train_config(recipe: Recipe) -> TrainConfig:

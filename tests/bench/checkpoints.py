@@ -4,8 +4,8 @@
         --set tokens_per_step=4096
 
 Blocks of steps without a checkpoint and blocks that begin with one take turns in one process;
-`--block`: steps that take a minute (at least 3: the first block is not timed). `--text`, `--cache` and `--set` as those of train.py.
-The checkpoints go into a folder (`--into`, default: a temporary one) that is removed.
+`--block`: steps that take a minute (at least 3: the first block is not timed). `--text`, `--cache`
+and `--set` as those of train.py. The checkpoints go into a temporary folder (`--into`: where).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 from train import text_source
 
 from launcher.config.recipe import load_recipe
+from launcher.raycluster.local import LocalSession
 from launcher.training.hardware import choose_hardware
 from launcher.training.train_config import train_config
 from nanochat.checkpoint import CheckpointFolder
@@ -62,7 +63,7 @@ def main() -> None:
     options = [("--set", pair) for pair in arguments.overrides]
     options += [("--data", text_source(arguments.text))]
     recipe = load_recipe(arguments.recipe, options).recipe
-    hardware = choose_hardware(recipe)
+    hardware = choose_hardware(recipe, LocalSession("", workers=1))
     observer, block, pairs = Observer(), arguments.block, arguments.pairs
     # A block to settle in, then pairs of one without and one that begins with a checkpoint.
     config = replace(
@@ -79,7 +80,7 @@ def main() -> None:
             sequence_length=recipe.sequence_length,
             vocab_size=recipe.vocab_size,
             validation=None,
-            threads=hardware.threads,
+            threads=hardware.threads[""],
             on_progress=lambda stage, done, total: None,
         )
         train(

@@ -23,9 +23,12 @@ from launcher.raycluster.session import NODE_ID, Session
 from launcher.runs.folder import RunFolder
 from launcher.runs.records import RecordWriter
 from launcher.training.failures import FinalFailurePolicy, final_failure
+from launcher.training.group import RunWorkerGroup
 from launcher.training.hardware import choose_hardware
 from launcher.training.ranks import RankedTorchConfig
-from launcher.training.worker import count_attempts, train_loop
+from launcher.training.recovered import count_attempts
+from launcher.training.recovery import Recovery
+from launcher.training.worker import train_loop
 
 # A rank that waits this long for another one is waiting for a dead or hanging one.
 GROUP_TIMEOUT_SECONDS = 300
@@ -71,6 +74,7 @@ def _fit(folder: RunFolder, session: Session) -> None:
             storage_path=session.notes,  # for Ray's own notes: no checkpoint goes through it
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
             logging_config=LoggingConfig(log_level="ERROR"),
+            callbacks=[Recovery(folder.path, tuple(session.threads))],
         ),
         torch_config=RankedTorchConfig(
             backend="nccl" if spec["device"] == "cuda" else "gloo",
@@ -122,6 +126,8 @@ class _FixedPolicy(FixedScalingPolicy):
 
 
 class _Controller(TrainController):
+    worker_group_cls = RunWorkerGroup
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         for name in ENV_VARS_TO_PROPAGATE:  # read by now; else they become the workers' own

@@ -122,7 +122,7 @@ def event_line(event: Record) -> str | None:
         "evaluate": lambda: f"step {event['step']:,}: val_bpb {event['val_bpb']:.4f}{took}",
         "checkpoint": lambda: f"step {event['step']:,}: checkpoint saved{took}",
         "fault": lambda: f"fault: {event['message']}",
-        "restart": lambda: f"restarted{took}: attempt {event['attempt']}",
+        "restart": lambda: _restarted(event, took),
         "resume": lambda: f"went on from step {event['step']:,}{took}",
         "start": lambda: _started(event, took),
         "text": lambda: event.get("words") or _waiting_for_text(event, took),
@@ -130,6 +130,18 @@ def event_line(event: Record) -> str | None:
         "import": lambda: f"imported from {event['source']} after {event['step']:,} steps",
     }
     return lines[kind]() if kind in lines else None
+
+
+def _restarted(event: Record, took: str) -> str | None:
+    stage = event["stage"]
+    if stage == "workers":
+        return f"restarted{took}: attempt {event['attempt']}"
+    if stage == "step":
+        parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in event["stages"].items())
+        return f"step {event['step']:,} made {event['seconds']:.1f} s after the fault ({parts})"
+    if stage == "replay":
+        return f"back where it was: {event['steps']:,} steps were made again{took}"
+    return None  # stage group: on the way
 
 
 def _waiting_for_text(event: Record, took: str) -> str:

@@ -19,7 +19,8 @@ AT_WORK = ("running", "waiting", "preparing", "stopping")
 
 @dataclass(frozen=True)
 class RunState:
-    """One line of `launch runs`. `interrupted`: its driver died without a word."""
+    """One line of `launch runs`. `interrupted`: its driver died without a word. `recovery`: seconds
+    by stage from the last fault to the end of the next step, and how many steps were lost."""
 
     run: str
     cluster: str
@@ -32,6 +33,7 @@ class RunState:
     val_bpb: float | None
     tokens_per_second: float | None
     restarts: int
+    recovery: Record | None
 
     @classmethod
     def of(cls, folder: RunFolder, alive: bool | None = None) -> RunState:
@@ -61,6 +63,7 @@ class RunState:
             val_bpb=_last_val_bpb(metrics),
             tokens_per_second=_tokens_per_second(metrics),
             restarts=max((record["attempt"] for record in metrics), default=0),
+            recovery=_last_recovery(folder),
         )
 
 
@@ -116,6 +119,13 @@ def _last_val_bpb(metrics: list[Record]) -> float | None:
         if "val_bpb" in record:
             value: float = record["val_bpb"]
             return value
+    return None
+
+
+def _last_recovery(folder: RunFolder) -> Record | None:
+    for event in reversed(read_records(folder.events)):
+        if event["kind"] == "restart" and event["stage"] == "step":
+            return {key: event[key] for key in ("seconds", "stages", "step", "replays")}
     return None
 
 

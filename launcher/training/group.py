@@ -32,9 +32,9 @@ from ray.train.v2._internal.execution.worker_group import (
 from ray.train.v2._internal.util import bundle_to_remote_args
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from launcher.training.callback import GroupCallback
 from launcher.training.preload import seconds_since_import
 from launcher.training.ranks import NODE
-from launcher.training.recovery import Recovery
 
 PLACE_SECONDS = 15.0  # then it is looked again which nodes are there
 START_SECONDS = 120.0  # a fresh process imports for 5 s on one core, for 30 from a cold disk
@@ -86,7 +86,7 @@ class RunWorkerGroup(WorkerGroup):
             _end(actors, place)
             self._clear_state()
             for callback in self._callbacks:
-                if isinstance(callback, Recovery):
+                if isinstance(callback, GroupCallback):
                     callback.start_failed(error)
             if isinstance(error, RayActorError | GetTimeoutError):
                 raise WorkerGroupStartupFailedError(str(error)) from error

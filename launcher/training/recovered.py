@@ -47,6 +47,8 @@ class Recovered:
 
     def _write_first_step(self, now: float, step: int) -> None:
         before = self._before()
+        if before is None:
+            return
         told_at = before["time"]
         loaded_at = self._loaded_at or self._began_at
         stages = {
@@ -65,10 +67,11 @@ class Recovered:
             stages={name: round(seconds, 3) for name, seconds in stages.items()},
         )
 
-    def _before(self) -> dict[str, Any]:
-        """What the controller has written since it started this attempt."""
-        events = read_records(self._folder.events)
-        return next(e for e in reversed(events) if e.get("stage") == "group")
+    def _before(self) -> dict[str, Any] | None:
+        """What the controller has written since it started this attempt; None: it was slower."""
+        events = reversed(read_records(self._folder.events))
+        group = next((event for event in events if event.get("stage") == "group"), None)
+        return group if group and group["attempt"] == self._attempt else None
 
 
 def count_attempts(folder: RunFolder) -> int:

@@ -18,18 +18,18 @@ from typing import Any
 
 import ray
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
-from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.train.v2._internal.execution.worker_group import Worker, WorkerGroup, WorkerGroupPollStatus
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from launcher.runs.folder import RunFolder
 from launcher.runs.records import RecordWriter
+from launcher.training.callback import GroupCallback
 from launcher.training.failures import final_failure
 from launcher.training.ranks import rank_order
 from launcher.training.recovered import count_attempts
 
 
-class Recovery(WorkerGroupCallback):
+class Recovery(GroupCallback):
     """In the controller. `nodes`: names in rank order."""
 
     def __init__(self, run: Path, nodes: Sequence[str]) -> None:
@@ -41,17 +41,18 @@ class Recovery(WorkerGroupCallback):
         self._told = False
         self._ended_at = self._began_at = self._placed_at = 0.0
         self._import_seconds = 0.0
-        self._attempt = 0
+        self.attempt = 0  # of the group that trains, or is started
 
     # --- a group that trains, and its end
 
     def after_worker_group_poll_status(self, status: WorkerGroupPollStatus) -> None:
         if status.errors:
             self._noticed_at = self._noticed_at or time.time()
-        else:
+        elif not self._noticed_at:
             self._well_at = time.time()
 
     def before_worker_group_shutdown(self, worker_group: WorkerGroup) -> None:
+        self._noticed_at = self._noticed_at or time.time()
         status = worker_group.get_latest_poll_status()
         if status is None or not status.errors or self._told:
             return
@@ -63,10 +64,11 @@ class Recovery(WorkerGroupCallback):
     def after_worker_group_shutdown(self, worker_group_context: Any) -> None:
         self._ended_at = time.time()
 
-    def hangs(self, message: str, suspect: int | None) -> None:
-        """A group is about to be ended because it hangs. `suspect`: the rank that others wait
-        for."""
+    def hangs(self, message: str, suspect: int | None, seconds: float) -> None:
+        """A group is about to be ended because it has hung for so long. `suspect`: the rank that
+        others wait for."""
         self._noticed_at = time.time()
+        self._well_at = self._noticed_at - seconds
         node = None if suspect is None else self._node_of(suspect)
         self._write_fault(what="hang", rank=suspect, node=node, message=message)
 
@@ -83,7 +85,7 @@ class Recovery(WorkerGroupCallback):
 
     def _write_fault(self, **details: Any) -> None:
         self._told = True
-        RecordWriter(self._folder.events).event("fault", attempt=self._attempt, **details)
+        RecordWriter(self._folder.events).event("fault", attempt=self.attempt, **details)
 
     # --- the next one
 
@@ -92,7 +94,7 @@ class Recovery(WorkerGroupCallback):
 
     def before_init_train_context(self, workers: list[Worker]) -> dict[str, list[Any]]:
         self._placed_at = time.time()
-        self._attempt = count_attempts(self._folder)
+        self.attempt = count_attempts(self._folder)
         names = [worker.metadata.node for worker in workers]
         self._ranks = [workers[i] for i in rank_order(names, self._nodes)]
         # Of the process that was ready last, as far as it was waited for.
@@ -115,7 +117,7 @@ class Recovery(WorkerGroupCallback):
             RecordWriter(self._folder.events).event(
                 "restart",
                 stage="group",
-                attempt=self._attempt,
+                attempt=self.attempt,
                 seconds=round(now - self._well_at, 3),
                 stages={name: round(seconds, 3) for name, seconds in stages.items()},
             )

@@ -28,6 +28,7 @@ from launcher.training.hardware import choose_hardware
 from launcher.training.ranks import RankedTorchConfig
 from launcher.training.recovered import count_attempts
 from launcher.training.recovery import Recovery
+from launcher.training.watchdog import Watchdog
 from launcher.training.worker import train_loop
 
 # A rank that waits this long for another one is waiting for a dead or hanging one.
@@ -55,6 +56,9 @@ def train_run(path: str, session: Session) -> tuple[str, str | None] | None:
 def _fit(folder: RunFolder, session: Session) -> None:
     """Raises RunFailed where a worker says that going on is pointless, or Ray itself gives up."""
     spec = folder.spec()
+    nodes = tuple(session.threads)
+    recovery = Recovery(folder.path, nodes)
+    watchdog = Watchdog(folder.path, nodes, recovery, profile=session.profile)
     trainer = RunTrainer(
         train_loop,
         train_loop_config={
@@ -74,12 +78,12 @@ def _fit(folder: RunFolder, session: Session) -> None:
             storage_path=session.notes,  # for Ray's own notes: no checkpoint goes through it
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
             logging_config=LoggingConfig(log_level="ERROR"),
-            callbacks=[Recovery(folder.path, tuple(session.threads))],
+            callbacks=[recovery, watchdog],
         ),
         torch_config=RankedTorchConfig(
             backend="nccl" if spec["device"] == "cuda" else "gloo",
             timeout_s=GROUP_TIMEOUT_SECONDS,
-            nodes=tuple(session.threads),
+            nodes=nodes,
         ),
     )
     try:

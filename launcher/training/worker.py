@@ -19,6 +19,7 @@ from launcher.training.failures import FinalFailure
 from launcher.training.gauges import Gauges
 from launcher.training.ranks import NODE
 from launcher.training.recovered import Recovered, count_attempts
+from launcher.training.stacks import allow_stacks
 from launcher.training.train_config import train_config
 from nanochat.checkpoint import CheckpointFolder
 from nanochat.dataset.share import SharedData
@@ -35,6 +36,7 @@ def train_loop(arguments: dict[str, Any]) -> None:
     arguments: `run` (its folder below LAUNCH_HOME), `spec` (of run.json), `submitted` (time),
     `attempts_before` (of earlier drivers), `exports_metrics`.
     """
+    allow_stacks()
     waited = time.time() - arguments["submitted"]
     home, spec = launch_home(), arguments["spec"]
     folder = RunFolder(home / arguments["run"])

@@ -133,10 +133,18 @@ def event_line(event: Record) -> str | None:
     return lines[kind]() if kind in lines else None
 
 
-def _restarted(event: Record, took: str) -> str:
-    if event["stage"] == "driver":
+def _restarted(event: Record, took: str) -> str | None:
+    stage = event["stage"]
+    if stage == "driver":
         return f"{event['message']}: the run goes on by itself{took.replace(')', ' without news)')}"
-    return f"restarted{took}: attempt {event['attempt']}"
+    if stage == "workers":
+        return f"restarted{took}: attempt {event['attempt']}"
+    if stage == "step":
+        parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in event["stages"].items())
+        return f"step {event['step']:,} made {event['seconds']:.1f} s after the fault ({parts})"
+    if stage == "replay":
+        return f"back where it was: {event['steps']:,} steps were made again{took}"
+    return None  # stage group: on the way
 
 
 def _waiting_for_text(event: Record, took: str) -> str:

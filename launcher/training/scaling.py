@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import ray
 from ray.train import ScalingConfig
 from ray.train.v2._internal.execution.scaling_policy import (
     NoopDecision,
@@ -20,14 +19,8 @@ from ray.train.v2._internal.execution.scaling_policy import (
     ScalingPolicy,
 )
 from ray.train.v2._internal.execution.worker_group import (
-    WorkerGroup,
-    WorkerGroupContext,
     WorkerGroupPollStatus,
     WorkerGroupState,
-)
-from ray.train.v2._internal.execution.worker_group.placement_group_handle import (
-    DefaultPlacementGroupHandle,
-    PlacementGroupHandle,
 )
 
 from launcher.raycluster.session import NODE_ID
@@ -107,43 +100,3 @@ def wants_regroup(status: WorkerGroupPollStatus) -> bool:
     return status.finished and any(
         each.return_value == REGROUP for each in status.worker_statuses.values()
     )
-
-
-class NodesGroup(WorkerGroup):
-    """Ray's, but for what goes wrong while it begins."""
-
-    def _start(self) -> None:
-        """Leaves nothing behind where it fails: slots that are still taken would keep every later
-        group waiting."""
-        try:
-            super()._start()
-        except Exception:
-            if self.has_started():
-                self._worker_group_state.shutdown()
-                self._clear_state()
-            raise
-
-    def _create_placement_group(
-        self, scaling_config: ScalingConfig, worker_group_context: WorkerGroupContext
-    ) -> PlacementGroupHandle:
-        handle = super()._create_placement_group(scaling_config, worker_group_context)
-        return _Placement(handle.placement_group)
-
-
-class _Placement(DefaultPlacementGroupHandle):
-    """Not waited for any longer once a node has gone that was alive when it was made."""
-
-    def __init__(self, group: Any) -> None:
-        super().__init__(group)
-        self._before = _alive()
-
-    def wait(self, timeout_seconds: float = 30) -> bool:
-        until = time.monotonic() + timeout_seconds
-        while time.monotonic() < until and self._before <= _alive():
-            if super().wait(LOOK_SECONDS):
-                return True
-        return False
-
-
-def _alive() -> set[str]:
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}

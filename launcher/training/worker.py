@@ -17,6 +17,8 @@ from launcher.runs.records import RecordWriter, read_records
 from launcher.training.failures import FinalFailure
 from launcher.training.gauges import Gauges
 from launcher.training.ranks import NODE
+from launcher.training.recovered import Recovered, count_attempts
+from launcher.training.stacks import allow_stacks
 from launcher.training.train_config import run_config
 from nanochat.checkpoint import CheckpointFolder
 from nanochat.dataset.share import SharedData
@@ -36,6 +38,7 @@ def train_loop(arguments: dict[str, Any]) -> str | None:
     arguments: `run` (its folder below LAUNCH_HOME), `spec` (of run.json), `submitted` (time),
     `attempts_before` (of earlier drivers), `exports_metrics`.
     """
+    allow_stacks()
     waited = time.time() - arguments["submitted"]
     home, spec = launch_home(), arguments["spec"]
     folder = RunFolder(home / arguments["run"])
@@ -112,6 +115,7 @@ class RunObserver:
         self._gauges = gauges
         self._attempt = 0
         self._first_step_since: float | None = None
+        self._recovered: Recovered | None = None
         if leads:
             self._metrics = RecordWriter(folder.metrics)
             self._events = RecordWriter(folder.events)
@@ -133,8 +137,12 @@ class RunObserver:
         if self._attempt - useful > FUTILE_ATTEMPTS:
             message = f"training died {FUTILE_ATTEMPTS} times in a row without a new step"
             raise FinalFailure(message, f"see {self._folder.log}")
-        if self._attempt == attempts_before:
+        if kind == "start":
             self._first_step_since = time.time()
+        else:
+            self._recovered = Recovered(
+                self._folder, self._events, attempt=self._attempt, reached=reached
+            )
 
     def step(self, record: dict[str, Any]) -> None:
         if not self._leads:
@@ -142,6 +150,8 @@ class RunObserver:
         self._metrics.write({**record, "attempt": self._attempt, "time": round(time.time(), 3)})
         if self._gauges is not None:
             self._gauges.show(record)
+        if self._recovered is not None and not self._recovered.step(record["step"]):
+            self._recovered = None
         if self._first_step_since is not None:
             seconds = round(time.time() - self._first_step_since, 3)
             self._first_step_since = None
@@ -153,15 +163,12 @@ class RunObserver:
     def event(self, kind: str, **details: Any) -> None:
         if self._leads and (kind != "stop" or self._folder.stop_request.exists()):
             self._events.event(kind, **details)
+        if self._recovered is not None and kind == "resume":
+            self._recovered.loaded()
 
     def stop_requested(self) -> bool:
         """To end, or to go on in another group."""
         return self._folder.stop_request.exists() or self._folder.regroup_request.exists()
-
-
-def count_attempts(folder: RunFolder) -> int:
-    """How often workers have begun to train in this run."""
-    return sum(event.get("stage") == "workers" for event in read_records(folder.events))
 
 
 def _attempt_before_resize(folder: RunFolder) -> int:

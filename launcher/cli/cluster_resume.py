@@ -153,7 +153,14 @@ class ResumeThere:
         failures = 0
         while True:
             try:
+                if failures:
+                    time.sleep(PAUSES[min(failures, len(PAUSES)) - 1])
                 answer = ask()
+            except KeyboardInterrupt:
+                if not failures:
+                    raise
+                words = f"run '{self._shown}' is as it was: not resumed from here"
+                raise Interrupted(words) from None
             except (HostError, HostsFailed) as error:
                 if not self._waits:
                     raise self._with_wait(error) from None
@@ -161,19 +168,11 @@ class ResumeThere:
                     raise
                 if not failures:
                     click.echo(f"{error.message}; waiting for it (Ctrl-C ends that)", err=True)
-                self._pause(PAUSES[min(failures, len(PAUSES) - 1)])
                 failures += 1
             else:
                 if failures:
                     click.echo("it answers", err=True)
                 return answer
-
-    def _pause(self, seconds: float) -> None:
-        try:
-            time.sleep(seconds)
-        except KeyboardInterrupt:
-            words = f"run '{self._shown}' is as it was: not resumed from here"
-            raise Interrupted(words) from None
 
     def _with_wait(self, error: HostError | HostsFailed) -> LaunchError:
         """With --wait among what helps, where it does."""

@@ -86,10 +86,13 @@ class Jobs:
         """`alive`: a driver is at work, or Ray or the supervisor is about to start one. `wanted`:
         so it would be if a supervisor were at work. `by_itself`: nobody asked for this driver."""
         folder = self._folder_of(run)
+        # The lock first: Ray is slow to answer while a step is made.
+        driven = folder.is_locked() or _is_alive(_of(self._all(), run))
+        due = self.is_due(folder)
         return {
-            "alive": folder.is_locked() or self.is_due(folder) or _is_alive(_of(self._all(), run)),
+            "alive": driven or due,
             "wanted": folder.is_wanted,
-            "by_itself": folder.submitted().get("by_itself", False),
+            "by_itself": folder.submitted().get("by_itself", False) or (due and not driven),
         }
 
     def has_driver(self, run: str) -> bool:

@@ -47,7 +47,7 @@ class RunKeeper:
     def wanted(self) -> list[RunFolder]:
         """What was submitted and has not ended, in the order of its turn."""
         folders = [RunFolder(path.parent) for path in self._folder.glob("runs/*/submitted.json")]
-        wanted = [folder for folder in folders if folder.is_wanted and folder.spec()]
+        wanted = [folder for folder in folders if folder.is_wanted]
         return sorted(wanted, key=lambda folder: folder.submitted().get("time", 0.0))
 
     def _keep(self) -> None:

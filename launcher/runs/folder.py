@@ -90,7 +90,7 @@ class RunFolder:
     def is_wanted(self) -> bool:
         """Whether it was submitted to a cluster and has not ended: if no driver is at work, the
         head's supervisor starts one."""
-        return self.submitted_file.exists() and self.summary() is None
+        return self.submitted_file.exists() and self.summary() is None and bool(self.spec())
 
     def spec(self) -> dict[str, Any]:
         return read_json(self.spec_file) or {}

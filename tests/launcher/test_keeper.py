@@ -174,6 +174,7 @@ def test_without_a_supervisor_nothing_is_about_to_start(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("t")
     folder = RunFolder(tmp_path / "runs" / "night")
     folder.path.mkdir(parents=True)
+    write_json(folder.spec_file, {"run": "night"})
     write_json(folder.submitted_file, {"time": 1.0, "by_itself": False, "starts": 1, "step": 0})
     jobs = Jobs(tmp_path)  # and no dashboard answers
     assert jobs.status("night") == {"alive": False, "wanted": True, "by_itself": False}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from running import Home, wait_until
 
 from launcher.cli.attach import report_end
 from launcher.cli.main import cli
@@ -96,3 +98,33 @@ def test_resume_is_advised_where_it_can_help(
     again = "launch resume mine   goes on then"
     anew = "launch recipe d4 ...   begins a new run with that"
     assert advice[1:] == [again if resumes else anew]
+
+
+def test_a_head_that_does_not_answer_is_waited_for_where_that_is_asked(tmp_path: Path) -> None:
+    """Ctrl-C ends the waiting. Without --wait the error names it."""
+    home = Home(tmp_path / "home")
+    (home.path / "clusters").mkdir()
+    file = home.path / "clusters" / "off.yaml"
+    with socket.socket() as closed:  # bound, and nobody listens
+        closed.bind(("127.0.0.1", 0))
+        file.write_text(f"nodes:\n  - {{host: 127.0.0.1, port: {closed.getsockname()[1]}}}\n")
+        refused = home.launch("resume", "off/night")
+        assert refused.returncode == 1
+        assert "launch resume off/night --wait   goes on as soon as it answers" in refused.stderr
+        waiting = home.start("resume", "off/night", "--wait")
+        wait_until(lambda: "waiting for it (Ctrl-C ends that)" in waiting.output(), 30)
+        waiting.interrupt()
+        code, output = waiting.end()
+    assert code == 130 and "run 'off/night' is as it was: not resumed from here" in output
+    assert "Traceback" not in output
+
+
+def test_this_machine_is_not_waited_for(folder: RunFolder) -> None:
+    with pytest.raises(InputError, match="--wait: this machine is no cluster"):
+        resume("--wait")
+
+
+def test_more_steps_are_a_number(folder: RunFolder) -> None:
+    for wrong in ("0", "-1", "some"):
+        done = CliRunner().invoke(cli, ["resume", "mine", "--extend", wrong])
+        assert done.exit_code == 2 and "--extend" in done.output

@@ -110,6 +110,9 @@ class _Part:
         if force:
             for run in self._running(force=True):
                 click.echo(f"run '{run}' is ended: what it has not saved is lost", err=True)
+                runs = self._runs()
+                assert runs is not None  # this one
+                runs.find(run).request_stop()  # else it would go on with the next `up`
             return False
         if self._head not in self.connections and (self.connections or self.is_whole):
             raise HostError(

@@ -124,7 +124,7 @@ def event_line(event: Record) -> str | None:
         "fault": lambda: f"fault: {event['message']}",
         "restart": lambda: _restarted(event, took),
         "resume": lambda: f"went on from step {event['step']:,}{took}",
-        "resize": lambda: f"on {', '.join(event['nodes'])} from here: {event['why']}",
+        "resize": lambda: f"trains on {', '.join(event['nodes'])} from here: {event['why']}",
         "start": lambda: _started(event, took),
         "text": lambda: event.get("words") or _waiting_for_text(event, took),
         "wait": lambda: f"waiting for run '{event['run']}', which has these hosts",

@@ -54,7 +54,7 @@ class NodesPolicy(ScalingPolicy):
 
     def on_controller_start_worker_group(self, **_: Any) -> dict[str, str]:
         keys = [node.key for node in self._nodes.members.values()]
-        return {NODE_ID: keys[0] if len(keys) == 1 else f"in({', '.join(keys)})"}
+        return {NODE_ID: f"in({','.join(keys)})"}  # with a space in it Ray waits for ever
 
     def make_decision_for_running_worker_group(
         self, worker_group_state: WorkerGroupState, worker_group_status: WorkerGroupPollStatus

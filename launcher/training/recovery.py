@@ -64,13 +64,13 @@ class Recovery(GroupCallback):
     def after_worker_group_shutdown(self, worker_group_context: Any) -> None:
         self._ended_at = time.time()
 
-    def hangs(self, message: str, suspect: int | None, seconds: float) -> None:
+    def hangs(self, message: str, suspect: int | None, seconds: float, *, frozen: bool) -> None:
         """A group is about to be ended because it has hung for so long. `suspect`: the rank that
-        others wait for."""
+        others wait for. `frozen`: a process does not run."""
         self._noticed_at = time.time()
         self._well_at = self._noticed_at - seconds
         node = None if suspect is None else self._node_of(suspect)
-        self._write_fault(what="hang", rank=suspect, node=node, message=message)
+        self._write_fault(what="hang", rank=suspect, node=node, message=message, frozen=frozen)
 
     def start_failed(self, error: Exception) -> None:
         """A group came to nothing."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from launcher.training.stacks import collect, end, is_frozen, waits_for_others
+from launcher.training.stacks import collect_and_end, is_frozen, waits_for_others
 from launcher.training.watchdog import FIRST_SECONDS, Pace
 
 D4 = Pace(step=2.0, evaluation=20.0, checkpoint=1.0)
@@ -29,10 +29,10 @@ waits_for_the_others()
 @pytest.mark.parametrize(
     ("pace", "starts", "evaluates", "seconds"),
     [
-        (D4, False, False, 8 * 2 + 8 * 1),
-        (Pace(0.05, 1.0, 0.1), False, False, 20),  # the floor
-        (D4, False, True, 8 * 22 + 8),
-        (Pace(2.0, None, None), False, False, 8 * 2 + 60),  # nothing saved yet
+        (D4, False, False, 20),  # the floor
+        (Pace(14.0, 1.0, 3.0), False, False, 8 * 14),
+        (D4, False, True, 8 * 22),
+        (Pace(2.0, None, None), False, False, 60),  # nothing saved yet
         (D4, True, False, 20 + 60 + 50 + 8 * 2),
         (Pace(None, None, None), True, True, FIRST_SECONDS),
         (Pace(2.0, None, 1.0), False, True, FIRST_SECONDS),
@@ -64,17 +64,17 @@ def sleeper() -> Iterator[subprocess.Popen[str]]:
 
 
 def test_stacks_of_a_rank(sleeper: subprocess.Popen[str]) -> None:
-    [text] = collect({1: sleeper.pid}).values()
+    [text] = collect_and_end({1: sleeper.pid}).values()
     assert "waits_for_the_others" in text and not is_frozen(text)
     assert not waits_for_others(text)
+    assert sleeper.wait(10) == -signal.SIGKILL
+    assert is_frozen(collect_and_end({0: sleeper.pid})[0])
 
 
 def test_a_frozen_rank_is_seen_through_and_ended(sleeper: subprocess.Popen[str]) -> None:
     os.kill(sleeper.pid, signal.SIGSTOP)
     os.waitid(os.P_PID, sleeper.pid, os.WSTOPPED)
-    [text] = collect({0: sleeper.pid}).values()
+    [text] = collect_and_end({0: sleeper.pid}).values()
     assert text.startswith("state T (stopped)") and is_frozen(text)
     assert "waits_for_the_others" in text
-    end({0: sleeper.pid})
     assert sleeper.wait(10) == -signal.SIGKILL
-    assert is_frozen(collect({0: sleeper.pid})[0])

@@ -171,19 +171,21 @@ class _Watch:
 
     def _end_group(self, seconds: float, limit: float) -> None:
         """Collect stacks, kill, tell."""
+        attempt = self._recovery.attempt
+        self._recovery.hangs(seconds)
         answers = self._collect_and_end()
         stacks = {rank: text for found in answers.values() for rank, text in found.items()}
         folder = self._folder.path / "stacks"
         folder.mkdir(exist_ok=True)
         for rank in range(len(self._ranks)):
-            file = folder / f"attempt-{self._recovery.attempt}-rank-{rank}.txt"
+            file = folder / f"attempt-{attempt}-rank-{rank}.txt"
             file.write_text(stacks.get(rank, "its node did not answer\n"))
         suspect, why = self._suspect(stacks)
-        self._recovery.hangs(
+        self._recovery.tell_hang(
+            attempt,
+            suspect,
             f"no sign of training for {seconds:.0f} s, {limit:.0f} are the limit: {why}; what all "
             f"ranks did is in {folder}",
-            suspect,
-            seconds,
             frozen=any(is_frozen(text) for text in stacks.values()),
         )
         for worker in self._ranks:

@@ -70,9 +70,10 @@ class Recovery(GroupCallback):
         self._noticed_at, self._told = time.time(), True
         self._well_at = self._noticed_at - seconds
 
-    def tell_hang(self, attempt: int, suspect: int | None, message: str, *, frozen: bool) -> None:
-        """`suspect`: the rank that others wait for. `frozen`: a process does not run."""
-        node = None if suspect is None else self._ranks[suspect].metadata.node
+    def tell_hang(
+        self, attempt: int, suspect: int | None, node: str | None, message: str, *, frozen: bool
+    ) -> None:
+        """`suspect`: the rank that others wait for, on `node`. `frozen`: a process does not run."""
         self._write_fault(
             attempt, what="hang", rank=suspect, node=node, message=message, frozen=frozen
         )

@@ -184,6 +184,7 @@ class _Watch:
         self._recovery.tell_hang(
             attempt,
             suspect,
+            None if suspect is None else self._ranks[suspect].metadata.node,
             f"no sign of training for {seconds:.0f} s, {limit:.0f} are the limit: {why}; what all "
             f"ranks did is in {folder}",
             frozen=any(is_frozen(text) for text in stacks.values()),

@@ -20,7 +20,9 @@ NO_JOB = b"\xff" * 4  # of any job that comes
 KEEP_SECONDS = 7 * 86_400
 CHECK_SECONDS = 2.0
 PATIENCE_SECONDS = 4.0  # until the workers that were asked for are processes
-SETTLE_SECONDS = 15.0  # a run that has just begun, or begun again, has the core to itself
+# A process that nothing uses yet is not worth the memory of a host that has little left.
+ROOM_BYTES = 2**30
+SETTLE_SECONDS = 10.0  # a run that has just begun, or begun again, has the core to itself
 UNUSED = ("ray::IDLE", "default_worker.py")  # the second: still importing
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
@@ -52,7 +54,8 @@ class WarmPool:
             self._in_use, self._settled_at = in_use, now + SETTLE_SECONDS
         wanted = self._spares if in_use else self._count
         missing = wanted - (len(workers) - len(in_use))
-        if missing > 0 and not (in_use and now < self._settled_at):
+        put_off = in_use and (now < self._settled_at or _available_bytes() < ROOM_BYTES)
+        if missing > 0 and not put_off:
             # Not more than two of them start at a time: what is missing is asked for again.
             self._next_check = now + PATIENCE_SECONDS
             with contextlib.suppress(OSError):  # no process to be had now: the next time
@@ -87,6 +90,11 @@ def _find_raylet() -> int | None:
             if process.name() == "raylet":
                 return process.pid
     return None
+
+
+def _available_bytes() -> int:
+    fields = dict(line.split(":") for line in _text(Path("/proc/meminfo")).splitlines())
+    return 1024 * int(fields["MemAvailable"].split()[0])
 
 
 def _text(path: Path) -> str:

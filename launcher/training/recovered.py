@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from launcher.runs.folder import RunFolder
-from launcher.runs.records import RecordWriter, read_records
+from launcher.runs.records import read_records
 
 
 class Recovered:
-    """`reached`: the last step that an earlier attempt has made."""
+    """`tell` writes an event. `reached`: the last step that an earlier attempt has made."""
 
     def __init__(
-        self, folder: RunFolder, events: RecordWriter, *, attempt: int, reached: int
+        self, folder: RunFolder, tell: Callable[..., None], *, attempt: int, reached: int
     ) -> None:
         self._folder = folder
-        self._events = events
+        self._tell = tell
         self._attempt = attempt
         self._reached = reached
         self._began_at = time.time()
@@ -36,7 +37,7 @@ class Recovered:
         if step <= self._reached:
             return True
         if step > self._first:
-            self._events.event(
+            self._tell(
                 "restart",
                 stage="replay",
                 attempt=self._attempt,
@@ -57,7 +58,7 @@ class Recovered:
             "load": loaded_at - self._began_at,
             "step": now - loaded_at,
         }
-        self._events.event(
+        self._tell(
             "restart",
             stage="step",
             attempt=self._attempt,

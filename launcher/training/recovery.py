@@ -59,33 +59,34 @@ class Recovery(GroupCallback):
         error = status.get_worker_group_error()
         if final_failure(error) is None:
             workers = worker_group.get_workers()
-            self._write_fault(**_fault(error, workers, self._ranks))
+            self._told = True
+            self._write_fault(self.attempt, **_fault(error, workers, self._ranks))
 
     def after_worker_group_shutdown(self, worker_group_context: Any) -> None:
         self._ended_at = time.time()
 
-    def hangs(self, message: str, suspect: int | None, seconds: float) -> None:
-        """A group is about to be ended because it has hung for so long. `suspect`: the rank that
-        others wait for."""
-        self._noticed_at = time.time()
+    def hangs(self, seconds: float) -> None:
+        """A group is about to be ended because it has hung for so long."""
+        self._noticed_at, self._told = time.time(), True
         self._well_at = self._noticed_at - seconds
-        node = None if suspect is None else self._node_of(suspect)
-        self._write_fault(what="hang", rank=suspect, node=node, message=message)
+
+    def tell_hang(
+        self, attempt: int, suspect: int | None, node: str | None, message: str, *, frozen: bool
+    ) -> None:
+        """`suspect`: the rank that others wait for, on `node`. `frozen`: a process does not run."""
+        self._write_fault(
+            attempt, what="hang", rank=suspect, node=node, message=message, frozen=frozen
+        )
 
     def start_failed(self, error: Exception) -> None:
         """A group came to nothing."""
         self._ended_at = time.time()
         if not self._noticed_at:
             self._well_at, self._noticed_at = self._began_at, self._ended_at
-        self._write_fault(what="start", rank=None, node=None, message=str(error))
+        self._write_fault(self.attempt, what="start", rank=None, node=None, message=str(error))
 
-    def _node_of(self, rank: int) -> str:
-        node: str = self._ranks[rank].metadata.node
-        return node
-
-    def _write_fault(self, **details: Any) -> None:
-        self._told = True
-        RecordWriter(self._folder.events).event("fault", attempt=self.attempt, **details)
+    def _write_fault(self, attempt: int, **details: Any) -> None:
+        RecordWriter(self._folder.events).event("fault", attempt=attempt, **details)
 
     # --- the next one
 

@@ -27,20 +27,18 @@ def allow_stacks() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PTRACER, ANY_PROCESS, 0, 0, 0)
 
 
-def collect(pids: Mapping[int, int]) -> dict[int, str]:
-    """The text of each rank's stacks. `pids`: of ranks on this host, by rank."""
-    return {rank: _describe(pid) for rank, pid in pids.items()}
-
-
-def end(pids: Mapping[int, int]) -> None:
-    """SIGKILL, which ends a stopped process too."""
+def collect_and_end(pids: Mapping[int, int]) -> dict[int, str]:
+    """The text of each rank's stacks. `pids`: of ranks on this host, by rank; they are killed,
+    which ends a stopped process too."""
+    stacks = {rank: _describe(pid) for rank, pid in pids.items()}
     for pid in pids.values():
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
+    return stacks
 
 
 def is_frozen(stacks: str) -> bool:
-    """Whether `collect` found a process that does not run."""
+    """Whether it is the text of a process that does not run."""
     return stacks.startswith(tuple(f"state {state} " for state in STOPPED))
 
 

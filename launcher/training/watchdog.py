@@ -11,7 +11,7 @@ import contextlib
 import statistics
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from launcher.runs.records import Record, RecordTail
 from launcher.training.callback import GroupCallback
 from launcher.training.ranks import rank_order
 from launcher.training.recovery import Recovery
-from launcher.training.stacks import collect, end, is_frozen, waits_for_others
+from launcher.training.stacks import collect_and_end, is_frozen, waits_for_others
 from nanochat.sizes import state_bytes
 from nanochat.train import UNTRAINED_TOKENS
 
@@ -45,6 +45,8 @@ FIRST_SECONDS = 1800.0
 START_SECONDS = 60.0
 STATE_BYTES_PER_SECOND = 10e6
 SAVE_SECONDS = 60.0  # for a checkpoint before any is known
+# A host may just have become that slow: each time that nothing was frozen, the limits double.
+MOST_DOUBLINGS = 4
 RECENT_STEPS = 20  # of which the median is taken
 
 
@@ -83,7 +85,7 @@ class Pace:
         if starts:
             return floor + START_SECONDS + state_bytes / STATE_BYTES_PER_SECOND + seconds
         saving = SAVE_SECONDS if self.checkpoint is None else FACTOR * self.checkpoint
-        return max(floor, seconds + saving)
+        return max(floor, seconds, saving)  # a checkpoint is a sign of its own
 
 
 class Watchdog(GroupCallback):
@@ -162,43 +164,47 @@ class _Watch:
         pace = Pace.of(metrics, events, self._evaluation.tokens)
         step = metrics[-1]["step"] + 1 if metrics else 1
         evaluates = starts or step % self._evaluation.every_steps == 0 or step >= self._steps
-        return pace.limit(
+        limit = pace.limit(
             floor=self._floor, state_bytes=self._state_bytes, starts=starts, evaluates=evaluates
         )
+        return limit * 2 ** min(MOST_DOUBLINGS, sum(e.get("frozen") is False for e in events))
 
     def _end_group(self, seconds: float, limit: float) -> None:
-        """Collect stacks, tell, kill."""
-        stacks = self._ask_all(collect)
-        known = {rank: text for found in stacks.values() for rank, text in found.items()}
+        """Collect stacks, kill, tell."""
+        attempt = self._recovery.attempt
+        self._recovery.hangs(seconds)
+        answers = self._collect_and_end()
+        stacks = {rank: text for found in answers.values() for rank, text in found.items()}
         folder = self._folder.path / "stacks"
         folder.mkdir(exist_ok=True)
         for rank in range(len(self._ranks)):
-            file = folder / f"attempt-{self._recovery.attempt}-rank-{rank}.txt"
-            file.write_text(known.get(rank, "its node did not answer\n"))
-        suspect, why = self._suspect(known)
-        message = (
+            file = folder / f"attempt-{attempt}-rank-{rank}.txt"
+            file.write_text(stacks.get(rank, "its node did not answer\n"))
+        suspect, why = self._suspect(stacks)
+        self._recovery.tell_hang(
+            attempt,
+            suspect,
+            None if suspect is None else self._ranks[suspect].metadata.node,
             f"no sign of training for {seconds:.0f} s, {limit:.0f} are the limit: {why}; what all "
-            f"ranks do is in {folder}"
+            f"ranks did is in {folder}",
+            frozen=any(is_frozen(text) for text in stacks.values()),
         )
-        if not self._ends.is_set():  # it may have found its end meanwhile
-            self._recovery.hangs(message, suspect, seconds)
-            answered = self._ask_all(end)
-            for worker in self._ranks:
-                if worker.metadata.node_id not in answered:
-                    ray.kill(worker.actor)
+        for worker in self._ranks:
+            if worker.metadata.node_id not in answers:
+                ray.kill(worker.actor)
 
-    def _ask_all(self, function: Callable[[Mapping[int, int]], Any]) -> dict[str, Any]:
-        """What a function of its ranks' process ids says on each node that answers, by its id."""
+    def _collect_and_end(self) -> dict[str, dict[int, str]]:
+        """Stacks by rank, by the id of each node that answers."""
         pids: dict[str, dict[int, int]] = {}
         for rank, worker in enumerate(self._ranks):
             pids.setdefault(worker.metadata.node_id, {})[rank] = worker.metadata.pid
-        task = ray.remote(num_cpus=0, max_retries=0)(function)
-        asked = {
-            task.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
-            ).remote(ranks): node
-            for node, ranks in pids.items()
-        }
+        # A process that has run a task is never taken for an actor, and a host would keep it
+        # instead of a spare: it ends with its one call.
+        task = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(collect_and_end)
+        asked = {}
+        for node, ranks in pids.items():
+            there = NodeAffinitySchedulingStrategy(node, soft=False)
+            asked[task.options(scheduling_strategy=there).remote(ranks)] = node
         done, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
         answers = {}
         for each in done:

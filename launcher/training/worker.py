@@ -141,7 +141,7 @@ class RunObserver:
             self._first_step_since = time.time()
         else:
             self._recovered = Recovered(
-                self._folder, self._events, attempt=self._attempt, reached=reached
+                self._folder, self.event, attempt=self._attempt, reached=reached
             )
 
     def step(self, record: dict[str, Any]) -> None:

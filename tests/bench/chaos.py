@@ -39,6 +39,15 @@ from running import Run
 from launcher.runs.records import Record, each_step_once
 
 GOAL = 0.75
+SAME = (
+    "depth",
+    "sequence_length",
+    "vocab_size",
+    "tokens_per_step",
+    "steps",
+    "warmup_steps",
+    "seed",
+)
 FIRST_STEPS = 3  # are slower: not of the quiet time
 START_SECONDS = 180.0
 GIVEN_UP_SECONDS = 300.0  # without a new step: resumed by hand, and counted as not survived
@@ -78,7 +87,7 @@ class Chaos:
         self.trial = Trial(rig, "chaos")
         self.watches = [CheckpointWatch(self.trial.on(host).path) for host in rig.lab.hosts]
         self.strikes: list[Strike] = []
-        self.resumed = 0
+        self.resumed: list[float] = []  # when, by hand
         self.quiet: list[tuple[float, float]] = []  # from, to
         self.window = (0.0, 0.0)
         self._over = threading.Event()
@@ -91,6 +100,8 @@ class Chaos:
         watching.start()
         if not self.trial.wait_for(lambda: self.trial.reached() >= FIRST_STEPS, START_SECONDS):
             raise SystemExit(f"no run began: {self.trial.head.path / 'log.txt'}")
+        if self.arguments.reference:
+            self._require_same(Run(self.arguments.reference))
         self._be_quiet()
         self._disturb()
         self.trial.wait_for(self._recovered, GIVEN_UP_SECONDS)
@@ -99,7 +110,9 @@ class Chaos:
         self.log.write("stopped", code=stopped.returncode, steps=self.trial.reached())
         self._over.set()
         watching.join()
-        return self.summary() | self.compare()
+        found = self.summary() | self.compare()
+        self.log.write("summary", **found)
+        return found
 
     def settings(self, *other: str) -> list[str]:
         a = self.arguments
@@ -108,6 +121,14 @@ class Chaos:
                 *other, *a.set]  # fmt: skip
         words = [word for each in sets for word in ("--set", each)]
         return [a.recipe, "--steps", str(a.steps), *(("--data", a.data) if a.data else ()), *words]
+
+    def _require_same(self, reference: Run) -> None:
+        mine, theirs = (
+            json.loads((run.path / "run.json").read_text()) for run in (self.trial.head, reference)
+        )
+        differ = [key for key in SAME if mine["settings"][key] != theirs["settings"][key]]
+        if differ or mine["data"]["identity"] != theirs["data"]["identity"]:
+            raise SystemExit(f"{reference.path} has other {', '.join(differ) or 'text'}")
 
     # --- the time of faults
 
@@ -119,10 +140,6 @@ class Chaos:
             self._wait_until(began + number * a.every)
             self._strike(fault, host)
         self._wait_until(self.window[1])
-        records = self.trial.records()
-        ends = [strike.at for strike in self.strikes[1:]] + [self.window[1]]
-        for strike, end in zip(self.strikes, ends, strict=True):
-            strike.outcome = what_became(records, strike.at, end)
 
     def plan(self) -> list[tuple[Fault, Host]]:
         """From the seed alone."""
@@ -145,7 +162,7 @@ class Chaos:
         self.strikes.append(strike)
         try:
             strike.at = fault.last(host, self.trial.on(host))
-        except NothingThere as nothing:  # a group that is still being built, for one
+        except (NothingThere, RuntimeError) as nothing:  # a group that is being built, for one
             strike.note = f"did not strike: {nothing}"
         self.log.write("fault", fault=fault.name, host=host.name, step=step,
                        at=round(strike.at, 3), note=strike.note)  # fmt: skip
@@ -160,14 +177,11 @@ class Chaos:
     def _newest(self) -> float:
         """When the newest new step was made, or the run was resumed."""
         records = each_step_once(self.trial.records())
-        return max(float(records[-1]["time"]), self._resumed_at)
-
-    _resumed_at = 0.0
+        return max(float(records[-1]["time"]), *self.resumed, 0.0)
 
     def _resume(self) -> None:
-        self.resumed += 1
-        self._resumed_at = time.time()
-        self.rig.client.launch("cluster", "up", CLUSTER, timeout=300)
+        self.resumed.append(time.time())
+        self.rig.mend()
         resume = ("resume", f"{CLUSTER}/chaos", "--detach")
         done = self.rig.client.launch(*resume, timeout=300)
         self.log.write("resumed by hand", code=done.returncode, said=done.stderr[-500:])
@@ -207,6 +221,10 @@ class Chaos:
             made = _new_steps(records, strike.at, until)
             strike.lost = until - strike.at - made / rate
             lost[strike.fault.name] += strike.lost
+            strike.outcome = what_became(records, strike.at, until)
+            if not strike.outcome.survived:  # the next one struck before it had recovered
+                by_hand = min((at for at in self.resumed if at > strike.at), default=None)
+                strike.outcome = what_became(records, strike.at, by_hand)
         replayed = sum(strike.outcome.replayed for strike in self.strikes)
         struck = [strike for strike in self.strikes if not strike.note]
         return {
@@ -214,15 +232,25 @@ class Chaos:
             "minutes": self.arguments.minutes,
             "faults": len(struck),
             "survived": sum(strike.outcome.survived for strike in struck),
-            "resumed_by_hand": self.resumed,
+            "resumed_by_hand": len(self.resumed),
             "goodput": round(useful / (rate * (ended - began)), 4),
             "useful_steps": useful,
             "quiet_seconds_per_step": round(1 / rate, 3),
             "replayed_steps": replayed,
             "lost_seconds": {name: round(seconds, 1) for name, seconds in sorted(lost.items())},
             "replay_seconds": round(replayed / rate, 1),
+            "recovery_seconds": self._recovery_stages(),
             "strikes": [strike.as_json() for strike in self.strikes],
         }
+
+    def _recovery_stages(self) -> dict[str, float]:
+        """Of all restarts, as events.jsonl breaks them down."""
+        stages: dict[str, float] = defaultdict(float)
+        for event in self.trial.head.events:
+            if (event["kind"], event.get("stage")) == ("restart", "step"):
+                for stage, seconds in event["stages"].items():
+                    stages[stage] += seconds
+        return {stage: round(seconds, 1) for stage, seconds in stages.items()}
 
     def _quiet_rate(self, records: list[Record]) -> float:
         """Steps per second, evaluation left out and checkpoints not."""

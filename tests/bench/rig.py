@@ -107,6 +107,9 @@ class Trial:
     def reached(self) -> int:
         return max((record["step"] for record in self.records()), default=0)
 
+    def attempt(self) -> int:
+        return max((record["attempt"] for record in self.records()), default=0)
+
     def ended(self) -> bool:
         """By itself or by `launch stop`."""
         return (self.head.path / "summary.json").exists()

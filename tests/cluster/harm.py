@@ -23,7 +23,7 @@ from pair import HostRun
 
 WORKER, RAYLET = "ray::RayTrainWorker", "/raylet/raylet"
 TARGET_SECONDS = 30.0  # for a worker or a checkpoint to be there
-SAVE_SECONDS = 120.0  # for the next save to be tried
+SAVE_SECONDS = 60.0  # for the next save to be tried
 
 Harm = Callable[[Host, HostRun], Iterator[float]]
 

@@ -121,13 +121,22 @@ class CheckpointFolder:
     def prune(self, keep: int, step: int) -> None:
         """Keep the checkpoint just saved at `step` and the `keep` - 1 before it.
 
-        Whatever is newer was found torn when this run was resumed. What interrupted saves have
-        left goes too.
+        The newest whole one never goes. Where nothing is kept beside the one just saved, it is
+        read back first. Newer ones are those that were torn when the run was resumed, and go if
+        they are. What interrupted saves have left goes too.
+
+        Raises CheckpointError where the one just saved is not what was written.
         """
+        if keep == 1 and verify(self.place(step)) is None:
+            raise CheckpointError(
+                f"{self.place(step)}: the disk gives back another content than was written",
+                fix="Look after that disk; the checkpoint before is kept.",
+            )
         steps = [int(path.name.removeprefix("step-")) for path in self._newest_first()]
         kept = [each for each in steps if each <= step][:keep]
         for path, each in zip(self._newest_first(), steps, strict=True):
-            if each not in kept:
+            gone = verify(path) is None if each > step else each not in kept
+            if gone:
                 self._remove(path)
         for path in self.path.glob(".partial-*"):
             self._remove(path)

@@ -127,6 +127,8 @@ def event_line(event: Record) -> str | None:
         "resize": lambda: f"trains on {', '.join(event['nodes'])} from here: {event['why']}",
         "start": lambda: _started(event, took),
         "text": lambda: event.get("words") or _waiting_for_text(event, took),
+        "memory": lambda: event["words"],
+        "slow": lambda: _slow(event),
         "wait": lambda: f"waiting for run '{event['run']}', which has these hosts",
         "import": lambda: f"imported from {event['source']} after {event['step']:,} steps",
     }
@@ -149,6 +151,18 @@ def _restarted(event: Record, took: str) -> str | None:
 
 def _waiting_for_text(event: Record, took: str) -> str:
     return f"step {event['step']:,} {'waited' if took else 'waits'} for text{took}"
+
+
+def _slow(event: Record) -> str:
+    seconds, median, rank = event["seconds"], event["median"], event["rank"]
+    line = (
+        f"step {event['step']:,} was slow: {duration(seconds)}, "
+        f"{seconds / median:.0f} times the usual {duration(median)}"
+    )
+    if rank is None:
+        return f"{line}: no rank computed that long, they waited for one another"
+    who = event.get("node", f"rank {rank}")
+    return f"{line}: {who} was late, it computed for {duration(event['compute'][rank])}"
 
 
 def _started(event: Record, took: str) -> str | None:

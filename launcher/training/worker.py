@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,8 @@ def train_loop(arguments: dict[str, Any]) -> str | None:
             writes=local_rank == 0,
             device=device,
         )
+        group = _group(spec, node, world_size, device)
+        observer.nodes = [each["name"] for each in group]
         result = train(
             run_config(spec),
             data,
@@ -73,7 +76,7 @@ def train_loop(arguments: dict[str, Any]) -> str | None:
             dtype=getattr(torch, spec["dtype"]),
             rank=rank,
             world_size=world_size,
-            weights=_weights(spec, node, world_size, device),
+            weights=_weights(group),
             saves=local_rank == 0,
         )
         asked_to_end = agree(int(folder.stop_request.exists()), world_size, device)  # rank 0's
@@ -84,17 +87,22 @@ def train_loop(arguments: dict[str, Any]) -> str | None:
         raise FinalFailure(_here(str(error)), None) from error
 
 
-def _weights(
+def _group(
     spec: dict[str, Any], node: str, world_size: int, device: torch.device
-) -> list[float] | None:
-    """Of the ranks that are there: each node's share, dealt out to its ranks. None on a machine of
-    its own."""
+) -> list[dict[str, Any]]:
+    """The node of each rank that is there, as the run's spec has it. Empty on a machine of its
+    own."""
     nodes = spec.get("nodes", ())
     if not nodes:
-        return None
+        return []
     mine = [each["name"] for each in nodes].index(node)
-    group = agree(mine, world_size, device)
-    return [nodes[index]["share"] / group.count(index) for index in group]
+    return [nodes[index] for index in agree(mine, world_size, device)]
+
+
+def _weights(group: Sequence[dict[str, Any]]) -> list[float] | None:
+    """Each node's share, dealt out to its ranks. None: equal."""
+    names = [each["name"] for each in group]
+    return [each["share"] / names.count(each["name"]) for each in group] or None
 
 
 def _here(message: str) -> str:
@@ -111,6 +119,7 @@ class RunObserver:
     ) -> None:
         self._folder = folder
         self._entered = spec["entered"]
+        self.nodes: Sequence[str] = ()  # of each rank, where they have names
         self._leads = leads
         self._gauges = gauges
         self._attempt = 0
@@ -161,6 +170,8 @@ class RunObserver:
             )
 
     def event(self, kind: str, **details: Any) -> None:
+        if kind == "slow" and self.nodes and details["rank"] is not None:
+            details["node"] = self.nodes[details["rank"]]
         if self._leads and (kind != "stop" or self._folder.stop_request.exists()):
             self._events.event(kind, **details)
         if self._recovered is not None and kind == "resume":

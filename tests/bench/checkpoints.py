@@ -33,12 +33,38 @@ from nanochat.train import train
 
 
 class Observer:
-    def __init__(self) -> None:
+    """Prints a line for each pair of blocks."""
+
+    def __init__(self, block: int, tokens_per_step: int) -> None:
+        self.block = block
+        self.tokens = block * tokens_per_step  # of a block
         self.ends = [time.perf_counter()]  # of each step, before its checkpoint
         self.saved: dict[int, dict[str, Any]] = {}
+        self.without: list[float] = []  # tokens per second of each block
+        self.beside: list[float] = []
+        self.stalled: list[float] = []  # of the time of a block with a checkpoint
 
     def step(self, record: dict[str, Any]) -> None:
         self.ends.append(time.perf_counter())
+        blocks, rest = divmod(record["step"], self.block)
+        if rest == 0 and blocks % 2 == 1 and blocks > 1:
+            self._pair(record["step"])
+
+    def _pair(self, end: int) -> None:
+        """The last block began with a checkpoint, the one before was without."""
+        middle = end - self.block
+        saved = self.saved[middle]
+        without = self.ends[middle] - self.ends[middle - self.block]
+        beside = self.ends[end] - self.ends[middle]
+        self.without.append(self.tokens / without)
+        self.beside.append(self.tokens / beside)
+        self.stalled.append(saved["stalled"] / beside)
+        print(
+            f"{self.block} steps without {without:.2f} s; with a checkpoint {beside:.2f} s, ratio "
+            f"{without / beside:.3f}; it was under way for {saved['seconds']:.2f} s and the steps "
+            f"stood still for {saved['stalled']:.2f} s",
+            flush=True,
+        )
 
     def event(self, kind: str, **details: Any) -> None:
         if kind == "checkpoint":
@@ -64,7 +90,8 @@ def main() -> None:
     options += [("--data", text_source(arguments.text))]
     recipe = load_recipe(arguments.recipe, options).recipe
     hardware = choose_hardware(recipe, LocalSession("", workers=1))
-    observer, block, pairs = Observer(), arguments.block, arguments.pairs
+    block, pairs = arguments.block, arguments.pairs
+    observer = Observer(block, recipe.tokens_per_step)
     # A block to settle in, then pairs of one without and one that begins with a checkpoint.
     config = replace(
         train_config(recipe),
@@ -87,35 +114,18 @@ def main() -> None:
             config, data, CheckpointFolder(Path(folder, "checkpoints")), observer,
             device=torch.device("cpu"), dtype=getattr(torch, hardware.dtype),
         )  # fmt: skip
-    report(arguments.recipe, config.tokens_per_step, block, pairs, observer)
+    report(arguments.recipe, config.tokens_per_step, observer)
 
 
-def report(name: str, tokens_per_step: int, block: int, pairs: int, observer: Observer) -> None:
-    """A line per pair, then the medians."""
-    rates: dict[str, list[float]] = {"without": [], "with": []}
-    stalls = []
-    for pair in range(pairs):
-        start = block * (1 + 2 * pair)
-        middle, end = start + block, start + 2 * block
-        without = observer.ends[middle] - observer.ends[start]
-        beside = observer.ends[end] - observer.ends[middle]
-        saved = observer.saved[middle]
-        rates["without"].append(block * tokens_per_step / without)
-        rates["with"].append(block * tokens_per_step / beside)
-        stalls.append(saved["stalled"] / beside)
-        print(
-            f"{block} steps without {without:.2f} s; with a checkpoint {beside:.2f} s, ratio "
-            f"{without / beside:.3f}; it was under way for {saved['seconds']:.2f} s and the steps "
-            f"stood still for {saved['stalled']:.2f} s"
-        )
-    medians = {kind: statistics.median(each) for kind, each in rates.items()}
-    per_minute = 60 * medians["with"] / (block * tokens_per_step)
+def report(name: str, tokens_per_step: int, observer: Observer) -> None:
+    without, beside = statistics.median(observer.without), statistics.median(observer.beside)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(
-        f"{name}, {tokens_per_step:,} tokens a step, {pairs} pairs of blocks of {block} steps: "
-        f"{medians['without']:,.1f} tok/s without, {medians['with']:,.1f} with {per_minute:.2f} "
-        f"checkpoints a minute, ratio of the medians {medians['with'] / medians['without']:.3f}, "
-        f"stalled {statistics.median(stalls):.2%} of the time, peak memory {peak / 1e9:.2f} GB"
+        f"{name}, {tokens_per_step:,} tokens a step, {len(observer.without)} pairs of blocks of "
+        f"{observer.block} steps: {without:,.1f} tok/s without, {beside:,.1f} with "
+        f"{60 * beside / observer.tokens:.2f} checkpoints a minute, ratio of the medians "
+        f"{beside / without:.3f}, stalled {statistics.median(observer.stalled):.2%} of the time, "
+        f"peak memory {peak / 1e9:.2f} GB"
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 
 from launcher.raycluster.drained import drained_nodes
+from launcher.raycluster.spec import CODE_LABEL
 from launcher.runs.folder import RunFolder
 from launcher.runs.records import RecordWriter, read_records
 
@@ -100,15 +101,23 @@ def members_told(folder: RunFolder, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def live_nodes(
-    known: Iterable[Mapping[str, Any]], names: Iterable[str], drained: Collection[str]
+    known: Iterable[Mapping[str, Any]], names: Sequence[str], drained: Collection[str]
 ) -> dict[str, LiveNode]:
-    """Of `names`, in their order. `known`: as ray.nodes() tells; of a host that was switched off
-    and on it may see both lives for a while, and which one is over is then not known."""
+    """Of `names`, in their order, the head first. `known`: as ray.nodes() tells.
+
+    Of a host that was switched off and on Ray may see both lives for a while, and which one is over
+    is then not known. One that was off while the head got other code still has its old.
+    """
     alive = [node for node in known if node["Alive"]]
     lives = Counter(node["NodeName"] for node in alive)
+    code = {node["NodeName"]: node["Labels"].get(CODE_LABEL) for node in alive}
     found = {
         node["NodeName"]: LiveNode(node["NodeID"], int(node["Resources"]["rank_slot"]))
         for node in alive
         if lives[node["NodeName"]] == 1 and "rank_slot" in node["Resources"]
     }
-    return {name: found[name] for name in names if name in found and name not in drained}
+    return {
+        name: found[name]
+        for name in names
+        if name in found and name not in drained and code[name] == code.get(names[0])
+    }

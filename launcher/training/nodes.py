@@ -50,9 +50,6 @@ class RunNodes:
             self._tell_missing(missing)
             return False
         self.members, self.missing = there, ()
-        before = members_told(self.folder, self.names)
-        if before != tuple(there):
-            self._tell_change(before)
         return True
 
     def there(self) -> dict[str, LiveNode]:
@@ -77,7 +74,11 @@ class RunNodes:
             message = f"{self._state(missing)}: waiting; with elastic: true the run would go on"
             RecordWriter(self.folder.events).event("fault", what="node", message=message)
 
-    def _tell_change(self, before: tuple[str, ...]) -> None:
+    def tell_change(self) -> None:
+        """Where the group that begins is not of the nodes that the run's events tell of last."""
+        before = members_told(self.folder, self.names)
+        if before == tuple(self.members):
+            return
         lost = [self._state([name]) for name in before if name not in self.members]
         come = [f"{name} is there" for name in self.members if name not in before]
         made = read_records(self.folder.metrics)

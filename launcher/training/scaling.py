@@ -29,9 +29,9 @@ from launcher.training.nodes import RunNodes
 from launcher.training.worker import REGROUP
 
 LOOK_SECONDS = 0.5  # between two looks at which nodes are there
-# A node that has joined still starts the process that its rank will begin in, 4 s on one core, and
+# A node that has joined still starts the process that its rank will begin in, 5 s on one core, and
 # the others train on meanwhile. One that comes and goes is not taken.
-SETTLE_SECONDS = 5.0
+SETTLE_SECONDS = 8.0
 
 
 class NodesPolicy(ScalingPolicy):
@@ -53,6 +53,7 @@ class NodesPolicy(ScalingPolicy):
         return NoopDecision()
 
     def on_controller_start_worker_group(self, **_: Any) -> dict[str, str]:
+        self._nodes.tell_change()  # here the group before it has ended, and why is told
         keys = [node.key for node in self._nodes.members.values()]
         return {NODE_ID: f"in({','.join(keys)})"}  # with a space in it Ray waits for ever
 

@@ -35,7 +35,7 @@ class RunNodes:
     names: tuple[str, ...]
     elastic: bool
     members: dict[str, LiveNode] = field(default_factory=dict)
-    missing: tuple[str, ...] = ()  # that the run waits for, as it was told
+    waited_for: tuple[str, ...] = ()  # as it was told
 
     @property
     def slots(self) -> int:
@@ -45,12 +45,15 @@ class RunNodes:
     def gather(self) -> bool:
         """Make those that are there the members of a new group; False where they are too few."""
         there = self.there()
-        missing = tuple(name for name in self.names if name not in there)
-        if missing and not (self.elastic and self.names[0] in there):
-            self._tell_missing(missing)
+        if there.keys() != set(self.names) and not (self.elastic and self.names[0] in there):
+            self._tell_missing(tuple(name for name in self.names if name not in there))
             return False
-        self.members, self.missing = there, ()
+        self.members, self.waited_for = there, ()
         return True
+
+    def missing(self) -> set[str]:
+        """Those that are neither there nor drained."""
+        return set(self.names) - self.there().keys() - self._drained()
 
     def there(self) -> dict[str, LiveNode]:
         """Those that may train now, in rank order."""
@@ -69,8 +72,8 @@ class RunNodes:
         return drained_nodes(self.folder.path.parents[1])
 
     def _tell_missing(self, missing: tuple[str, ...]) -> None:
-        if missing != self.missing:
-            self.missing = missing
+        if missing != self.waited_for:
+            self.waited_for = missing
             message = f"{self._state(missing)}: waiting; with elastic: true the run would go on"
             RecordWriter(self.folder.events).event("fault", what="node", message=message)
 

@@ -28,7 +28,7 @@ from launcher.raycluster.processes import (
     end_children,
     end_marked,
 )
-from launcher.raycluster.spec import WANTED, ClusterSpec, short_name
+from launcher.raycluster.spec import CODE_LABEL, WANTED, ClusterSpec, short_name
 from launcher.raycluster.warm import WarmPool
 from launcher.runs.folder import RunFolder, write_json
 from launcher.runs.received import BLOBS
@@ -255,6 +255,7 @@ def start_arguments(spec: ClusterSpec) -> list[str]:
         f"--num-cpus={idle_workers(spec)}",
         f"--num-gpus={here.slots if here.accelerator != 'cpu' else 0}",
         f"--resources={resources}",
+        f"--labels={CODE_LABEL}={spec.code}",
         f"--object-store-memory={OBJECT_STORE_BYTES}",
         "--disable-usage-stats",
     ]

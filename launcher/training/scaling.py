@@ -29,9 +29,10 @@ from launcher.training.nodes import RunNodes
 from launcher.training.worker import REGROUP
 
 LOOK_SECONDS = 0.5  # between two looks at which nodes are there
-# A node that has joined still starts the process that its rank will begin in, 4 s on one core, and
+# A node that has joined still starts the process that its rank will begin in, 5 s on one core, and
 # the others train on meanwhile. One that comes and goes is not taken.
-SETTLE_SECONDS = 5.0
+SETTLE_SECONDS = 8.0
+JOIN_SECONDS = 3.0  # Ray may hear of a node that is up a moment later than the client does
 
 
 class NodesPolicy(ScalingPolicy):
@@ -40,12 +41,14 @@ class NodesPolicy(ScalingPolicy):
     def __init__(self, scaling_config: ScalingConfig, nodes: RunNodes) -> None:
         super().__init__(scaling_config)
         self._nodes = nodes
+        self._began = time.monotonic()
         self._looked = 0.0
         self._differs_since: float | None = None
 
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
         self._nodes.folder.regroup_request.unlink(missing_ok=True)
-        if self._nodes.gather():
+        joining = not self._nodes.members and time.monotonic() - self._began < JOIN_SECONDS
+        if not (joining and self._nodes.missing()) and self._nodes.gather():
             return self._resize()
         if self._nodes.folder.stop_request.exists():
             raise GivenUp
@@ -53,6 +56,7 @@ class NodesPolicy(ScalingPolicy):
         return NoopDecision()
 
     def on_controller_start_worker_group(self, **_: Any) -> dict[str, str]:
+        self._nodes.tell_change()  # here the group before it has ended, and why is told
         keys = [node.key for node in self._nodes.members.values()]
         return {NODE_ID: f"in({','.join(keys)})"}  # with a space in it Ray waits for ever
 

@@ -317,7 +317,7 @@ def main() -> None:
     parser.add_argument("--data", help="as of `launch recipe` (default: the recipe's)")
     parser.add_argument("--set", action="append", default=[], help="as of `launch recipe`")
     parser.add_argument("--steps", type=int, default=2000, help="the horizon: more than are made")
-    parser.add_argument("--checkpoint-steps", type=int, default=10)
+    parser.add_argument("--checkpoint-steps", type=int, default=6)
     parser.add_argument("--reference", type=Path)
     parser.add_argument("--log", type=Path)
     parser.add_argument("--json", action="store_true")

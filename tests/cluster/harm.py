@@ -22,6 +22,7 @@ from lab import Host
 from pair import HostRun
 
 WORKER, RAYLET = "ray::RayTrainWorker", "/raylet/raylet"
+FIRST_EPHEMERAL = 32768
 TARGET_SECONDS = 30.0  # for a worker or a checkpoint to be there
 SAVE_SECONDS = 60.0  # for the next save to be tried
 
@@ -117,12 +118,23 @@ def pull_cable(host: Host, run: HostRun) -> Iterator[float]:
 
 
 def silence_ranks(host: Host, run: HostRun) -> Iterator[float]:
-    """Packets between ranks (gloo's ephemeral ports on both sides) are lost, Ray's are not: a
-    collective without an end."""
+    """What their connections (gloo's, ephemeral ports at both ends) carry is lost from now on;
+    Ray's are well, and so are new ones: a collective without an end."""
     _one(host, WORKER)
+    neighbours = {other.address for other in host.lab.hosts if other is not host}
+    rules = []
+    for line in host.inside("ss -tnH state established").splitlines():
+        here, there = line.split()[2:4]
+        address, _, port = there.rpartition(":")
+        own_port = here.rpartition(":")[2]
+        if address in neighbours and min(int(port), int(own_port)) >= FIRST_EPHEMERAL:
+            rules.append(f"tcp sport {port} tcp dport {own_port} drop")
+    if not rules:
+        raise NothingThere(f"{host.name} has no connection of ranks")
     at = time.time()
-    host.firewall("tcp sport 32768-60999 tcp dport 32768-60999 drop")
     try:
+        for rule in rules:
+            host.firewall(rule)
         yield at
     finally:
         host.no_firewall()
@@ -185,7 +197,7 @@ FAULTS = {
         Fault("kill", "a worker killed with -9", kill_worker),
         Fault("freeze", "a worker frozen (SIGSTOP)", freeze_worker_for_good),
         Fault("pause", "a worker frozen for 5 s", freeze_worker, seconds=5),
-        Fault("silence", "packets between ranks lost for 60 s", silence_ranks, seconds=60),
+        Fault("endless", "an endless collective", silence_ranks, seconds=60),
         Fault("raylet", "a raylet killed with -9", kill_raylet, anywhere=False),
         Fault("power", "a host off, on after 5 s", cut_power, seconds=5, anywhere=False),
         Fault("cable-5", "a cable out for 5 s", pull_cable, seconds=5),

@@ -1,6 +1,6 @@
 """Runs on the nodes that are there: `elastic: true`, and `launch cluster drain`.
 
-Shares are dealt anew with every change, so sums are rounded differently: losses stay within 1e-4
+Shares are dealt anew with every change, so sums are rounded differently: losses stay within 1e-5
 of the undisturbed run's. Between the tests of runs and those that purge the hosts, by name.
 """
 
@@ -14,10 +14,10 @@ from lab import Host
 from pair import CLUSTER, HostRun, PairClient, printed_steps, wait
 from running import Run
 
-BOUND = 1e-4
+BOUND = 1e-5
 ELASTIC = ("--set", "elastic=true")
 # Steps long enough for hosts to go and come between them; all checkpoints stay to be compared.
-SLOW = ("--steps", "1000", "--set", "tokens_per_step=32768", "--set", "checkpoint.keep=1000")
+SLOW = ("--steps", "1000", "--set", "tokens_per_step=16384", "--set", "checkpoint.keep=1000")
 
 
 def test_a_run_goes_on_with_the_hosts_that_are_there(
@@ -66,7 +66,6 @@ def test_a_run_goes_on_with_the_hosts_that_are_there(
     for path in saved:
         number = int(path.name.removeprefix("step-"))
         assert HostRun(one, "some").hashes(number) == HostRun(two, "some").hashes(number) != {}
-    wait(lambda: client.cluster("status")[1]["status"] == "up", 60, "the host to be up")
     assert client.launch(*train, "--name", "all").returncode == 0
     every = Followed(client, "all", one)
     every.wait_for_steps(steps)

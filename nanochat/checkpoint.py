@@ -4,8 +4,9 @@
         model.safetensors  optimizer.safetensors  state.json
         manifest.json       bytes and sha256 of each, written last
 
-A checkpoint is written under a temporary name, flushed to the disk and renamed. What is loaded is
-verified first; a torn or altered one is passed over for the newest whole one.
+A checkpoint is written under a temporary name, flushed to the disk and renamed. Hashes are of what
+was written, taken on the way. What is loaded is verified first; a torn or altered one is passed
+over for the newest whole one.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from nanochat.errors import CheckpointError
+from nanochat.hashed_file import write_hashed
 from nanochat.storage import flush, sha256_of
+from nanochat.tensor_file import safetensors_parts
 
 FORMAT = 1
 MAKE_ROOM = "Make room there and resume; what is saved already is whole."
@@ -67,7 +69,7 @@ class CheckpointFolder:
 
         Raises CheckpointError where the disk is full or cannot be written.
         """
-        final = self.path / f"step-{state['step']:08d}"
+        final = self.place(state["step"])
         partial = self.path / f".partial-{final.name}"
         need = sum(t.numel() * t.element_size() for t in (*model.values(), *optimizer.values()))
         try:
@@ -81,24 +83,28 @@ class CheckpointFolder:
                     fix=MAKE_ROOM,
                 )
             partial.mkdir()
-            save_file(dict(model), partial / MODEL)
-            save_file(dict(optimizer), partial / OPTIMIZER)
-            (partial / STATE).write_text(json.dumps(state, indent=1))
-            files = {name: _describe(partial / name) for name in (MODEL, OPTIMIZER, STATE)}
-            manifest = {"format": FORMAT, "files": files}
-            (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
-            for name in (*files, MANIFEST, "."):
-                flush(partial / name)
+            contents = {
+                MODEL: safetensors_parts(model),
+                OPTIMIZER: safetensors_parts(optimizer),
+                STATE: _json_parts(state),
+            }
+            files = {name: write_hashed(partial / name, parts) for name, parts in contents.items()}
+            write_hashed(partial / MANIFEST, _json_parts({"format": FORMAT, "files": files}))
+            flush(partial / ".")
             self._remove(final)  # left by an attempt whose copy was found to be torn
             partial.rename(final)
             flush(self.path)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             self._remove(partial)
             raise CheckpointError(
                 f"cannot write a checkpoint of {need / 1e6:,.0f} MB at {final}: {error}",
                 fix=MAKE_ROOM,
             ) from error
         return Checkpoint(final, state)
+
+    def place(self, step: int) -> Path:
+        """Where the checkpoint of a step is."""
+        return self.path / f"step-{step:08d}"
 
     def newest(self, *, weights_only: bool = False) -> Checkpoint | None:
         """The newest whole checkpoint; None where there is none.
@@ -115,13 +121,22 @@ class CheckpointFolder:
     def prune(self, keep: int, step: int) -> None:
         """Keep the checkpoint just saved at `step` and the `keep` - 1 before it.
 
-        Whatever is newer was found torn when this run was resumed. What interrupted saves have
-        left goes too.
+        The newest whole one never goes. Where nothing is kept beside the one just saved, it is
+        read back first. Newer ones are those that were torn when the run was resumed, and go if
+        they are. What interrupted saves have left goes too.
+
+        Raises CheckpointError where the one just saved is not what was written.
         """
+        if keep == 1 and verify(self.place(step)) is None:
+            raise CheckpointError(
+                f"{self.place(step)}: the disk gives back another content than was written",
+                fix="Look after that disk; the checkpoint before is kept.",
+            )
         steps = [int(path.name.removeprefix("step-")) for path in self._newest_first()]
         kept = [each for each in steps if each <= step][:keep]
         for path, each in zip(self._newest_first(), steps, strict=True):
-            if each not in kept:
+            gone = verify(path) is None if each > step else each not in kept
+            if gone:
                 self._remove(path)
         for path in self.path.glob(".partial-*"):
             self._remove(path)
@@ -156,6 +171,10 @@ def identity_difference(saved: Mapping[str, Any], current: Mapping[str, Any]) ->
         for key in keys
         if saved.get(key) != current.get(key)
     )
+
+
+def _json_parts(content: dict[str, Any]) -> list[memoryview]:
+    return [memoryview(json.dumps(content, indent=1).encode())]
 
 
 def _describe(path: Path) -> dict[str, Any]:

@@ -9,25 +9,29 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nanochat.checkpoint import Checkpoint, CheckpointFolder, identity_difference
+from nanochat.checkpoint import Checkpoint, CheckpointFolder
 from nanochat.dataset import PreparedData, TrainOrder
-from nanochat.errors import CheckpointError, DataError, IdentityError, ShareError, TrainingError
+from nanochat.divergence import LossWatch
+from nanochat.errors import DataError, IdentityError, ShareError, TrainingError
 from nanochat.evaluate import evaluate_bits_per_byte, evaluated_rows
 from nanochat.exchange import GradientExchange, agree
+from nanochat.lateness import ComputeClock, StepTimes
 from nanochat.memory import keep_freed_memory
 from nanochat.model import GPT
+from nanochat.observer import Observer
 from nanochat.optimizer import MuonAdamW, Schedule
+from nanochat.saver import Saver
 from nanochat.shares import deal
-from nanochat.sizes import ModelConfig
+from nanochat.train_config import TrainConfig
 
 # Tokens of one forward and backward pass where a recipe leaves `micro_batch` out.
 MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
@@ -37,60 +41,6 @@ MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
 UNTRAINED_TOKENS = 8192
 
 SAID_SECONDS = 30.0  # between two words on waiting for text, where it is what holds a run up
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """What to train and for how long. `micro_batch` is in rows per pass and rank."""
-
-    model: ModelConfig
-    steps: int
-    tokens_per_step: int
-    warmup_steps: int
-    seed: int = 42
-    micro_batch: int | None = None
-    evaluate_every_steps: int | None = None
-    evaluate_tokens: int = 65_536
-    checkpoint_every_steps: int | None = None
-    checkpoint_every_minutes: float | None = None
-    checkpoint_keep: int = 2
-    extended_from: tuple[int, ...] = ()  # values of `steps` before the run was openly prolonged
-
-    @property
-    def rows_per_step(self) -> int:
-        return self.tokens_per_step // self.model.sequence_length
-
-    def identity(self, data: PreparedData, dtype: torch.dtype) -> dict[str, Any]:
-        """What makes two runs the same run: a checkpoint of any other is refused."""
-        return {
-            **{f"model.{key}": value for key, value in asdict(self.model).items()},
-            "steps": self.steps,
-            "tokens_per_step": self.tokens_per_step,
-            "warmup_steps": self.warmup_steps,
-            "seed": self.seed,
-            "dtype": str(dtype).removeprefix("torch."),
-            **data.identity(),
-        }
-
-    def difference(self, saved: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
-        """What keeps the checkpoint of the identity `saved` from being this run's, as lines; empty
-        where nothing does. `identity`: this run's."""
-        if saved.get("steps") in self.extended_from:
-            saved = {**saved, "steps": self.steps}
-        return identity_difference(saved, identity)
-
-
-class Observer(Protocol):
-    """How a run is watched and stopped. Called on every rank; only rank 0's stop counts."""
-
-    def step(self, record: dict[str, Any]) -> None:
-        """One finished update, as a line of metrics.jsonl."""
-
-    def event(self, kind: str, **details: Any) -> None:
-        """evaluate, checkpoint, fault, resume or stop."""
-
-    def stop_requested(self) -> bool:
-        """True asks for a checkpoint and an end after the current step."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +73,7 @@ def train(
 
     Raises ShareError where a rank would get no row of a step, IdentityError where the checkpoint
     is another run's, CheckpointError where the last one cannot be written, TrainingError where the
-    loss is no number any more.
+    loss explodes or is no number any more; that of a state as bad no checkpoint is written.
     """
     weights = [1.0] * world_size if weights is None else weights
     shares = deal(config.rows_per_step, weights)
@@ -145,10 +95,8 @@ class _Run:
         observer: Observer, device: torch.device, dtype: torch.dtype, rank: int,
         weights: Sequence[float], saves: bool,
     ) -> None:  # fmt: skip
-        self.config, self.data, self.checkpoints, self.observer = (
-            config, data, checkpoints, observer,
-        )  # fmt: skip
-        self.device, self.rank, self.weights, self.saves = device, rank, weights, saves
+        self.config, self.data, self.observer = config, data, observer
+        self.device, self.rank, self.weights = device, rank, weights
         self.shares = deal(config.rows_per_step, weights)
         world_size = self.world_size = len(weights)
         self.identity = config.identity(data, dtype)
@@ -159,7 +107,7 @@ class _Run:
 
         mine = checkpoints.newest()
         steps = agree(mine.step if mine else -1, world_size, device)
-        self.step = self.saved_step = max(*steps, 0)
+        self.step = max(*steps, 0)
         self.said_waiting = -SAID_SECONDS
         self.read_before: str | None = None  # after a resume, until it has been compared
         if self.step:
@@ -178,10 +126,27 @@ class _Run:
         self.micro_batch = config.micro_batch or largest_micro_batch(
             len(self.shares[rank]), config.model.sequence_length, device.type
         )
-        self.saved_at = time.monotonic()
+        self.saver = Saver(
+            checkpoints if saves else None,
+            observer,
+            keep=config.checkpoint_keep,
+            every_minutes=config.checkpoint_every_minutes,
+            newest=self.step,
+        )
+        self.put_off = False  # a checkpoint was due at a loss that is suspicious
+        self.losses = LossWatch(config.model.vocab_size)
+        self.clock = ComputeClock(device)
+        self.times = StepTimes()
+        self.step_before: float | None = None  # seconds of the last step, where it is to be judged
 
     def train(self) -> TrainResult:
-        config = self.config
+        try:
+            return self._train()
+        finally:  # also before an error goes on: what is being written is a checkpoint soon
+            self.saver.close()
+
+    def _train(self) -> TrainResult:
+        config, began_at = self.config, self.step
         if self.step == 0 and config.evaluate_every_steps:
             self._evaluate(sample_tokens=UNTRAINED_TOKENS)
         while self.step < config.steps:
@@ -196,13 +161,18 @@ class _Run:
                 self.observer.event("stop", step=self.step)
                 return self._result(stopped=True)
             record, stop, save = self._update(began)
+            if self.step == began_at + 1 and config.saves_on_the_way:
+                # Only now: memory has then been taken for all that steps need.
+                self.saver.make_room(self.model.state_dict(), self.optimizer.state_tensors())
             if config.evaluate_every_steps and (
                 self.step % config.evaluate_every_steps == 0 or self.step == config.steps
             ):
                 record["val_bpb"] = self._evaluate()
             self.observer.step(record)
+            self.saver.look()
             last = stop or self.step == config.steps
-            if last or save:
+            self.put_off |= save
+            if last or (self.put_off and not self.losses.suspicious):
                 self._save(must=last)
             if stop:
                 self.observer.event("stop", step=self.step)
@@ -251,7 +221,9 @@ class _Run:
         """One step: its metrics, whether to stop after it and whether to save it. `began`: before
         its rows were brought, which is part of what it takes."""
         config = self.config
-        sent = self.exchange.wire_bytes
+        sent, started = self.exchange.wire_bytes, time.perf_counter()
+        computed = self.clock.read()
+        self.clock.mark()
         loss = torch.zeros((), dtype=torch.float32, device=self.device)
         batches = list(self._micro_batches())
         for number, rows in enumerate(batches, start=1):
@@ -261,23 +233,29 @@ class _Run:
             part = self.model(batch[:, :-1], batch[:, 1:], denominator=config.tokens_per_step)
             part.backward()
             loss += part.detach()
+        self.clock.mark()
         self.exchange.finish()
+        self.clock.mark()
         rate = self.optimizer.step(self.step)
+        self.clock.mark()
 
-        # One small sum carries the loss and what rank 0 has decided, so that ranks stay together.
+        # One small sum carries the loss and what rank 0 has decided, so that ranks stay together,
+        # and how long each computed in the step before: a GPU is not asked before it is done.
         asked = self.rank == 0 and self.observer.stop_requested()
-        due = self.rank == 0 and self._minutes_are_up()
-        shared = torch.stack((loss, loss.new_tensor(float(asked)), loss.new_tensor(float(due))))
-        mean_loss, stop, save = self.exchange.sum(shared).tolist()
+        due = self.rank == 0 and self.saver.is_due()
+        shared = loss.new_zeros(3 + self.world_size)
+        shared[0], shared[1], shared[2], shared[3 + self.rank] = loss, asked, due, computed
+        mean_loss, stop, save, *compute = self.exchange.sum(shared).tolist()
+        self._tell_if_slow(compute)
         self.step += 1
         self.train_loss = mean_loss
-        seconds = time.perf_counter() - began
+        ended = time.perf_counter()
+        self.step_before, seconds = ended - started, ended - began
         if not math.isfinite(mean_loss):
-            raise TrainingError(
-                f"the loss of step {self.step} is {mean_loss}; the newest checkpoint is older",
-                fix="Go on from it; where it happens again, train in float32 or with more tokens "
-                "per step.",
-            )
+            raise self._gone_wrong(f"the loss of step {self.step} is {mean_loss}")
+        self.losses.add(mean_loss)
+        if self.losses.exploded:
+            raise self._gone_wrong(f"the loss has exploded: {self.losses.words(self.step)}")
         record = {
             "step": self.step,
             "tokens": self.step * config.tokens_per_step,
@@ -331,41 +309,51 @@ class _Run:
         self.observer.event("evaluate", step=self.step, val_bpb=self.val_bpb, seconds=seconds)
         return self.val_bpb
 
-    def _minutes_are_up(self) -> bool:
-        minutes = self.config.checkpoint_every_minutes
-        return minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
+    def _tell_if_slow(self, compute: list[float]) -> None:
+        """Of the last step, now that it is known what each rank computed in it."""
+        if self.step_before is None:
+            return
+        slow = self.times.add(self.step_before, compute)
+        if slow is not None:
+            self.observer.event("slow", step=self.step, **slow)
 
     def _save_what_is_new(self) -> None:
-        if self.step > self.saved_step:
+        if self.step > self.saver.newest():
             self._save(must=True)
 
     def _save(self, *, must: bool) -> None:
-        """Write a checkpoint. One that fails in the middle of a run costs nothing but itself."""
-        if self.saves:
-            began = time.perf_counter()
-            state = {
-                "step": self.step,
-                "train_loss": self.train_loss,
-                "val_bpb": self.val_bpb,
-                "identity": self.identity,
-                "rows_sha256": self._rows_digest(),
-            }
-            try:
-                saved = self.checkpoints.save(
-                    state, self.model.state_dict(), self.optimizer.state_tensors()
-                )
-            except CheckpointError as error:
-                if must:
-                    raise
-                self.observer.event("fault", what="checkpoint", step=self.step, message=str(error))
-            else:
-                self.checkpoints.prune(self.config.checkpoint_keep, self.step)
-                seconds = round(time.perf_counter() - began, 3)
-                self.observer.event(
-                    "checkpoint", step=self.step, path=saved.path.name, seconds=seconds
-                )
-        self.saved_step = self.step
-        self.saved_at = time.monotonic()
+        """Write a checkpoint, `must`: before this returns. Raises TrainingError on all ranks where
+        the weights are no numbers any more."""
+        if not self._are_numbers():
+            raise self._gone_wrong(f"the weights after step {self.step} are no numbers")
+        self.put_off = False
+        self.step_before = None  # hosts that save for unequal times begin the next step apart
+        state = {
+            "step": self.step,
+            "train_loss": self.train_loss,
+            "val_bpb": self.val_bpb,
+            "identity": self.identity,
+            "rows_sha256": self._rows_digest(),
+        }
+        self.saver.save(state, self.model.state_dict(), self.optimizer.state_tensors(), must=must)
+
+    def _are_numbers(self) -> bool:
+        """A sum has room for all of them, and is no number where one is none."""
+        with torch.no_grad():
+            sums = [tensor.sum(dtype=torch.float32) for tensor in self._all_tensors()]
+            return bool(torch.stack(sums).isfinite().all())
+
+    def _gone_wrong(self, what: str) -> TrainingError:
+        """No checkpoint is written of this state."""
+        newest = self.saver.newest()
+        return TrainingError(
+            f"{what}; "
+            + (
+                f"the newest checkpoint is of step {newest}" if newest else "there is no checkpoint"
+            ),
+            fix="Go on from it; where it happens again, train in float32 or with more tokens "
+            "per step.",
+        )
 
     def _restore(self, mine: Checkpoint | None, steps: list[int]) -> None:
         """Take over the newest state: from this rank's own disk, else from a rank that has it.

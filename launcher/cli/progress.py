@@ -124,23 +124,45 @@ def event_line(event: Record) -> str | None:
         "fault": lambda: f"fault: {event['message']}",
         "restart": lambda: _restarted(event, took),
         "resume": lambda: f"went on from step {event['step']:,}{took}",
-        "resize": lambda: f"on {', '.join(event['nodes'])} from here: {event['why']}",
+        "resize": lambda: f"trains on {', '.join(event['nodes'])} from here: {event['why']}",
         "start": lambda: _started(event, took),
         "text": lambda: event.get("words") or _waiting_for_text(event, took),
+        "memory": lambda: event["words"],
+        "slow": lambda: _slow(event),
         "wait": lambda: f"waiting for run '{event['run']}', which has these hosts",
         "import": lambda: f"imported from {event['source']} after {event['step']:,} steps",
     }
     return lines[kind]() if kind in lines else None
 
 
-def _restarted(event: Record, took: str) -> str:
-    if event["stage"] == "driver":
+def _restarted(event: Record, took: str) -> str | None:
+    stage = event["stage"]
+    if stage == "driver":
         return f"{event['message']}: the run goes on by itself{took.replace(')', ' without news)')}"
-    return f"restarted{took}: attempt {event['attempt']}"
+    if stage == "workers":
+        return f"restarted{took}: attempt {event['attempt']}"
+    if stage == "step":
+        parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in event["stages"].items())
+        return f"step {event['step']:,} made {event['seconds']:.1f} s after the fault ({parts})"
+    if stage == "replay":
+        return f"back where it was: {event['steps']:,} steps were made again{took}"
+    return None  # stage group: on the way
 
 
 def _waiting_for_text(event: Record, took: str) -> str:
     return f"step {event['step']:,} {'waited' if took else 'waits'} for text{took}"
+
+
+def _slow(event: Record) -> str:
+    seconds, median, rank = event["seconds"], event["median"], event["rank"]
+    line = (
+        f"step {event['step']:,} was slow: {duration(seconds)}, "
+        f"{seconds / median:.0f} times the usual {duration(median)}"
+    )
+    if rank is None:
+        return f"{line}: no rank computed that long, they waited for one another"
+    who = event.get("node", f"rank {rank}")
+    return f"{line}: {who} was late, it computed for {duration(event['compute'][rank])}"
 
 
 def _started(event: Record, took: str) -> str | None:

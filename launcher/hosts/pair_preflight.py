@@ -11,6 +11,7 @@ from launcher.hosts.pairs import Link, PairResults
 from launcher.hosts.preflight import Finding, taken_ports
 
 # Why a port on which the peer did listen is not reached.
+DROPPED = "no answer: a firewall drops it"
 REJECTED = "a firewall in between rejects it"
 OTHER = "another program or host answers there"
 
@@ -49,6 +50,12 @@ def whole_pairs(results: PairResults) -> set[frozenset[str]]:
     """Those whose hosts reach each other on every port that was tried."""
     pairs = {frozenset((link.host, link.peer)) for link in results.links}
     return pairs - {frozenset((x.host, x.peer)) for x in results.links if x.what != "ok"}
+
+
+def may_pass(finding: Finding) -> bool:
+    """Whether another client's check, or the Ray that it starts, may be all that is behind it."""
+    between = finding.code in ("pair-port", "pair-ephemeral") and DROPPED not in finding.message
+    return finding.code == "port-taken" or between
 
 
 def judge_unmeasured(results: PairResults, speeds: Sequence[Speed]) -> Iterator[Finding]:
@@ -91,7 +98,7 @@ def _broken(host: str, peer: str, address: str, links: list[Link]) -> Finding:
             peer=peer,
         )
     dropped = what == {"timeout"}
-    how = "no answer: a firewall drops it" if dropped else ", ".join(sorted(what))
+    how = DROPPED if dropped else ", ".join(sorted(what))
     why = "" if dropped else f": {OTHER if 'other' in what else REJECTED}"
     where = "an ephemeral port"
     if fixed:

@@ -99,9 +99,9 @@ def start(
     cluster, folder = first.cluster, cluster_folder(first.cluster)
     head = connections[first.head.name]
     states = host_states(connections, cluster)
-    if states[head.name].is_running:
-        token = head.read(f"{folder}/token")
-    else:
+    try:
+        token = head.read(f"{folder}/token")  # the same again: hosts that are off now have it too
+    except FileNotFoundError:
         token = secrets.token_hex(32).encode()
     started: dict[str, Connection] = {}
     hooks: dict[str, str] = {}

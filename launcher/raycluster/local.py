@@ -36,6 +36,7 @@ class LocalSession:
 
     exports_metrics = False
     trains_here = True
+    profile = "lan"
 
     def __init__(self, folder: str, *, workers: int) -> None:
         self.notes = folder

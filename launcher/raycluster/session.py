@@ -30,7 +30,8 @@ class Session(Protocol):
 
     `accelerator`: what the nodes have to compute with; None: whatever is there. `notes`: a folder
     of Ray Train's. `resources`: what one worker asks for. `exports_metrics`: somebody scrapes
-    gauges. `trains_here`: `train_run` imports Ray Train into this process.
+    gauges. `trains_here`: `train_run` imports Ray Train into this process. `profile`: of the
+    network, a key of `environment.HEALTH`.
     """
 
     workers: int
@@ -41,6 +42,7 @@ class Session(Protocol):
     resources: dict[str, float]
     exports_metrics: bool
     trains_here: bool
+    profile: str
 
     def set_environment(self) -> None:
         """To be called before any thread of this process imports ray, which reads it once."""
@@ -74,6 +76,7 @@ class ClusterSession:
         }
         self.shares: Mapping[str, float] = {node.name: node.share for node in nodes}
         self.accelerator: str | None = nodes[0].accelerator
+        self.profile = spec.profile
         self.workers = sum(node.slots for node in nodes)
         self.notes = str(Path(os.environ["RAY_TMPDIR"]) / "train")
         self.resources = {"rank_slot": 1.0} | ({f"pool_{pool}": 1.0} if pool else {})

@@ -11,6 +11,7 @@ from launcher.raycluster.ports import Ports, cluster_ports
 
 FORMAT = 1
 KEY_LENGTH = 16
+CODE_LABEL = "launch-code"  # of a node in Ray: the key of the code that its workers import
 WANTED = "wanted"  # in the cluster's folder on the head: touched by every client that comes
 
 

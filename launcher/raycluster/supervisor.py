@@ -28,7 +28,7 @@ from launcher.raycluster.processes import (
     end_children,
     end_marked,
 )
-from launcher.raycluster.spec import WANTED, ClusterSpec, short_name
+from launcher.raycluster.spec import CODE_LABEL, WANTED, ClusterSpec, short_name
 from launcher.raycluster.warm import WarmPool
 from launcher.runs.folder import RunFolder, write_json
 from launcher.runs.received import BLOBS
@@ -43,7 +43,7 @@ SOCKET_NAME_BYTES = 62  # "/session_2026-11-22_23-06-30_123456_1234567/sockets/p
 LONGEST_SOCKET_BYTES = 107  # of an AF_UNIX address
 # Nothing but Ray's own messages goes through it; Ray would take 30% of the memory.
 OBJECT_STORE_BYTES = 100 * 2**20
-SPARE_WORKERS = 3  # on the head, beside one per slot: Ray Train, its controller and its barrier
+SPARE_WORKERS = 2  # on the head, beside one per slot: Ray Train and its controller
 
 
 def main(folder: str) -> None:
@@ -114,7 +114,8 @@ class Supervisor:
         """Returns when Ray has ended, or when it should."""
         raylet = f"{self.spec.here.address}:{self.spec.ports.node_manager}"
         token = self.folder / "token"
-        pool = WarmPool(raylet, token, idle_workers(self.spec), self._environment())
+        count, spares = idle_workers(self.spec), self.spec.here.slots
+        pool = WarmPool(raylet, token, count, spares, self._environment())
         while not self.ended and ray.poll() is None:
             _reap_orphans(ray.pid)
             if not self.up and self._answers():
@@ -254,6 +255,7 @@ def start_arguments(spec: ClusterSpec) -> list[str]:
         f"--num-cpus={idle_workers(spec)}",
         f"--num-gpus={here.slots if here.accelerator != 'cpu' else 0}",
         f"--resources={resources}",
+        f"--labels={CODE_LABEL}={spec.code}",
         f"--object-store-memory={OBJECT_STORE_BYTES}",
         "--disable-usage-stats",
     ]

@@ -13,6 +13,7 @@ from launcher.errors import HostError, InputError
 from launcher.hosts.check import Needs, check_hosts
 from launcher.hosts.facts import HostFacts, gather_facts
 from launcher.hosts.network import Place, choose_places
+from launcher.hosts.pair_preflight import may_pass
 from launcher.hosts.preflight import Finding
 from launcher.raycluster.control import HostState, host_state, host_states, read_spec
 from launcher.raycluster.ports import cluster_ports
@@ -20,7 +21,7 @@ from launcher.raycluster.spec import ClusterSpec
 from launcher.transport.connection import Connection
 from launcher.transport.together import in_parallel
 
-MORE_LOOKS = 2  # where ports are taken, maybe by another client's check or the Ray that it starts
+MORE_LOOKS = 2
 PAUSE_SECONDS = (0.5, 1.5)  # of random length, so that two checks do not meet again
 
 
@@ -45,7 +46,7 @@ def survey(
     for a moment only is no finding. Raises InputError where a host is in a rival's Ray."""
     found = _look(loaded, connections, unreached)
     for _ in range(MORE_LOOKS):
-        if not any(each.code == "port-taken" for each in found.findings):
+        if not any(map(may_pass, found.findings)):
             break
         time.sleep(random.uniform(*PAUSE_SECONDS))
         found = _look(loaded, connections, unreached)

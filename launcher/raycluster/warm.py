@@ -2,7 +2,9 @@
 
 Ray starts such workers once, for the first driver that it sees, and lets them go with it. So each
 host's supervisor asks its raylet for new ones when a run has ended: an actor then begins in 0.4 s
-instead of 4 s on one core. `python -P -m launcher.raycluster.warm HOST:PORT TOKEN_FILE COUNT`
+instead of 4 s on one core. And while a run goes on it keeps one per slot for the rank that comes
+after a fault: 240 MB of memory each that nobody shares, imported in the pauses of training
+(`launcher.training.preload`). `python -P -m launcher.raycluster.warm HOST:PORT TOKEN_FILE COUNT`
 """
 
 from __future__ import annotations
@@ -18,21 +20,27 @@ NO_JOB = b"\xff" * 4  # of any job that comes
 KEEP_SECONDS = 7 * 86_400
 CHECK_SECONDS = 2.0
 PATIENCE_SECONDS = 4.0  # until the workers that were asked for are processes
+# A process that nothing uses yet is not worth the memory of a host that has little left.
+ROOM_BYTES = 2**30
+SETTLE_SECONDS = 10.0  # a run that has just begun, or begun again, has the core to itself
 UNUSED = ("ray::IDLE", "default_worker.py")  # the second: still importing
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 
 class WarmPool:
-    """Keeps `count` idle workers on a host that no run is using."""
+    """Keeps `count` idle workers on a host that no run is using, `spares` on one that has one."""
 
     def __init__(
-        self, raylet: str, token: Path, count: int, environment: Mapping[str, str]
+        self, raylet: str, token: Path, count: int, spares: int, environment: Mapping[str, str]
     ) -> None:
-        self._arguments = [raylet, str(token), str(count)]
+        self._arguments = [raylet, str(token)]
         self._count = count
+        self._spares = spares
         self._environment = environment
         self._pid: int | None = None  # the raylet's
         self._next_check = 0.0
+        self._in_use: frozenset[int] = frozenset()
+        self._settled_at = 0.0
 
     def refill(self) -> None:
         """Cheap to call often. To be called once Ray is up."""
@@ -41,30 +49,36 @@ class WarmPool:
             return
         self._next_check = now + CHECK_SECONDS
         workers = self._workers()
-        if all(name in UNUSED for name in workers) and len(workers) < self._count:
+        in_use = frozenset(pid for pid, name in workers.items() if name not in UNUSED)
+        if in_use != self._in_use:
+            self._in_use, self._settled_at = in_use, now + SETTLE_SECONDS
+        wanted = self._spares if in_use else self._count
+        missing = wanted - (len(workers) - len(in_use))
+        put_off = in_use and (now < self._settled_at or _available_bytes() < ROOM_BYTES)
+        if missing > 0 and not put_off:
             # Not more than two of them start at a time: what is missing is asked for again.
             self._next_check = now + PATIENCE_SECONDS
             with contextlib.suppress(OSError):  # no process to be had now: the next time
                 subprocess.Popen(
-                    [sys.executable, "-P", "-m", __name__, *self._arguments],
+                    [sys.executable, "-P", "-m", __name__, *self._arguments, str(missing)],
                     env=self._environment,
                     stdin=subprocess.DEVNULL,
                 )
 
-    def _workers(self) -> list[str]:
-        """Names of all worker processes of the raylet."""
+    def _workers(self) -> dict[int, str]:
+        """Names of all worker processes of the raylet, by id."""
         if self._pid is None:
             self._pid = _find_raylet()
-        names, tasks = [], list[Path]()
+        names, tasks = dict[int, str](), list[Path]()
         with contextlib.suppress(OSError):  # the raylet has ended: the supervisor sees to that
             tasks = list(Path(f"/proc/{self._pid}/task").glob("*/children"))
         for task in tasks:
             for pid in _text(task).split():
                 command = _text(Path(f"/proc/{pid}/cmdline")).split("\0")
                 if any(word.endswith("/default_worker.py") for word in command):
-                    names.append("default_worker.py")
+                    names[int(pid)] = "default_worker.py"
                 elif command[0].startswith("ray::") and command[0] not in AGENTS:
-                    names.append(command[0])
+                    names[int(pid)] = command[0]
         return names
 
 
@@ -76,6 +90,11 @@ def _find_raylet() -> int | None:
             if process.name() == "raylet":
                 return process.pid
     return None
+
+
+def _available_bytes() -> int:
+    fields = dict(line.split(":") for line in _text(Path("/proc/meminfo")).splitlines())
+    return 1024 * int(fields["MemAvailable"].split()[0])
 
 
 def _text(path: Path) -> str:

@@ -20,7 +20,8 @@ AT_WORK = ("running", "waiting", "preparing", "stopping")
 @dataclass(frozen=True)
 class RunState:
     """One line of `launch runs`. `interrupted`: its driver died without a word. `resizes`: how
-    often it went on on other nodes."""
+    often it went on on other nodes. `recovery`: seconds by stage from the last fault to the end of
+    the next step, and how many steps were lost."""
 
     run: str
     cluster: str
@@ -34,6 +35,7 @@ class RunState:
     tokens_per_second: float | None
     restarts: int
     resizes: int
+    recovery: Record | None
 
     @classmethod
     def of(cls, folder: RunFolder, alive: bool | None = None) -> RunState:
@@ -64,6 +66,7 @@ class RunState:
             tokens_per_second=_tokens_per_second(metrics),
             restarts=max((record["attempt"] for record in metrics), default=0),
             resizes=sum(event["kind"] == "resize" for event in read_records(folder.events)),
+            recovery=_last_recovery(folder),
         )
 
 
@@ -119,6 +122,13 @@ def _last_val_bpb(metrics: list[Record]) -> float | None:
         if "val_bpb" in record:
             value: float = record["val_bpb"]
             return value
+    return None
+
+
+def _last_recovery(folder: RunFolder) -> Record | None:
+    for event in reversed(read_records(folder.events)):
+        if event["kind"] == "restart" and event["stage"] == "step":
+            return {key: event[key] for key in ("seconds", "stages", "step", "replays")}
     return None
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 
 from launcher.raycluster.drained import drained_nodes
+from launcher.raycluster.spec import CODE_LABEL
 from launcher.runs.folder import RunFolder
 from launcher.runs.records import RecordWriter, read_records
 
@@ -34,7 +35,7 @@ class RunNodes:
     names: tuple[str, ...]
     elastic: bool
     members: dict[str, LiveNode] = field(default_factory=dict)
-    missing: tuple[str, ...] = ()  # that the run waits for, as it was told
+    waited_for: tuple[str, ...] = ()  # as it was told
 
     @property
     def slots(self) -> int:
@@ -44,15 +45,15 @@ class RunNodes:
     def gather(self) -> bool:
         """Make those that are there the members of a new group; False where they are too few."""
         there = self.there()
-        missing = tuple(name for name in self.names if name not in there)
-        if missing and not (self.elastic and self.names[0] in there):
-            self._tell_missing(missing)
+        if there.keys() != set(self.names) and not (self.elastic and self.names[0] in there):
+            self._tell_missing(tuple(name for name in self.names if name not in there))
             return False
-        self.members, self.missing = there, ()
-        before = members_told(self.folder, self.names)
-        if before != tuple(there):
-            self._tell_change(before)
+        self.members, self.waited_for = there, ()
         return True
+
+    def missing(self) -> set[str]:
+        """Those that are neither there nor drained."""
+        return set(self.names) - self.there().keys() - self._drained()
 
     def there(self) -> dict[str, LiveNode]:
         """Those that may train now, in rank order."""
@@ -71,12 +72,16 @@ class RunNodes:
         return drained_nodes(self.folder.path.parents[1])
 
     def _tell_missing(self, missing: tuple[str, ...]) -> None:
-        if missing != self.missing:
-            self.missing = missing
+        if missing != self.waited_for:
+            self.waited_for = missing
             message = f"{self._state(missing)}: waiting; with elastic: true the run would go on"
             RecordWriter(self.folder.events).event("fault", what="node", message=message)
 
-    def _tell_change(self, before: tuple[str, ...]) -> None:
+    def tell_change(self) -> None:
+        """Where the group that begins is not of the nodes that the run's events tell of last."""
+        before = members_told(self.folder, self.names)
+        if before == tuple(self.members):
+            return
         lost = [self._state([name]) for name in before if name not in self.members]
         come = [f"{name} is there" for name in self.members if name not in before]
         made = read_records(self.folder.metrics)
@@ -100,15 +105,23 @@ def members_told(folder: RunFolder, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def live_nodes(
-    known: Iterable[Mapping[str, Any]], names: Iterable[str], drained: Collection[str]
+    known: Iterable[Mapping[str, Any]], names: Sequence[str], drained: Collection[str]
 ) -> dict[str, LiveNode]:
-    """Of `names`, in their order. `known`: as ray.nodes() tells; of a host that was switched off
-    and on it may see both lives for a while, and which one is over is then not known."""
+    """Of `names`, in their order, the head first. `known`: as ray.nodes() tells.
+
+    Of a host that was switched off and on Ray may see both lives for a while, and which one is over
+    is then not known. One that was off while the head got other code still has its old.
+    """
     alive = [node for node in known if node["Alive"]]
     lives = Counter(node["NodeName"] for node in alive)
+    code = {node["NodeName"]: node["Labels"].get(CODE_LABEL) for node in alive}
     found = {
         node["NodeName"]: LiveNode(node["NodeID"], int(node["Resources"]["rank_slot"]))
         for node in alive
         if lives[node["NodeName"]] == 1 and "rank_slot" in node["Resources"]
     }
-    return {name: found[name] for name in names if name in found and name not in drained}
+    return {
+        name: found[name]
+        for name in names
+        if name in found and name not in drained and code[name] == code.get(names[0])
+    }

@@ -8,18 +8,56 @@ import gc
 import os
 import threading
 import time
+from pathlib import Path
 
 from launcher.raycluster.environment import JOB_MARK
 from launcher.raycluster.local import DRIVER_PID
 
+_imported_at: float | None = None  # of time.monotonic()
+
 
 def import_ahead() -> None:
+    global _imported_at
     gc.disable()  # collections while importing cost a tenth of the time and free nothing
 
     import launcher.training.worker  # noqa: F401
 
     gc.freeze()
     gc.enable()
+    _imported_at = time.monotonic()
+
+
+def seconds_since_import() -> float | None:
+    """None where this process imported nothing ahead."""
+    return None if _imported_at is None else time.monotonic() - _imported_at
+
+
+def import_in_pauses() -> None:
+    """Beside a rank that trains: only when no other process wants the core.
+
+    A thread of its own, for Linux gives each thread its priority, and an ordinary user's may not
+    be raised again.
+    """
+
+    def import_idly() -> None:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        import_ahead()
+
+    thread = threading.Thread(target=import_idly)
+    thread.start()
+    thread.join()
+
+
+def is_training_here() -> bool:
+    """Whether a process of the same raylet is a rank."""
+    for task in Path(f"/proc/{os.getppid()}/task").glob("*/children"):
+        for pid in task.read_text().split():
+            try:
+                if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::RayTrainWorker"):
+                    return True
+            except OSError:  # it has ended
+                continue
+    return False
 
 
 def end_with_driver(pid: int) -> None:
@@ -29,6 +67,9 @@ def end_with_driver(pid: int) -> None:
 
 
 if JOB_MARK not in os.environ:
-    import_ahead()
+    if is_training_here():
+        import_in_pauses()
+    else:
+        import_ahead()
 if driver := os.environ.get(DRIVER_PID):
     threading.Thread(target=end_with_driver, args=(int(driver),), daemon=True).start()

@@ -7,7 +7,7 @@ leads), then by the GPU. `torch.distributed.get_rank()` is the rank; Ray's world
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import ray
@@ -31,8 +31,8 @@ class RankedTorchConfig(TorchConfig):
 
 class RankedBackend(_TorchBackend):
     def on_start(self, worker_group: WorkerGroup, backend_config: RankedTorchConfig) -> None:
-        names = worker_group.execute(_node)
-        order = sorted(range(len(names)), key=lambda i: (backend_config.nodes.index(names[i]), i))
+        names = [worker.metadata.node for worker in worker_group.get_workers()]
+        order = rank_order(names, backend_config.nodes)
         address, port = worker_group.execute_single(order[0], get_address_and_port)
         ray.get(
             [
@@ -49,6 +49,10 @@ class RankedBackend(_TorchBackend):
             ]
         )
 
+    def on_shutdown(self, worker_group: WorkerGroup, backend_config: RankedTorchConfig) -> None:
+        """A group that ends is killed: closing one in which a rank has died takes seconds."""
 
-def _node() -> str:
-    return os.environ.get(NODE, "")
+
+def rank_order(names: Sequence[str], nodes: Sequence[str]) -> list[int]:
+    """Of workers on the nodes `names`: which of them is rank 0, 1, ... `nodes`: in rank order."""
+    return sorted(range(len(names)), key=lambda i: (nodes.index(names[i]), i))

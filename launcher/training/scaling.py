@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import ray
 from ray.train import ScalingConfig
 from ray.train.v2._internal.execution.scaling_policy import (
     NoopDecision,
@@ -20,14 +19,8 @@ from ray.train.v2._internal.execution.scaling_policy import (
     ScalingPolicy,
 )
 from ray.train.v2._internal.execution.worker_group import (
-    WorkerGroup,
-    WorkerGroupContext,
     WorkerGroupPollStatus,
     WorkerGroupState,
-)
-from ray.train.v2._internal.execution.worker_group.placement_group_handle import (
-    DefaultPlacementGroupHandle,
-    PlacementGroupHandle,
 )
 
 from launcher.raycluster.session import NODE_ID
@@ -36,9 +29,10 @@ from launcher.training.nodes import RunNodes
 from launcher.training.worker import REGROUP
 
 LOOK_SECONDS = 0.5  # between two looks at which nodes are there
-# A node that has joined still starts the process that its rank will begin in, 4 s on one core, and
+# A node that has joined still starts the process that its rank will begin in, 5 s on one core, and
 # the others train on meanwhile. One that comes and goes is not taken.
-SETTLE_SECONDS = 5.0
+SETTLE_SECONDS = 8.0
+JOIN_SECONDS = 3.0  # Ray may hear of a node that is up a moment later than the client does
 
 
 class NodesPolicy(ScalingPolicy):
@@ -47,12 +41,14 @@ class NodesPolicy(ScalingPolicy):
     def __init__(self, scaling_config: ScalingConfig, nodes: RunNodes) -> None:
         super().__init__(scaling_config)
         self._nodes = nodes
+        self._began = time.monotonic()
         self._looked = 0.0
         self._differs_since: float | None = None
 
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
         self._nodes.folder.regroup_request.unlink(missing_ok=True)
-        if self._nodes.gather():
+        joining = not self._nodes.members and time.monotonic() - self._began < JOIN_SECONDS
+        if not (joining and self._nodes.missing()) and self._nodes.gather():
             return self._resize()
         if self._nodes.folder.stop_request.exists():
             raise GivenUp
@@ -60,8 +56,9 @@ class NodesPolicy(ScalingPolicy):
         return NoopDecision()
 
     def on_controller_start_worker_group(self, **_: Any) -> dict[str, str]:
+        self._nodes.tell_change()  # here the group before it has ended, and why is told
         keys = [node.key for node in self._nodes.members.values()]
-        return {NODE_ID: keys[0] if len(keys) == 1 else f"in({', '.join(keys)})"}
+        return {NODE_ID: f"in({','.join(keys)})"}  # with a space in it Ray waits for ever
 
     def make_decision_for_running_worker_group(
         self, worker_group_state: WorkerGroupState, worker_group_status: WorkerGroupPollStatus
@@ -107,43 +104,3 @@ def wants_regroup(status: WorkerGroupPollStatus) -> bool:
     return status.finished and any(
         each.return_value == REGROUP for each in status.worker_statuses.values()
     )
-
-
-class NodesGroup(WorkerGroup):
-    """Ray's, but for what goes wrong while it begins."""
-
-    def _start(self) -> None:
-        """Leaves nothing behind where it fails: slots that are still taken would keep every later
-        group waiting."""
-        try:
-            super()._start()
-        except Exception:
-            if self.has_started():
-                self._worker_group_state.shutdown()
-                self._clear_state()
-            raise
-
-    def _create_placement_group(
-        self, scaling_config: ScalingConfig, worker_group_context: WorkerGroupContext
-    ) -> PlacementGroupHandle:
-        handle = super()._create_placement_group(scaling_config, worker_group_context)
-        return _Placement(handle.placement_group)
-
-
-class _Placement(DefaultPlacementGroupHandle):
-    """Not waited for any longer once a node has gone that was alive when it was made."""
-
-    def __init__(self, group: Any) -> None:
-        super().__init__(group)
-        self._before = _alive()
-
-    def wait(self, timeout_seconds: float = 30) -> bool:
-        until = time.monotonic() + timeout_seconds
-        while time.monotonic() < until and self._before <= _alive():
-            if super().wait(LOOK_SECONDS):
-                return True
-        return False
-
-
-def _alive() -> set[str]:
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from launcher.config.recipe import Recipe
-from nanochat.train import TrainConfig
+from nanochat.train_config import TrainConfig
 
 
 def run_config(spec: Mapping[str, Any]) -> TrainConfig:

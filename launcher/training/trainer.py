@@ -24,11 +24,15 @@ from launcher.raycluster.session import NODE_ID, Session
 from launcher.runs.folder import RunFolder
 from launcher.runs.records import RecordWriter
 from launcher.training.failures import FinalFailurePolicy, GivenUp, final_failure
+from launcher.training.group import RunWorkerGroup
 from launcher.training.hardware import choose_hardware
 from launcher.training.nodes import RunNodes
 from launcher.training.ranks import RankedTorchConfig
-from launcher.training.scaling import NodesGroup, NodesPolicy, wants_regroup
-from launcher.training.worker import count_attempts, train_loop
+from launcher.training.recovered import count_attempts
+from launcher.training.recovery import Recovery
+from launcher.training.scaling import NodesPolicy, wants_regroup
+from launcher.training.watchdog import Watchdog
+from launcher.training.worker import train_loop
 
 # A rank that waits this long for another one is waiting for a dead or hanging one.
 GROUP_TIMEOUT_SECONDS = 300
@@ -55,7 +59,9 @@ def train_run(path: str, session: Session) -> tuple[str, str | None] | None:
 def _fit(folder: RunFolder, session: Session) -> None:
     """Raises RunFailed where a worker says that going on is pointless, or Ray itself gives up."""
     spec = folder.spec()
-    names = tuple(name for name in session.threads if name)  # none on a machine of its own
+    nodes = tuple(session.threads)
+    recovery = Recovery(folder.path, nodes)
+    watchdog = Watchdog(folder.path, nodes, recovery, profile=session.profile)
     trainer = RunTrainer(
         train_loop,
         train_loop_config={
@@ -75,15 +81,16 @@ def _fit(folder: RunFolder, session: Session) -> None:
             storage_path=session.notes,  # for Ray's own notes: no checkpoint goes through it
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
             logging_config=LoggingConfig(log_level="ERROR"),
+            callbacks=[recovery, watchdog],
         ),
         torch_config=RankedTorchConfig(
             backend="nccl" if spec["device"] == "cuda" else "gloo",
             timeout_s=GROUP_TIMEOUT_SECONDS,
-            nodes=tuple(session.threads),
+            nodes=nodes,
         ),
     )
-    if names:
-        trainer.nodes = RunNodes(folder, names, elastic=spec["settings"]["elastic"])
+    if any(nodes):  # on a cluster
+        trainer.nodes = RunNodes(folder, nodes, elastic=spec["settings"]["elastic"])
     try:
         trainer.fit()
     except GivenUp:
@@ -133,6 +140,8 @@ class _FixedPolicy(FixedScalingPolicy):
 
 
 class _Controller(TrainController):
+    worker_group_cls = RunWorkerGroup
+
     def __init__(self, *, nodes: RunNodes | None, **options: Any) -> None:
         config = options["train_run_context"]
         options["failure_policy"] = FinalFailurePolicy(config.run_config.failure_config, nodes)
@@ -140,7 +149,6 @@ class _Controller(TrainController):
             options["scaling_policy"] = _FixedPolicy(config.scaling_config)
         else:
             options["scaling_policy"] = NodesPolicy(config.scaling_config, nodes)
-            self.worker_group_cls = NodesGroup
         super().__init__(**options)
         for name in ENV_VARS_TO_PROPAGATE:  # read by now; else they become the workers' own
             os.environ.pop(name, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from launcher.runs.records import RecordWriter, read_records
 from launcher.training.failures import FinalFailure
 from launcher.training.gauges import Gauges
 from launcher.training.ranks import NODE
+from launcher.training.recovered import Recovered, count_attempts
+from launcher.training.stacks import allow_stacks
 from launcher.training.train_config import run_config
 from nanochat.checkpoint import CheckpointFolder
 from nanochat.dataset.share import SharedData
@@ -36,6 +39,7 @@ def train_loop(arguments: dict[str, Any]) -> str | None:
     arguments: `run` (its folder below LAUNCH_HOME), `spec` (of run.json), `submitted` (time),
     `attempts_before` (of earlier drivers), `exports_metrics`.
     """
+    allow_stacks()
     waited = time.time() - arguments["submitted"]
     home, spec = launch_home(), arguments["spec"]
     folder = RunFolder(home / arguments["run"])
@@ -61,6 +65,8 @@ def train_loop(arguments: dict[str, Any]) -> str | None:
             writes=local_rank == 0,
             device=device,
         )
+        group = _group(spec, node, world_size, device)
+        observer.nodes = [each["name"] for each in group]
         result = train(
             run_config(spec),
             data,
@@ -70,7 +76,7 @@ def train_loop(arguments: dict[str, Any]) -> str | None:
             dtype=getattr(torch, spec["dtype"]),
             rank=rank,
             world_size=world_size,
-            weights=_weights(spec, node, world_size, device),
+            weights=_weights(group),
             saves=local_rank == 0,
         )
         asked_to_end = agree(int(folder.stop_request.exists()), world_size, device)  # rank 0's
@@ -81,17 +87,22 @@ def train_loop(arguments: dict[str, Any]) -> str | None:
         raise FinalFailure(_here(str(error)), None) from error
 
 
-def _weights(
+def _group(
     spec: dict[str, Any], node: str, world_size: int, device: torch.device
-) -> list[float] | None:
-    """Of the ranks that are there: each node's share, dealt out to its ranks. None on a machine of
-    its own."""
+) -> list[dict[str, Any]]:
+    """The node of each rank that is there, as the run's spec has it. Empty on a machine of its
+    own."""
     nodes = spec.get("nodes", ())
     if not nodes:
-        return None
+        return []
     mine = [each["name"] for each in nodes].index(node)
-    group = agree(mine, world_size, device)
-    return [nodes[index]["share"] / group.count(index) for index in group]
+    return [nodes[index] for index in agree(mine, world_size, device)]
+
+
+def _weights(group: Sequence[dict[str, Any]]) -> list[float] | None:
+    """Each node's share, dealt out to its ranks. None: equal."""
+    names = [each["name"] for each in group]
+    return [each["share"] / names.count(each["name"]) for each in group] or None
 
 
 def _here(message: str) -> str:
@@ -108,10 +119,12 @@ class RunObserver:
     ) -> None:
         self._folder = folder
         self._entered = spec["entered"]
+        self.nodes: Sequence[str] = ()  # of each rank, where they have names
         self._leads = leads
         self._gauges = gauges
         self._attempt = 0
         self._first_step_since: float | None = None
+        self._recovered: Recovered | None = None
         if leads:
             self._metrics = RecordWriter(folder.metrics)
             self._events = RecordWriter(folder.events)
@@ -133,8 +146,12 @@ class RunObserver:
         if self._attempt - useful > FUTILE_ATTEMPTS:
             message = f"training died {FUTILE_ATTEMPTS} times in a row without a new step"
             raise FinalFailure(message, f"see {self._folder.log}")
-        if self._attempt == attempts_before:
+        if kind == "start":
             self._first_step_since = time.time()
+        else:
+            self._recovered = Recovered(
+                self._folder, self.event, attempt=self._attempt, reached=reached
+            )
 
     def step(self, record: dict[str, Any]) -> None:
         if not self._leads:
@@ -142,6 +159,8 @@ class RunObserver:
         self._metrics.write({**record, "attempt": self._attempt, "time": round(time.time(), 3)})
         if self._gauges is not None:
             self._gauges.show(record)
+        if self._recovered is not None and not self._recovered.step(record["step"]):
+            self._recovered = None
         if self._first_step_since is not None:
             seconds = round(time.time() - self._first_step_since, 3)
             self._first_step_since = None
@@ -151,17 +170,16 @@ class RunObserver:
             )
 
     def event(self, kind: str, **details: Any) -> None:
+        if kind == "slow" and self.nodes and details["rank"] is not None:
+            details["node"] = self.nodes[details["rank"]]
         if self._leads and (kind != "stop" or self._folder.stop_request.exists()):
             self._events.event(kind, **details)
+        if self._recovered is not None and kind == "resume":
+            self._recovered.loaded()
 
     def stop_requested(self) -> bool:
         """To end, or to go on in another group."""
         return self._folder.stop_request.exists() or self._folder.regroup_request.exists()
-
-
-def count_attempts(folder: RunFolder) -> int:
-    """How often workers have begun to train in this run."""
-    return sum(event.get("stage") == "workers" for event in read_records(folder.events))
 
 
 def _attempt_before_resize(folder: RunFolder) -> int:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from launcher.config.recipe import load_recipe
+from launcher.raycluster.local import LocalSession
 from launcher.training.hardware import choose_hardware
 from launcher.training.train_config import train_config
 from nanochat.checkpoint import CheckpointFolder
@@ -57,7 +58,7 @@ def main() -> None:
     options = [("--set", pair) for pair in arguments.overrides]
     options += [("--steps", str(arguments.steps)), ("--data", text_source(arguments.text))]
     recipe = load_recipe(arguments.recipe, options).recipe
-    hardware = choose_hardware(recipe)
+    hardware = choose_hardware(recipe, LocalSession("", workers=1))
     device = torch.device(arguments.device)
     dtype = getattr(torch, hardware.dtype) if device.type == hardware.device else torch.float32
     observer = Observer()
@@ -68,7 +69,7 @@ def main() -> None:
             sequence_length=recipe.sequence_length,
             vocab_size=recipe.vocab_size,
             validation=None,
-            threads=hardware.threads,
+            threads=hardware.threads[""],
             on_progress=lambda stage, done, total: None,
         )
         train(

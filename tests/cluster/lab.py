@@ -206,6 +206,9 @@ class Host:
             while first.exists():  # it goes behind all others
                 time.sleep(0.01)
 
+    def is_on(self) -> bool:
+        return self._process is not None
+
     def power_cycle(self) -> None:
         self.cut_power()
         self.boot()
@@ -267,6 +270,11 @@ class Host:
         options = f"size={megabytes}m,uid={USER_ID},gid={USER_ID}"
         self.inside(f"mkdir -p {path} && mount -t tmpfs -o {options} tmpfs {path}")
 
+    @property
+    def root(self) -> Path:
+        """Its files as the host itself sees them, mounted disks too, from this machine."""
+        return Path("/proc", self._first_process(), "root")
+
     def inside(self, command: str) -> str:
         """As root on the host's console."""
         inside = (
@@ -299,16 +307,22 @@ class Host:
 
     def processes(self) -> list[str]:
         """Command lines of all that runs on the host, its sshd and cron left out."""
-        found = []
+        left_out = ("sshd", SSHD, "unshare", "sh /", "cron")
+        return sorted(name for _, name in self._all() if not name.startswith(left_out))
+
+    def pids(self, program: str) -> list[int]:
+        """Ids, on this machine, of the host's processes that have it in the first word of their
+        command line."""
+        return sorted(pid for pid, name in self._all() if program in name.split()[0])
+
+    def _all(self) -> Iterator[tuple[int, str]]:
+        """Id on this machine and command line."""
         for path in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if os.readlink(path / "ns" / "net") == self._net():
                     command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-                    if command and not command.startswith(
-                        ("sshd", SSHD, "unshare", "sh /", "cron")
-                    ):
-                        found.append(command)
-        return sorted(found)
+                    if command:  # zombies have none
+                        yield int(path.name), command
 
     def _net(self) -> str:
         return f"net:[{os.stat(f'/run/netns/{self.namespace}').st_ino}]"

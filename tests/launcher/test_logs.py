@@ -34,6 +34,24 @@ def test_events_stand_between_the_steps_in_the_order_of_time() -> None:
     ]  # fmt: skip
 
 
+def test_a_slow_step_is_told_with_who_was_late() -> None:
+    slow = {"time": 3, "kind": "slow", "step": 1, "seconds": 20.0, "median": 2.5}
+    late = {"rank": 1, "compute": [2.0, 19.5]}
+    assert shown(
+        [step(1, 2)],
+        slow | late | {"node": "attic"},
+        slow | late,
+        slow | {"rank": None, "compute": [2.0, 2.1]},
+        {"time": 4, "kind": "memory", "words": "steps stand still"},
+    )[1:] == [
+        "step 1 was slow: 20 s, 8 times the usual 2.5 s: attic was late, it computed for 20 s",
+        "step 1 was slow: 20 s, 8 times the usual 2.5 s: rank 1 was late, it computed for 20 s",
+        "step 1 was slow: 20 s, 8 times the usual 2.5 s: no rank computed that long, they waited "
+        "for one another",
+        "steps stand still",
+    ]
+
+
 def test_a_failure_stands_before_the_steps_that_were_made_again() -> None:
     assert shown(
         [step(1, 1), step(2, 6), step(3, 7)],  # the first attempt had made 2 and 3 too

@@ -31,8 +31,8 @@ from launcher.transport.fake import FakeConnection
 from nanochat.lock import hold
 
 PATH = ".launch/clusters/home/runs/d4-1"
-ALIVE = json.dumps({"alive": True, "wanted": True, "by_itself": False})
-DEAD = ALIVE.replace("true", "false")  # nobody wants it any more either
+ALIVE = json.dumps({"alive": True, "wanted": False, "by_itself": False})
+ENDED = ALIVE.replace("true", "false")
 SPEC = ClusterSpec(
     cluster="home", node="one", nodes=(NodeSpec("one", "10.0.0.1", "eth0", 1, 1, "default"),),
     env="e", code="c", python=None, profile="lan", idle_minutes=30,
@@ -236,7 +236,7 @@ def test_it_ends_with_the_summary(run: RemoteRun, head: FakeConnection) -> None:
 def test_it_ends_when_the_driver_is_gone_without_a_word(
     run: RemoteRun, head: FakeConnection
 ) -> None:
-    head.replies.insert(0, ("jobs status", DEAD))
+    head.replies.insert(0, ("jobs status", ENDED))
     assert not run.refresh()
     assert run.folder.metrics.exists()  # what it wrote before is here
 
@@ -244,7 +244,8 @@ def test_it_ends_when_the_driver_is_gone_without_a_word(
 def test_a_head_that_has_just_booted_gets_time_for_its_supervisor(
     run: RemoteRun, head: FakeConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    head.replies.insert(0, ("jobs status", ALIVE.replace('"alive": true', '"alive": false')))
+    booting = json.dumps({"alive": False, "wanted": True, "by_itself": False})
+    head.replies.insert(0, ("jobs status", booting))
     assert run.refresh()
     monkeypatch.setattr("launcher.runs.remote.QUIET_SECONDS", -1.0)
     monkeypatch.setattr("launcher.runs.remote.BOOT_SECONDS", 0.0)
@@ -260,7 +261,7 @@ def test_logs_say_that_a_driver_died_where_its_head_says_so(
     head.files[f"{PATH}/metrics.jsonl"] = b""
     show(run, as_json=False)
     assert capsys.readouterr().out == ""
-    head.replies[:0] = [("jobs status", DEAD), ("df ", "/ 1 1 9999 1 /")]
+    head.replies[:0] = [("jobs status", ENDED), ("df ", "/ 1 1 9999 1 /")]
     asked_later = RemoteRun(run.runs, "d4-1")
     show(asked_later, as_json=False)
     assert capsys.readouterr().out == "interrupted: its driver died without a word\n"

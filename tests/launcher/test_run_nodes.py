@@ -9,9 +9,12 @@ import pytest
 from launcher.training.nodes import LiveNode, live_nodes
 
 
-def node(name: str, key: str, *, alive: bool = True, slots: float = 1.0) -> dict[str, Any]:
+def node(
+    name: str, key: str, *, alive: bool = True, slots: float = 1.0, code: str = "c1"
+) -> dict[str, Any]:
     resources = {"CPU": 4.0} | ({"rank_slot": slots} if slots else {})
-    return {"NodeName": name, "NodeID": key, "Alive": alive, "Resources": resources}
+    known = {"NodeName": name, "NodeID": key, "Alive": alive, "Resources": resources}
+    return {**known, "Labels": {"launch-code": code}}
 
 
 ONE, TWO = node("one", "a"), node("two", "b", slots=2.0)
@@ -31,6 +34,7 @@ ONE, TWO = node("one", "a"), node("two", "b", slots=2.0)
         ),
         pytest.param([ONE, TWO, node("two", "c")], set(), {"one": ("a", 1)}, id="two lives"),
         pytest.param([ONE, node("two", "c", slots=0)], set(), {"one": ("a", 1)}, id="no slots yet"),
+        pytest.param([ONE, node("two", "c", code="c0")], set(), {"one": ("a", 1)}, id="old code"),
         pytest.param([ONE, node("three", "c")], set(), {"one": ("a", 1)}, id="not the run's"),
     ],
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,11 +15,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save as safetensors_save
 from tiny import equal
 from torch import Tensor
 
 from nanochat.checkpoint import CheckpointFolder, identity_difference, verify
 from nanochat.errors import CheckpointError
+from nanochat.hashed_file import BLOCK_BYTES, write_hashed
+from nanochat.storage import sha256_of
+from nanochat.tensor_file import safetensors_parts
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
 Usage = namedtuple("Usage", "total used free")
@@ -63,6 +69,34 @@ def test_what_is_saved_is_loaded(folder: CheckpointFolder) -> None:
 def test_no_folder_and_an_empty_one_have_no_checkpoint(tmp_path: Path) -> None:
     assert CheckpointFolder(tmp_path / "absent").newest() is None
     assert CheckpointFolder(tmp_path).newest() is None
+
+
+def test_files_are_those_that_safetensors_writes() -> None:
+    named = {
+        "wide": torch.randn(3, 5, dtype=torch.float64), "b": torch.randn(7), "a": torch.randn(2, 2),
+        "half": torch.randn(9).to(torch.bfloat16), "none": torch.zeros(0, 4),
+        "one": torch.tensor(3), "ä": torch.randn(4, 6).T,
+    }  # fmt: skip
+    expected = safetensors_save({name: tensor.contiguous() for name, tensor in named.items()})
+    assert b"".join(safetensors_parts(named)) == expected
+
+
+@pytest.mark.parametrize("direct", [True, False])
+@pytest.mark.parametrize(
+    "size", [0, 1, 4096, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES + 4097]
+)
+def test_what_is_written_past_the_cache_is_what_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, direct: bool
+) -> None:
+    if not direct:  # as on file systems that cannot
+        monkeypatch.setattr("nanochat.hashed_file._DIRECT", os.O_DIRECTORY | os.O_CREAT)
+    content = bytes(torch.randint(256, (size,), dtype=torch.uint8).numpy())
+    cuts = [0, 10, size // 3, size]
+    parts = [memoryview(content[a:b]) for a, b in itertools.pairwise(cuts)]
+    content = b"".join(parts)
+    said = write_hashed(tmp_path / "file", parts)
+    assert (tmp_path / "file").read_bytes() == content
+    assert said == {"bytes": len(content), "sha256": sha256_of(tmp_path / "file")}
 
 
 def flip_a_bit(path: Path, place: int = -1) -> None:
@@ -146,6 +180,21 @@ def test_prune_spares_the_only_whole_one(folder: CheckpointFolder) -> None:
     save(folder, 25)
     folder.prune(1, 25)
     assert newest_step(folder) == 25
+
+
+def test_prune_keeps_what_is_newer_and_whole(folder: CheckpointFolder) -> None:
+    """It could not be read when the run was resumed, and is there again."""
+    save(folder, 30)
+    save(folder, 15)
+    folder.prune(1, 15)
+    assert names(folder) == ["step-00000015", "step-00000020", "step-00000030"]
+
+
+def test_prune_keeps_the_one_before_where_the_newest_is_torn(folder: CheckpointFolder) -> None:
+    cut(save(folder, 30) / "model.safetensors")
+    with pytest.raises(CheckpointError, match="step-00000030: the disk gives back another content"):
+        folder.prune(1, 30)
+    assert newest_step(folder) == 20
 
 
 def test_an_interrupted_save_is_no_checkpoint_and_goes_with_prune_or_the_next_save(

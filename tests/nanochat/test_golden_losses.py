@@ -22,7 +22,7 @@ from tiny import Recorder, run
 from nanochat.dataset import PreparedData
 from nanochat.dataset.rows import Rows
 from nanochat.sizes import VOCAB_SIZE, ModelConfig
-from nanochat.train import TrainConfig
+from nanochat.train_config import TrainConfig
 
 KEPT = Path(__file__).with_name("golden") / "losses.json"
 SHAPES = {

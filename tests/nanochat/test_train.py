@@ -140,7 +140,6 @@ def test_a_torn_checkpoint_costs_the_steps_since_the_one_before(
     [
         ({"checkpoint_every_steps": 3}, [3, 6, 8]),
         ({"checkpoint_every_steps": 3, "checkpoint_keep": 2}, [6, 8]),
-        ({"checkpoint_every_minutes": 1e-9}, list(range(1, 9))),
         ({"checkpoint_every_minutes": 60}, [8]),
         ({}, [8]),
     ],
@@ -150,6 +149,17 @@ def test_when_checkpoints_are_written(
 ) -> None:
     run(plan(**changes), data, tmp_path, Recorder())
     assert [path.name for path in sorted(tmp_path.iterdir())] == [f"step-{s:08d}" for s in steps]
+
+
+def test_minutes_do_not_ask_for_a_checkpoint_while_one_is_written(
+    data: PreparedData, tmp_path: Path, whole: Finished
+) -> None:
+    observer = Recorder()
+    run(plan(checkpoint_every_minutes=1e-9), data, tmp_path, observer)
+    steps = [event["step"] for event in observer.events if event["kind"] == "checkpoint"]
+    assert (steps[0], steps[-1]) == (1, 8)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [f"step-{s:08d}" for s in steps]
+    assert equal(newest_tensors(tmp_path), newest_tensors(whole.folder))
 
 
 def test_a_rank_that_does_not_save_writes_nothing(data: PreparedData, tmp_path: Path) -> None:
@@ -346,7 +356,7 @@ def test_two_ranks_report_what_they_sent(
             halves = data.train_rows.batch(order.rows(4 * step, 4 * step + 4)).reshape(2, 2, -1)
             most = max(len(np.unique(half[:, :-1])) for half in halves)
             rows = most * shape().dim * len(tables)
-            assert record["wire_bytes"] == 4 * (dense + rows) + 12
+            assert record["wire_bytes"] == 4 * (dense + rows) + 4 * (3 + 2)
 
 
 def uneven(rank: int, world_size: int, data_path: Path, folder: Path) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from nanochat.checkpoint import CheckpointFolder
 from nanochat.dataset import PreparedData
 from nanochat.model import GPT
 from nanochat.sizes import ModelConfig
-from nanochat.train import TrainConfig, TrainResult, train
+from nanochat.train import TrainResult, train
+from nanochat.train_config import TrainConfig
 
 VOCAB_SIZE = 512
 SEQUENCE_LENGTH = 32

@@ -29,6 +29,13 @@ def _name(row: Row) -> str:
     return row["run"] if row["cluster"] == "local" else f"{row['cluster']}/{row['run']}"
 
 
+def _restarts(row: Row) -> str:
+    """With the seconds that the last fault has cost."""
+    recovery = row["recovery"]
+    took = "" if recovery is None else f" ({recovery['seconds']:.0f} s)"
+    return f"{row['restarts']}{took}" if row["restarts"] else "-"
+
+
 COMMANDS = {
     "compare": "Show what runs reached side by side.",
     "remove": "Remove runs and their checkpoints.",
@@ -47,6 +54,7 @@ COLUMNS = [
     _figure("train_loss", ".3f"),
     _figure("val_bpb", ".4f"),
     _figure("tokens_per_second", ",.0f"),
+    Column("restarts", _restarts, right=True),
     Column("resizes", lambda row: str(row["resizes"] or "-"), right=True),
     Column("started", lambda row: time.strftime("%Y-%m-%d %H:%M", time.localtime(row["created"]))),
 ]

@@ -1,0 +1,235 @@
+"""Finds a group that hangs: a frozen rank, a collective that never ends.
+
+A thread of the controller's process on the head watches what rank 0 writes. Past the limit it
+collects the stacks of every rank into the run's folder, says whom the others wait for, and kills
+the ranks: the controller then starts a group as after any fault.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.train.v2._internal.execution.worker_group import Worker, WorkerGroup
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from launcher.config.recipe import Recipe
+from launcher.runs.folder import RunFolder
+from launcher.runs.records import Record, RecordTail
+from launcher.training.callback import GroupCallback
+from launcher.training.ranks import rank_order
+from launcher.training.recovery import Recovery
+from launcher.training.stacks import collect_and_end, is_frozen, waits_for_others
+from nanochat.sizes import state_bytes
+from nanochat.train import UNTRAINED_TOKENS
+
+LOOK_SECONDS = 1.0
+ANSWER_SECONDS = 20.0  # for a node's stacks: a process that is not ready imports for 5 s
+# A step past eight medians hangs: one of five is slow and is said to be. Beside it a floor, above
+# what a lost host takes to be noticed (`HEALTH`) and what TCP needs after a cable was out for 5 s
+# (it tries again after 6.4 s at the latest): those are no hangs and cost no restart.
+FACTOR = 8.0
+FLOOR_SECONDS = {"lan": 20.0, "wifi": 90.0}
+# Before any step is known: a first step of d24 on a slow CPU, text and rows on their way.
+FIRST_SECONDS = 1800.0
+# From the start of a group to its first step, beside eight medians: processes, imports, group; and
+# the state, from a slow disk or over a slow cable from another host.
+START_SECONDS = 60.0
+STATE_BYTES_PER_SECOND = 10e6
+SAVE_SECONDS = 60.0  # for a checkpoint before any is known
+# A host may just have become that slow: each time that nothing was frozen, the limits double.
+MOST_DOUBLINGS = 4
+RECENT_STEPS = 20  # of which the median is taken
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What steps, evaluations and checkpoints of a run take: the median, the longest, the longest.
+    None: not known yet."""
+
+    step: float | None
+    evaluation: float | None
+    checkpoint: float | None
+
+    @classmethod
+    def of(cls, metrics: Sequence[Record], events: Sequence[Record], tokens: int) -> Pace:
+        """`tokens`: that an evaluation reads, but for the one before the first step."""
+        steps = [record["step_seconds"] for record in metrics[-RECENT_STEPS:]]
+        less = tokens / min(tokens, UNTRAINED_TOKENS)
+        evaluations = [
+            event["seconds"] * (1 if event["step"] else less)
+            for event in events
+            if event["kind"] == "evaluate"
+        ]
+        saves = [event["seconds"] for event in events if event["kind"] == "checkpoint"]
+        return cls(
+            statistics.median(steps) if steps else None,
+            max(evaluations, default=None),
+            max(saves, default=None),
+        )
+
+    def limit(self, *, floor: float, state_bytes: float, starts: bool, evaluates: bool) -> float:
+        """Seconds after the last sign of rank 0 in which the next one has to come. `starts`: it has
+        not made a step of this group. `evaluates`: it may evaluate before the next sign."""
+        if self.step is None or (evaluates and self.evaluation is None):
+            return FIRST_SECONDS
+        seconds = FACTOR * (self.step + (self.evaluation or 0.0 if evaluates else 0.0))
+        if starts:
+            return floor + START_SECONDS + state_bytes / STATE_BYTES_PER_SECOND + seconds
+        saving = SAVE_SECONDS if self.checkpoint is None else FACTOR * self.checkpoint
+        return max(floor, seconds, saving)  # a checkpoint is a sign of its own
+
+
+class Watchdog(GroupCallback):
+    """`nodes`: names in rank order. `profile`: of the network."""
+
+    def __init__(
+        self, run: Path, nodes: Sequence[str], recovery: Recovery, *, profile: str
+    ) -> None:
+        self._folder = RunFolder(run)
+        self._nodes = nodes
+        self._recovery = recovery
+        self._floor = FLOOR_SECONDS[profile]
+        self._ends: threading.Event | None = None  # of the group that is watched
+
+    def before_init_train_context(self, workers: list[Worker]) -> dict[str, list[Any]]:
+        names = [worker.metadata.node for worker in workers]
+        ranks = [workers[i] for i in rank_order(names, self._nodes)]
+        self._ends = threading.Event()
+        watch = _Watch(self._folder, self._floor, ranks, self._recovery, self._ends)
+        threading.Thread(target=watch.run, daemon=True).start()
+        return {}
+
+    def before_worker_group_shutdown(self, worker_group: WorkerGroup) -> None:
+        self._end()
+
+    def start_failed(self, error: Exception) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if self._ends is not None:
+            self._ends.set()
+
+
+class _Watch:
+    """Of one group. `ranks`: its workers, by rank."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        floor: float,
+        ranks: Sequence[Worker],
+        recovery: Recovery,
+        ends: threading.Event,
+    ) -> None:
+        self._folder = folder
+        self._floor = floor
+        self._ranks = ranks
+        self._recovery = recovery
+        self._ends = ends
+        recipe = Recipe.model_validate(folder.spec()["settings"])
+        self._evaluation = recipe.evaluation
+        self._steps = recipe.steps_total
+        self._state_bytes = state_bytes(recipe.model)
+
+    def run(self) -> None:
+        metrics_tail, events_tail = (
+            RecordTail(self._folder.metrics),
+            RecordTail(self._folder.events),
+        )
+        metrics, events = metrics_tail.read(), events_tail.read()
+        starts, signed = True, time.monotonic()
+        while not self._ends.wait(LOOK_SECONDS):
+            new_metrics, new_events = metrics_tail.read(), events_tail.read()
+            metrics = [*metrics, *new_metrics][-RECENT_STEPS:]
+            events += new_events
+            now = time.monotonic()
+            starts = starts and not new_metrics
+            if new_metrics or new_events or _waits_for_text(events):
+                signed = now
+            limit = self._limit(metrics, events, starts)
+            if now - signed > limit:
+                self._end_group(now - signed, limit)
+                return
+
+    def _limit(self, metrics: Sequence[Record], events: Sequence[Record], starts: bool) -> float:
+        pace = Pace.of(metrics, events, self._evaluation.tokens)
+        step = metrics[-1]["step"] + 1 if metrics else 1
+        evaluates = starts or step % self._evaluation.every_steps == 0 or step >= self._steps
+        limit = pace.limit(
+            floor=self._floor, state_bytes=self._state_bytes, starts=starts, evaluates=evaluates
+        )
+        return limit * 2 ** min(MOST_DOUBLINGS, sum(e.get("frozen") is False for e in events))
+
+    def _end_group(self, seconds: float, limit: float) -> None:
+        """Collect stacks, kill, tell."""
+        attempt = self._recovery.attempt
+        self._recovery.hangs(seconds)
+        answers = self._collect_and_end()
+        stacks = {rank: text for found in answers.values() for rank, text in found.items()}
+        folder = self._folder.path / "stacks"
+        folder.mkdir(exist_ok=True)
+        for rank in range(len(self._ranks)):
+            file = folder / f"attempt-{attempt}-rank-{rank}.txt"
+            file.write_text(stacks.get(rank, "its node did not answer\n"))
+        suspect, why = self._suspect(stacks)
+        self._recovery.tell_hang(
+            attempt,
+            suspect,
+            None if suspect is None else self._ranks[suspect].metadata.node,
+            f"no sign of training for {seconds:.0f} s, {limit:.0f} are the limit: {why}; what all "
+            f"ranks did is in {folder}",
+            frozen=any(is_frozen(text) for text in stacks.values()),
+        )
+        for worker in self._ranks:
+            if worker.metadata.node_id not in answers:
+                ray.kill(worker.actor)
+
+    def _collect_and_end(self) -> dict[str, dict[int, str]]:
+        """Stacks by rank, by the id of each node that answers."""
+        pids: dict[str, dict[int, int]] = {}
+        for rank, worker in enumerate(self._ranks):
+            pids.setdefault(worker.metadata.node_id, {})[rank] = worker.metadata.pid
+        # A process that has run a task is never taken for an actor, and a host would keep it
+        # instead of a spare: it ends with its one call.
+        task = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(collect_and_end)
+        asked = {}
+        for node, ranks in pids.items():
+            there = NodeAffinitySchedulingStrategy(node, soft=False)
+            asked[task.options(scheduling_strategy=there).remote(ranks)] = node
+        done, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
+        answers = {}
+        for each in done:
+            with contextlib.suppress(RayError):  # it is gone
+                answers[asked[each]] = ray.get(each)
+        return answers
+
+    def _suspect(self, known: Mapping[int, str]) -> tuple[int | None, str]:
+        """The rank that the others wait for, and what speaks for it."""
+        for rank in range(len(self._ranks)):
+            if rank not in known:
+                return rank, f"{self._name(rank)} does not answer"
+        for rank, text in known.items():
+            if is_frozen(text):
+                return rank, f"{self._name(rank)} does not run"
+        busy = [rank for rank, text in known.items() if not waits_for_others(text)]
+        if len(busy) == 1 and len(known) > 1:
+            return busy[0], f"the others wait for {self._name(busy[0])}"
+        return None, "no rank stands out"
+
+    def _name(self, rank: int) -> str:
+        node = self._ranks[rank].metadata.node
+        return f"rank {rank} on {node}" if node else f"rank {rank}"
+
+
+def _waits_for_text(events: Sequence[Record]) -> bool:
+    last = events[-1] if events else {}
+    return last.get("kind") == "text" and "seconds" not in last and "words" not in last

@@ -1,0 +1,168 @@
+"""Checkpoints that are written beside the training: the step loop stands still for a copy only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from nanochat.checkpoint import CheckpointFolder
+from nanochat.errors import CheckpointError
+from nanochat.memory import KeptCopy, available_bytes
+from nanochat.observer import Observer
+
+# Of the writing thread. At 10 it gets a tenth of a core that is busy otherwise: the 0.4 s of d4
+# take 4 s there, the 1.2 s of d8 take 12. The lowest priority (SCHED_IDLE) gives it 0.3%: the next
+# checkpoint would come before this one is written.
+NICENESS = 10
+SPARE_BYTES = 256 * 2**20  # what the machine must have left beside the copy
+
+Tensors = Mapping[str, Tensor]
+
+
+class Saver:
+    """Writes the checkpoints of a run, one at a time, and prunes its folder.
+
+    One that comes while the one before is being written waits for it: each that was asked for is
+    written, and there is one copy of the state at a time.
+
+    An event `checkpoint` says of each: `seconds` of the copy and the write, and for how many of
+    them the step loop stood still, `stalled`: for the copy, or for all of it, and for the one
+    before where that was not written yet.
+    """
+
+    def __init__(
+        self, folder: CheckpointFolder | None, observer: Observer, *, keep: int,
+        every_minutes: float | None, newest: int,
+    ) -> None:  # fmt: skip
+        """`folder`: None on a rank that leaves writing to another one. `newest`: the step of the
+        checkpoint that the run goes on from, or 0."""
+        self._folder = folder
+        self._observer = observer
+        self._keep = keep
+        self._every_minutes = every_minutes
+        self._newest = newest
+        self._last = time.monotonic()
+        self._thread: ThreadPoolExecutor | None = None
+        self._room: Future[tuple[KeptCopy, KeptCopy]] | None = None
+        self._under_way: Future[_Saved] | None = None
+        self._stalled = 0.0  # seconds, for the one that is under way
+
+    def is_due(self) -> bool:
+        """Whether the minutes between checkpoints are over; not while one is being written: on a
+        slow disk they come as fast as it takes them."""
+        if self._every_minutes is None or (self._under_way and not self._under_way.done()):
+            return False
+        return time.monotonic() - self._last >= 60 * self._every_minutes
+
+    def newest(self) -> int:
+        """The step of the newest whole checkpoint, or 0, once nothing is being written."""
+        self._settle()
+        return self._newest
+
+    def make_room(self, model: Tensors, optimizer: Tensors) -> None:
+        """Take memory for copies of these, while steps go on. Where there is too little it is an
+        event, and `save` returns when all is written."""
+        if self._folder is None:
+            return
+        need = sum(tensor.nbytes for tensor in (*model.values(), *optimizer.values()))
+        available = available_bytes()
+        if available < need + SPARE_BYTES:
+            words = (
+                f"steps stand still while a checkpoint is written: a copy of its {need / 1e9:.2f} "
+                f"GB does not fit into the {available / 1e9:.2f} GB of memory that are left"
+            )
+            self._observer.event("memory", words=words)
+            return
+        self._thread = ThreadPoolExecutor(1, "checkpoint", initializer=_stand_back)
+        self._room = self._thread.submit(lambda: (KeptCopy(model), KeptCopy(optimizer)))
+
+    def save(
+        self, state: dict[str, Any], model: Tensors, optimizer: Tensors, *, must: bool
+    ) -> None:
+        """Write a checkpoint of `state["step"]` while steps go on; one that fails costs nothing
+        but itself and is a `fault`. `must`: before this returns.
+
+        Raises CheckpointError where one that must be there cannot be written.
+        """
+        self._last = time.monotonic()
+        if self._folder is None:
+            self._newest = state["step"]
+            return
+        began = time.perf_counter()
+        self._settle()
+        if must or self._thread is None or self._room is None:
+            saved = self._write(self._folder, state, model, optimizer, began)
+            if must and saved.error is not None:
+                raise saved.error
+            self._tell(saved, stalled=saved.seconds)
+            return
+        kept_model, kept_optimizer = self._room.result()
+        copies = kept_model.take(model), kept_optimizer.take(optimizer)
+        self._stalled = round(time.perf_counter() - began, 3)
+        self._under_way = self._thread.submit(self._write, self._folder, state, *copies, began)
+
+    def look(self) -> None:
+        """Tell of the one that has been under way."""
+        if self._under_way is not None and self._under_way.done():
+            self._settle()
+
+    def close(self) -> None:
+        """When the one that is under way is written."""
+        self._settle()
+        if self._thread is not None:
+            self._thread.shutdown()
+
+    def _settle(self) -> None:
+        if self._under_way is not None:
+            saved, self._under_way = self._under_way.result(), None
+            self._tell(saved, stalled=self._stalled)
+
+    def _tell(self, saved: _Saved, *, stalled: float) -> None:
+        """By the step loop's own thread: an observer need not be ready for others."""
+        if saved.error is not None:
+            message = str(saved.error)
+            self._observer.event("fault", what="checkpoint", step=saved.step, message=message)
+            return
+        self._newest = saved.step
+        self._observer.event(
+            "checkpoint", step=saved.step, path=saved.name, seconds=saved.seconds, stalled=stalled
+        )
+
+    def _write(
+        self, folder: CheckpointFolder, state: dict[str, Any], model: Tensors, optimizer: Tensors,
+        began: float,
+    ) -> _Saved:  # fmt: skip
+        error = None
+        try:
+            folder.save(state, model, optimizer)
+            folder.prune(self._keep, state["step"])
+        except CheckpointError as reason:
+            error = reason
+        seconds = round(time.perf_counter() - began, 3)
+        return _Saved(state["step"], folder.place(state["step"]).name, seconds, error)
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What came of a checkpoint."""
+
+    step: int
+    name: str
+    seconds: float
+    error: CheckpointError | None
+
+
+def _stand_back() -> None:
+    """Let the step loop go first on cores that both want."""
+    if sys.platform == "linux":  # elsewhere it would be the whole process
+        with contextlib.suppress(OSError):  # a sandbox may not let us: not worth a run
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

@@ -1,0 +1,70 @@
+"""Where the seconds of a recovery went, as rank 0 completes it."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.cli.progress import event_line
+from launcher.runs.folder import RunFolder
+from launcher.runs.records import Record, read_records
+from launcher.runs.state import RunState
+from launcher.training.recovered import Recovered
+
+GROUP = {"detection": 0.5, "teardown": 0.1, "wait": 0.0, "start": 0.4, "import": 0.0, "group": 0.2}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path)
+
+
+def restarts(folder: RunFolder) -> list[Record]:
+    return [e for e in read_records(folder.events) if e.get("stage") in ("step", "replay")]
+
+
+def recover(folder: RunFolder, *, told_of: int, reached: int, steps: range) -> list[bool]:
+    """Attempt 1 makes `steps`. `told_of`: the attempt that the controller has written of."""
+
+    def tell(kind: str, **details: Any) -> None:
+        with folder.events.open("a") as file:
+            file.write(json.dumps({"time": time.time(), "kind": kind, **details}) + "\n")
+
+    tell("restart", stage="group", attempt=told_of, seconds=1.2, stages=GROUP)
+    recovered = Recovered(folder, tell, attempt=1, reached=reached)
+    recovered.loaded()
+    return [recovered.step(step) for step in steps]
+
+
+def test_steps_that_were_lost_are_told_apart(folder: RunFolder) -> None:
+    assert recover(folder, told_of=1, reached=12, steps=range(11, 14)) == [True, True, False]
+    first, replay = restarts(folder)
+    assert (first["attempt"], first["step"], first["replays"]) == (1, 11, 2)
+    assert first["stages"].keys() == GROUP.keys() | {"load", "step"}
+    assert first["seconds"] == pytest.approx(sum(first["stages"].values()), abs=0.01)
+    assert (replay["attempt"], replay["steps"]) == (1, 2)
+    words = event_line(first)
+    assert words is not None and words.startswith(
+        "step 11 made 1.2 s after the fault (detection 0.5"
+    )
+
+
+def test_nothing_was_lost(folder: RunFolder) -> None:
+    assert recover(folder, told_of=1, reached=10, steps=range(11, 12)) == [False]
+    assert [event["stage"] for event in restarts(folder)] == ["step"]
+
+
+def test_a_controller_that_has_not_written_yet_is_not_waited_for(folder: RunFolder) -> None:
+    recover(folder, told_of=0, reached=10, steps=range(11, 12))
+    assert restarts(folder) == []
+
+
+def test_the_list_of_runs_has_the_last_one(folder: RunFolder) -> None:
+    recover(folder, told_of=1, reached=10, steps=range(11, 12))
+    folder.spec_file.write_text('{"cluster": "c", "recipe": "r", "steps": 40, "created": 0}')
+    recovery = RunState.of(folder, alive=True).recovery
+    assert recovery is not None and recovery.keys() == {"seconds", "stages", "step", "replays"}

@@ -1,0 +1,80 @@
+"""When a group counts as hanging, and what is kept of its ranks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from launcher.training.stacks import collect_and_end, is_frozen, waits_for_others
+from launcher.training.watchdog import FIRST_SECONDS, Pace
+
+D4 = Pace(step=2.0, evaluation=20.0, checkpoint=1.0)
+LAN = {"floor": 20.0, "state_bytes": 500e6}
+
+SLEEPER = """
+import ctypes, time
+ctypes.CDLL(None).prctl(0x59616D61, -1, 0, 0, 0)
+def waits_for_the_others():
+    print(flush=True)
+    time.sleep(600)
+waits_for_the_others()
+"""
+
+
+@pytest.mark.parametrize(
+    ("pace", "starts", "evaluates", "seconds"),
+    [
+        (D4, False, False, 20),  # the floor
+        (Pace(14.0, 1.0, 3.0), False, False, 8 * 14),
+        (D4, False, True, 8 * 22),
+        (Pace(2.0, None, None), False, False, 60),  # nothing saved yet
+        (D4, True, False, 20 + 60 + 50 + 8 * 2),
+        (Pace(None, None, None), True, True, FIRST_SECONDS),
+        (Pace(2.0, None, 1.0), False, True, FIRST_SECONDS),
+    ],
+)
+def test_limits(pace: Pace, starts: bool, evaluates: bool, seconds: float) -> None:
+    assert pace.limit(**LAN, starts=starts, evaluates=evaluates) == pytest.approx(seconds)
+
+
+def test_a_pace_is_of_recent_steps_and_of_whole_evaluations() -> None:
+    metrics = [{"step_seconds": 9.0}] * 5 + [{"step_seconds": 2.0}] * 20
+    events = [
+        {"kind": "evaluate", "step": 0, "seconds": 3.0},  # of 8,192 tokens
+        {"kind": "evaluate", "step": 100, "seconds": 20.0},
+        {"kind": "checkpoint", "step": 100, "seconds": 1.5},
+    ]
+    assert Pace.of(metrics, events, 65_536) == Pace(2.0, 24.0, 1.5)
+    assert Pace.of([], [], 65_536) == Pace(None, None, None)
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", SLEEPER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+        process.kill()
+
+
+def test_stacks_of_a_rank(sleeper: subprocess.Popen[str]) -> None:
+    [text] = collect_and_end({1: sleeper.pid}).values()
+    assert "waits_for_the_others" in text and not is_frozen(text)
+    assert not waits_for_others(text)
+    assert sleeper.wait(10) == -signal.SIGKILL
+    assert is_frozen(collect_and_end({0: sleeper.pid})[0])
+
+
+def test_a_frozen_rank_is_seen_through_and_ended(sleeper: subprocess.Popen[str]) -> None:
+    os.kill(sleeper.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, sleeper.pid, os.WSTOPPED)
+    [text] = collect_and_end({0: sleeper.pid}).values()
+    assert text.startswith("state T (stopped)") and is_frozen(text)
+    assert "waits_for_the_others" in text
+    assert sleeper.wait(10) == -signal.SIGKILL

@@ -1,0 +1,69 @@
+"""A loss that explodes: what counts, and what a run does then."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from tiny import VOCAB_SIZE, Recorder, plan, run
+
+from nanochat.checkpoint import CheckpointFolder
+from nanochat.dataset import PreparedData
+from nanochat.divergence import STEPS_IN_A_ROW, LossWatch
+from nanochat.errors import TrainingError
+
+UNTRAINED = math.log(VOCAB_SIZE)
+LEARNT = [UNTRAINED - 3] * STEPS_IN_A_ROW
+
+
+def ends_at(losses: list[float]) -> int | None:
+    """The step, counted from 1, at which the loss has exploded."""
+    watch = LossWatch(VOCAB_SIZE)
+    for step, loss in enumerate(losses, start=1):
+        watch.add(loss)
+        if watch.exploded:
+            return step
+    return None
+
+
+@pytest.mark.parametrize(
+    ("losses", "end"),
+    [
+        ([UNTRAINED] * 1000, None),  # held back by its warm-up
+        ([UNTRAINED + 0.9] * 1000, None),
+        ([UNTRAINED + 1.1] * 100, 10),
+        ([20.0] * 9 + [UNTRAINED] + [20.0] * 9, None),  # spikes
+        (LEARNT + [20.0] * 9 + LEARNT, None),
+        (LEARNT + [20.0] * 10, 20),
+        (LEARNT + [UNTRAINED] * 10, 20),  # all is lost: it says the same of every token
+        (LEARNT + [UNTRAINED - 0.2] * 1000, None),
+        ([UNTRAINED - 0.5] * 10 + [UNTRAINED + 0.4] * 1000, None),
+        ([UNTRAINED - 0.5] * 10 + [UNTRAINED + 0.6] * 10, 20),
+    ],
+)
+def test_a_loss_has_exploded_that_stays_as_bad_as_an_untrained_models(
+    losses: list[float], end: int | None
+) -> None:
+    assert ends_at(losses) == end
+
+
+def test_a_run_whose_loss_explodes_ends_with_its_last_good_checkpoint(
+    data: PreparedData, tmp_path: Path
+) -> None:
+    """A head as large as that says one thing of every token, surely, and mostly another one than
+    is there. It takes many steps to unlearn."""
+    config = plan(steps=40, checkpoint_every_steps=1, evaluate_every_steps=None)
+    run(config, data, tmp_path, Recorder(stop_at=2))
+    folder = CheckpointFolder(tmp_path)
+    checkpoint = folder.newest()
+    assert checkpoint is not None
+    model = checkpoint.model_tensors()
+    model["lm_head.weight"] += 100 * model["lm_head.weight"].sign()
+    folder.save(checkpoint.state, model, checkpoint.optimizer_tensors())
+    observer = Recorder()
+    says = r"exploded: 1\d\.\d\d nats from step 3 on.* 6\.24; the newest checkpoint is of step 2"
+    with pytest.raises(TrainingError, match=says):
+        run(config, data, tmp_path, observer)
+    assert observer.of("step") == list(range(3, 12))
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000001", "step-00000002"]

@@ -29,7 +29,7 @@ def restarts(run: Run) -> list[str]:
 
 
 def test_a_run_goes_on_after_its_driver_was_killed_and_after_its_heads_power_was_cut(
-    client: PairClient, whole: Run, hosts: tuple[Host, Host]
+    client: PairClient, whole: Run, hosts: tuple[Host, Host], slow_link: None
 ) -> None:
     """Nobody does anything but boot the head. It ends with the losses and weights of a run that
     nothing befell. While the head is off one client follows it, one waits to go on with another

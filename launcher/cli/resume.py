@@ -80,20 +80,15 @@ def changed_spec(folder: RunFolder, settings: Sequence[str], extend: int | None)
         )
     require_whole(folder)
     spec = folder.spec()
-    changes = {"settings": _changed_settings(folder, spec, settings)} if settings else {}
+    changed = changed_recipe(spec, settings)  # also where nothing changes: it may be edited by hand
+    changes: dict[str, Any] = {}
+    if settings:
+        entry = changes["settings"] = changed.recipe.model_dump(mode="json")
+        if entry["data"] != spec["settings"]["data"]:
+            check_text(changed, Path(spec["folder"]), here=spec["cluster"] == "local")
     if extend:
         changes |= extension(folder, changes.get("settings", spec["settings"]), extend)
     return changes
-
-
-def _changed_settings(
-    folder: RunFolder, spec: dict[str, Any], settings: Sequence[str]
-) -> dict[str, Any]:
-    changed = changed_recipe(spec, settings)
-    entry = changed.recipe.model_dump(mode="json")
-    if entry["data"] != spec["settings"]["data"]:
-        check_text(changed, Path(spec["folder"]), here=spec["cluster"] == "local")
-    return entry
 
 
 def say_what_changes(folder: RunFolder, changes: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from launcher.raycluster.environment import JOB_MARK
 from launcher.raycluster.spec import ClusterSpec
 from launcher.runs.folder import FULL_BYTES, RunFolder, write_json
 from launcher.runs.records import read_records
-from nanochat.lock import hold, is_held
+from nanochat.lock import Held, hold, is_held
 
 HTTP_SECONDS = 30.0
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever http_proxy says
@@ -67,10 +67,15 @@ class Jobs:
             # In this order: a driver that ends writes its summary first.
             if self.has_driver(run) or not folder.is_wanted or folder.stop_request.exists():
                 return False
-            note = folder.submitted() | {"by_itself": True, "starts": starts}
-            write_json(folder.submitted_file, note | {"step": steps_made(folder)})
+            before = folder.submitted()
+            note = {"by_itself": True, "starts": starts, "step": steps_made(folder)}
+            write_json(folder.submitted_file, before | note)
             folder.update_spec(entered=time.time())
-            self._start(run, folder)
+            try:
+                self._start(run, folder)
+            except NoAnswer:  # that was no start
+                write_json(folder.submitted_file, before)
+                raise
         return True
 
     def _start(self, run: str, folder: RunFolder) -> None:
@@ -181,6 +186,8 @@ def main(verb: str, folder: str, *run: str) -> None:
         print(json.dumps(verbs[verb](*run)))
     except NoAnswer as error:
         raise SystemExit(str(error)) from None
+    except Held:
+        raise SystemExit("the run is just being submitted by another process") from None
 
 
 if __name__ == "__main__":

@@ -53,21 +53,24 @@ class RunKeeper:
     def _keep(self) -> None:
         while True:
             time.sleep(LOOK_SECONDS)
-            try:
-                self.look()
-            except (NoAnswer, Held, OSError):  # Ray is busy or going, the disk is full: later
-                traceback.print_exc()
+            for folder in self.wanted():
+                try:
+                    self.look_at(folder)
+                except (NoAnswer, Held, OSError) as error:  # Ray is busy, a disk is full: later
+                    print(f"run {folder.name}: {error!r}", flush=True)
+                except Exception:  # whatever one run has written, the others are kept
+                    traceback.print_exc()
 
-    def look(self) -> None:
-        """Raises NoAnswer where Ray's dashboard does not answer, OSError where the disk is full."""
-        for folder in self.wanted():
-            if folder.is_locked():
-                self._again_at.pop(folder.name, None)
-            elif folder.stop_request.exists():
-                if not self._jobs.has_driver(folder.name):
-                    self._end(folder, "stopped")
-            elif self._ray_began is not None and not self._lets_another_go_first(folder):
-                self._start_again(folder)
+    def look_at(self, folder: RunFolder) -> None:
+        """Do for a wanted run what is to be done. Raises NoAnswer where Ray's dashboard does not
+        answer, Held where a client is just submitting it, OSError where the disk is full."""
+        if folder.is_locked():
+            self._again_at.pop(folder.name, None)
+        elif folder.stop_request.exists():
+            if not self._jobs.has_driver(folder.name):
+                self._end(folder, "stopped")
+        elif self._ray_began is not None and not self._lets_another_go_first(folder):
+            self._start_again(folder)
 
     def _lets_another_go_first(self, folder: RunFolder) -> bool:
         """It waited for its turn: whoever had the hosts gets them back first."""

@@ -131,3 +131,13 @@ def whole(client: PairClient) -> Run:
 def hosts(lab: Lab) -> tuple[Host, Host]:
     one, two = lab.hosts
     return one, two
+
+
+@pytest.fixture
+def slow_link(hosts: tuple[Host, Host]) -> Iterator[None]:
+    """Slower steps, so that a fault finds the run in the middle."""
+    for host in hosts:
+        host.limit_link(100)
+    yield
+    for host in hosts:
+        host.unlimit_link()

@@ -8,23 +8,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
 from harm import FAULTS
 from lab import Host
 from pair import CLUSTER, HostRun, PairClient, wait
 from running import Client, Run
 
 STAGES = {"detection", "teardown", "wait", "start", "import", "group", "load", "step"}
-
-
-@pytest.fixture
-def slow_link(hosts: tuple[Host, Host]) -> Iterator[None]:
-    """Slower steps, so that a fault finds the run in the middle."""
-    for host in hosts:
-        host.limit_link(100)
-    yield
-    for host in hosts:
-        host.unlimit_link()
 
 
 @contextmanager

@@ -43,6 +43,9 @@ class Cluster:
             self.jobs = {}
         return folder
 
+    def refuse(self) -> None:
+        raise NoAnswer("500")
+
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         if self.jobs is None:
             raise NoAnswer("no dashboard")
@@ -57,6 +60,11 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
         yield Cluster(tmp_path, monkeypatch)
 
 
+def look(keeper: RunKeeper) -> None:
+    for folder in keeper.wanted():
+        keeper.look_at(folder)
+
+
 def step(folder: RunFolder, number: int) -> None:
     record = {"step": number, "attempt": 0, "loss": 5.0, "tokens": 8, "tokens_per_second": 1.0}
     with RecordWriter(folder.metrics) as metrics:
@@ -66,32 +74,32 @@ def step(folder: RunFolder, number: int) -> None:
 def test_a_run_whose_driver_died_goes_on(cluster: Cluster) -> None:
     folder = cluster.run("night")
     step(folder, 3)
-    cluster.keeper.look()
+    look(cluster.keeper)
     assert cluster.jobs == {"night": "PENDING"}
     [event] = read_records(folder.events)
     assert (event["kind"], event["stage"]) == ("restart", "driver") and event["seconds"] >= 0
     assert Jobs(cluster.path).status("night") == {
         "alive": True, "wanted": True, "by_itself": True
     }  # fmt: skip
-    cluster.keeper.look()  # Ray is about to start it
+    look(cluster.keeper)  # Ray is about to start it
     assert cluster.jobs == {"night": "PENDING"}
 
 
 def test_what_died_is_told_apart(cluster: Cluster) -> None:
     """By whether the run has written since Ray began, and how often that did."""
     folder = cluster.run("night")
-    cluster.keeper.look()
+    look(cluster.keeper)
     for starts in (1, 2):
         cluster.jobs = {}
         if starts == 1:
             cluster.keeper.ray_is(up=False)
         cluster.keeper.ray_is(up=True)
-        cluster.keeper.look()
+        look(cluster.keeper)
     assert [event["what"] for event in read_records(folder.events)] == ["driver", "ray", "ray"]
     other = RunKeeper(cluster.path)
     other.ray_is(up=True)
     cluster.jobs = {}
-    other.look()
+    look(other)
     assert read_records(folder.events)[-1]["what"] == "head"
 
 
@@ -104,14 +112,14 @@ def test_what_does_not_go_on(cluster: Cluster, why: str) -> None:
         cluster.keeper.ray_is(up=False)
     if why == "at work":
         with hold(folder.path / "lock"):
-            cluster.keeper.look()
+            look(cluster.keeper)
     elif why == "no dashboard":  # it may have a driver: that is found out before
         cluster.jobs = None
         with pytest.raises(NoAnswer):
-            cluster.keeper.look()
+            look(cluster.keeper)
         assert folder.submitted()["starts"] == 1
     else:
-        cluster.keeper.look()
+        look(cluster.keeper)
     assert not cluster.jobs and not folder.events.exists()
     assert [f.name for f in cluster.keeper.wanted()] == (
         ["mine"] if why not in ("never submitted", "ended") else []
@@ -125,7 +133,7 @@ def test_one_that_is_to_stop_has_ended(cluster: Cluster) -> None:
     cluster.keeper.ray_is(up=False)
     folder.stop_request.touch()
     assert Jobs(cluster.path).running() == ["mine"]
-    cluster.keeper.look()
+    look(cluster.keeper)
     summary = folder.summary()
     assert summary is not None and (summary["status"], summary["steps"]) == ("stopped", 3)
     assert Jobs(cluster.path).running() == []
@@ -136,7 +144,7 @@ def test_it_is_given_up_where_no_step_is_new(cluster: Cluster) -> None:
     step(folder, 3)
     for _ in range(2 * STARTS):
         cluster.jobs = {}
-        cluster.keeper.look()
+        look(cluster.keeper)
     assert len(read_records(folder.events)) == STARTS + 1  # step 3 was new, and the end is told
     assert read_records(folder.events)[-1]["status"] == "failed"
     failure = json.loads(folder.failure_file.read_text())
@@ -146,12 +154,24 @@ def test_it_is_given_up_where_no_step_is_new(cluster: Cluster) -> None:
     assert folder.is_wanted and folder.submitted()["starts"] == 1
 
 
+def test_a_start_that_ray_did_not_take_is_none(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = cluster.run("night")
+    before = folder.submitted()
+    monkeypatch.setattr(Jobs, "_start", lambda *_: cluster.refuse())
+    for _ in range(2 * STARTS):
+        with pytest.raises(NoAnswer):
+            look(cluster.keeper)
+    assert folder.is_wanted and folder.submitted() == before and not folder.events.exists()
+
+
 def test_a_new_step_starts_the_count_anew(cluster: Cluster) -> None:
     folder = cluster.run("night")
     for number in range(2 * STARTS):
         step(folder, number + 1)
         cluster.jobs = {}
-        cluster.keeper.look()
+        look(cluster.keeper)
     assert folder.is_wanted and folder.submitted()["starts"] == 1
 
 
@@ -161,11 +181,11 @@ def test_who_waited_for_its_turn_waits_again(cluster: Cluster) -> None:
     with RecordWriter(waiting.events) as events:
         events.event("wait", run="night")
     cluster.run("night")
-    cluster.keeper.look()
+    look(cluster.keeper)
     assert cluster.jobs == {"night": "PENDING"}
     (cluster.path / "slots").mkdir()
     with hold(cluster.path / "slots" / f"{HEAD.nodes[0].name}.lock"):
-        cluster.keeper.look()
+        look(cluster.keeper)
     assert set(cluster.jobs) == {"night", "later"}
 
 

@@ -241,6 +241,19 @@ def test_it_ends_when_the_driver_is_gone_without_a_word(
     assert run.folder.metrics.exists()  # what it wrote before is here
 
 
+def test_a_head_that_has_just_booted_gets_time_for_its_supervisor(
+    run: RemoteRun, head: FakeConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    booting = json.dumps({"alive": False, "wanted": True, "by_itself": False})
+    head.replies.insert(0, ("jobs status", booting))
+    assert run.refresh()
+    monkeypatch.setattr("launcher.runs.remote.QUIET_SECONDS", -1.0)
+    monkeypatch.setattr("launcher.runs.remote.BOOT_SECONDS", 0.0)
+    assert not run.refresh()
+    head.replies.insert(0, ("jobs status", ALIVE))
+    assert run.refresh()
+
+
 def test_logs_say_that_a_driver_died_where_its_head_says_so(
     run: RemoteRun, head: FakeConnection, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -66,6 +66,14 @@ def test_a_record_that_lacks_what_going_on_needs_is_named(
     assert "another version of launch has made it" in str(refused.value.fix)
 
 
+def test_a_record_that_was_edited_by_hand_is_read_as_a_recipe_is(folder: RunFolder) -> None:
+    spec = folder.spec()
+    spec["settings"]["depth"] = "four"
+    write_json(folder.spec_file, spec)
+    with pytest.raises(InputError, match=r"run.json:\d+:\d+: depth: "):
+        resume()
+
+
 def test_a_finished_run_takes_no_settings(folder: RunFolder) -> None:
     end(folder, "finished", steps=9)
     with pytest.raises(InputError, match="'mine' has made all its steps: nothing is left for"):

@@ -138,7 +138,7 @@ class _Run:
         self.clock = ComputeClock(device)
         self.times = StepTimes()
         self.step_before: float | None = None  # seconds of the last step, where it is to be judged
-        self.apart = False  # ranks begin the next step at unequal times: it is not
+        self.apart = False  # the next one is not: ranks begin it at unequal times
 
     def train(self) -> TrainResult:
         try:
@@ -326,6 +326,7 @@ class _Run:
     def _save(self, *, must: bool) -> None:
         """Write a checkpoint, `must`: before this returns. Raises TrainingError on all ranks where
         the weights are no numbers any more."""
+        began = time.perf_counter()
         if not self._are_numbers():
             raise self._gone_wrong(f"the weights after step {self.step} are no numbers")
         self.put_off = False
@@ -337,7 +338,9 @@ class _Run:
             "identity": self.identity,
             "rows_sha256": self._rows_digest(),
         }
-        self.saver.save(state, self.model.state_dict(), self.optimizer.state_tensors(), must=must)
+        self.saver.save(
+            state, self.model.state_dict(), self.optimizer.state_tensors(), began=began, must=must
+        )
 
     def _are_numbers(self) -> bool:
         """A sum has room for all of them, and is no number where one is none."""

@@ -3,7 +3,7 @@
 Ray starts such workers once, for the first driver that it sees, and lets them go with it. So each
 host's supervisor asks its raylet for new ones when a run has ended: an actor then begins in 0.4 s
 instead of 4 s on one core. And while a run goes on it keeps one per slot for the rank that comes
-after a fault: 240 MB of memory each that nobody shares, imported at the lowest priority
+after a fault: 240 MB of memory each that nobody shares, imported with a tenth of the core
 (`launcher.training.preload`). `python -P -m launcher.raycluster.warm HOST:PORT TOKEN_FILE COUNT`
 """
 

@@ -22,7 +22,10 @@ def undisturbed_in_the_end(
 ) -> Iterator[tuple[Client, HostRun]]:
     """A run of `whole`'s recipe that is hit in the block, and afterwards is as `whole`."""
     following = client.start("recipe", "tiny", "--cluster", CLUSTER, "--name", name)
-    yield following, HostRun(hosts[0], name)
+    try:
+        yield following, HostRun(hosts[0], name)
+    finally:
+        print(following.output())  # pytest shows it where something is not as it should be
     code, output = following.end(180)
     assert code == 0, output
     assert client.run(name).losses() == whole.losses()

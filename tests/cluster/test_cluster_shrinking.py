@@ -81,7 +81,7 @@ def test_a_drained_host_costs_no_step(
     # A slow link, so that the host is drained before the end.
     hosts[0].limit_link(20)
     started = client.start("recipe", "tiny", "--cluster", CLUSTER, "--name", "left", *ELASTIC)
-    wait(lambda: len(client.run("left").metrics) > 3, 60, "steps")
+    wait(lambda: len(client.run("left").metrics) > 3, 120, "steps")
     drained = client.cluster("drain", "two")
     code, output = started.end(90)
     hosts[0].unlimit_link()
@@ -110,7 +110,7 @@ def test_a_run_that_is_not_elastic_is_saved_and_goes_on_elsewhere(
 ) -> None:
     hosts[0].limit_link(20)
     begun = client.start("recipe", "tiny", "--cluster", CLUSTER, "--name", "moves")
-    wait(lambda: len(client.run("moves").metrics) > 3, 60, "steps")
+    wait(lambda: len(client.run("moves").metrics) > 3, 120, "steps")
     drained = client.launch("cluster", "drain", CLUSTER, "two")
     assert drained.returncode == 0, drained.stderr
     assert f"launch resume {CLUSTER}/moves   goes on without two" in drained.stderr

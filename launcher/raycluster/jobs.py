@@ -25,6 +25,9 @@ from launcher.runs.records import read_records
 from nanochat.lock import Held, hold, is_held
 
 HTTP_SECONDS = 30.0
+# What a dashboard says that is up before the agent that starts jobs: seconds on a busy host.
+NO_AGENT = "No available agent"
+AGENT_SECONDS = 25.0
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever http_proxy says
 ALIVE = ("PENDING", "RUNNING")
 
@@ -85,7 +88,15 @@ class Jobs:
             "entrypoint": f"exec {python} -P -m launcher.training.driver {path} >> {log} 2>&1",
             "runtime_env": {"env_vars": {JOB_MARK: "1"}},
         }
-        self._ask("POST", "/api/jobs/", job)
+        until = time.monotonic() + AGENT_SECONDS
+        while True:
+            try:
+                self._ask("POST", "/api/jobs/", job)
+                return
+            except NoAnswer as error:
+                if NO_AGENT not in str(error) or time.monotonic() > until:
+                    raise
+                time.sleep(1)
 
     def status(self, run: str) -> dict[str, Any]:
         """`alive`: a driver is at work, or Ray or the supervisor is about to start one. `wanted`:

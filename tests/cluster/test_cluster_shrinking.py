@@ -74,17 +74,14 @@ def test_a_run_goes_on_with_the_hosts_that_are_there(
 
 
 def test_a_drained_host_costs_no_step(
-    client: PairClient, whole: Run, hosts: tuple[Host, Host]
+    client: PairClient, whole: Run, hosts: tuple[Host, Host], slow_link: None
 ) -> None:
     head = client.launch("cluster", "drain", CLUSTER, "one")
     assert head.returncode == 2 and "one is the head of pair" in head.stderr
-    # A slow link, so that the host is drained before the end.
-    hosts[0].limit_link(20)
     started = client.start("recipe", "tiny", "--cluster", CLUSTER, "--name", "left", *ELASTIC)
     wait(lambda: len(client.run("left").metrics) > 3, 120, "steps")
     drained = client.cluster("drain", "two")
     code, output = started.end(90)
-    hosts[0].unlimit_link()
     assert code == 0, output
     assert [run["run"] for run in drained["runs"]] == ["left"]
     left = client.run("left")
@@ -106,16 +103,14 @@ def test_a_drained_host_costs_no_step(
 
 
 def test_a_run_that_is_not_elastic_is_saved_and_goes_on_elsewhere(
-    client: PairClient, whole: Run, hosts: tuple[Host, Host]
+    client: PairClient, whole: Run, slow_link: None
 ) -> None:
-    hosts[0].limit_link(20)
     begun = client.start("recipe", "tiny", "--cluster", CLUSTER, "--name", "moves")
     wait(lambda: len(client.run("moves").metrics) > 3, 120, "steps")
     drained = client.launch("cluster", "drain", CLUSTER, "two")
     assert drained.returncode == 0, drained.stderr
     assert f"launch resume {CLUSTER}/moves   goes on without two" in drained.stderr
     assert begun.end()[0] == 0
-    hosts[0].unlimit_link()
     assert len(client.run("moves").metrics) < 40
     done = client.launch("resume", f"{CLUSTER}/moves", "--json")
     assert done.returncode == 0, done.stderr

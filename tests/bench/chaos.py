@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "launcher"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "cluster"))
 from harm import FAULTS, Fault, NothingThere
 from lab import Host

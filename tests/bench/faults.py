@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "launcher"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "cluster"))
 from harm import FAULTS, HEAD_LOST, Fault, NothingThere
 from rig import Outcome, Rig, Trial, difference, rig, say

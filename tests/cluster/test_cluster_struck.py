@@ -1,5 +1,6 @@
 """What befalls home machines, done for real to runs of fixed size: they go on by themselves and are
-the run that nobody touched. Seconds are the business of tests/bench/faults.py."""
+the run that nobody touched. Seconds are the business of tests/bench/faults.py. Before the tests of
+upkeep, by name: their last one purges the hosts."""
 
 from __future__ import annotations
 

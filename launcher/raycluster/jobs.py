@@ -25,6 +25,8 @@ from launcher.runs.records import read_records
 from nanochat.lock import Held, hold, is_held
 
 HTTP_SECONDS = 30.0
+AGENT_SECONDS = 40.0  # from Ray's first answer until it takes jobs, on a host that has just booted
+NO_AGENT = "No available agent"  # says it until then
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever http_proxy says
 ALIVE = ("PENDING", "RUNNING")
 
@@ -53,7 +55,7 @@ class Jobs:
             note = {"time": time.time(), "by_itself": False, "starts": 1}
             write_json(folder.submitted_file, note | {"step": steps_made(folder)})
             try:
-                self._start(run, folder)
+                self._start_soon(run, folder)
             except NoAnswer:  # the user is told: nothing begins behind their back
                 folder.submitted_file.unlink()
                 raise
@@ -77,6 +79,16 @@ class Jobs:
                 write_json(folder.submitted_file, before)
                 raise
         return True
+
+    def _start_soon(self, run: str, folder: RunFolder) -> None:
+        deadline = time.monotonic() + AGENT_SECONDS
+        while True:
+            try:
+                return self._start(run, folder)
+            except NoAnswer as error:
+                if NO_AGENT not in str(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(1.0)
 
     def _start(self, run: str, folder: RunFolder) -> None:
         python, path, log = (shlex.quote(str(x)) for x in (sys.executable, folder.path, folder.log))

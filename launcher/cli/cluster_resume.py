@@ -57,7 +57,11 @@ class ResumeThere:
 
     def run(self, *, detach: bool, as_json: bool) -> None:
         """Raises InputError where nothing of the run is left, or it may not change like that."""
-        if self._patiently(lambda: self._follow(detach=detach, as_json=as_json)):
+        if self._patiently(self._goes_on):
+            with open_cluster_runs(self._cluster) as runs:
+                run = runs.find(self._name)
+                run.update()
+                self._follow(run, detach=detach, as_json=as_json)
             return
         changes = changed_spec(self._folder, self._settings, self._extend)
         spec = self._folder.spec()
@@ -70,28 +74,28 @@ class ResumeThere:
         except (HostError, HostsFailed) as error:
             raise self._with_wait(error) from None
 
-    def _follow(self, *, detach: bool, as_json: bool) -> bool:
-        """Where its hosts have gone on with it. Raises InputError where neither they nor this
+    def _goes_on(self) -> bool:
+        """Whether its hosts have gone on with it. Raises InputError where neither they nor this
         machine know the run."""
         try:
             with open_cluster_runs(self._cluster) as runs:
                 run = runs.find(self._name)
                 run.update()
-                return self._follows(run, detach=detach, as_json=as_json)
+                return self._is_to_follow(run)
         except InputError:
             if not self._folder.spec():
                 raise
             return False
 
-    def _follows(self, run: RemoteRun, *, detach: bool, as_json: bool) -> bool:
-        if self._settings or self._extend or not run.goes_on_by_itself():
-            return False
+    def _is_to_follow(self, run: RemoteRun) -> bool:
+        return not (self._settings or self._extend) and run.goes_on_by_itself()
+
+    def _follow(self, run: RemoteRun, *, detach: bool, as_json: bool) -> None:
         click.echo(f"run '{self._shown}' has gone on by itself", err=True)
         if detach:
             say_detached(run, as_json=as_json)
         else:
             follow_there(run, as_json=as_json)
-        return True
 
     def _require_hosts(self, pool: str | None) -> None:
         nodes = require_trainable(self._loaded, pool)
@@ -107,7 +111,8 @@ class ResumeThere:
         data = Data.model_validate(settings["data"])
         if not run.is_there():
             self._bring_record(run, up, data)
-        elif self._follows(run, detach=detach, as_json=as_json):
+        elif self._is_to_follow(run):
+            self._follow(run, detach=detach, as_json=as_json)
             return
         if not is_to_resume(run, as_json=as_json, extends=self._extend is not None):
             return

@@ -25,9 +25,8 @@ from launcher.runs.records import read_records
 from nanochat.lock import Held, hold, is_held
 
 HTTP_SECONDS = 30.0
-# What a dashboard says that is up before the agent that starts jobs: seconds on a busy host.
-NO_AGENT = "No available agent"
-AGENT_SECONDS = 25.0
+AGENT_SECONDS = 40.0  # from Ray's first answer until it takes jobs, on a host that has just booted
+NO_AGENT = "No available agent"  # says it until then
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever http_proxy says
 ALIVE = ("PENDING", "RUNNING")
 
@@ -82,6 +81,7 @@ class Jobs:
         return True
 
     def _start(self, run: str, folder: RunFolder) -> None:
+        """Raises NoAnswer."""
         python, path, log = (shlex.quote(str(x)) for x in (sys.executable, folder.path, folder.log))
         job = {
             "submission_id": _submission_id(run, 1 + len(_of(self._all(), run))),

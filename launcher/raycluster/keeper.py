@@ -130,5 +130,6 @@ def _pause(starts: int) -> float:
 
 def _last_sign(folder: RunFolder) -> float:
     """When the run wrote a step or an event last, or was submitted."""
-    files = (folder.metrics, folder.events, folder.submitted_file)
-    return max(file.stat().st_mtime for file in files if file.exists())
+    files = (folder.metrics, folder.events)
+    wrote = [file.stat().st_mtime for file in files if file.exists()]
+    return max(folder.submitted().get("time", 0.0), *wrote, 0.0)

@@ -39,6 +39,7 @@ class WarmPool:
         self._environment = environment
         self._pid: int | None = None  # the raylet's
         self._next_check = 0.0
+        self._asking: subprocess.Popen[bytes] | None = None
         self._in_use: frozenset[int] = frozenset()
         self._settled_at = time.monotonic() + SETTLE_SECONDS
 
@@ -48,6 +49,8 @@ class WarmPool:
         if now < self._next_check:
             return
         self._next_check = now + CHECK_SECONDS
+        if self._asking is not None and self._asking.poll() is None:
+            return  # on a host that is busy with its boot several of these took each other's core
         workers = self._workers()
         in_use = frozenset(pid for pid, name in workers.items() if name not in UNUSED)
         if in_use != self._in_use:
@@ -60,7 +63,7 @@ class WarmPool:
             # Not more than two of them start at a time: what is missing is asked for again.
             self._next_check = now + PATIENCE_SECONDS
             with contextlib.suppress(OSError):  # no process to be had now: the next time
-                subprocess.Popen(
+                self._asking = subprocess.Popen(
                     [sys.executable, "-P", "-m", __name__, *self._arguments, str(missing)],
                     env=self._environment,
                     stdin=subprocess.DEVNULL,

@@ -166,6 +166,26 @@ def test_a_start_that_ray_did_not_take_is_none(
     assert folder.is_wanted and folder.submitted() == before and not folder.events.exists()
 
 
+def test_a_client_submits_as_soon_as_ray_takes_jobs(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = cluster.run("first", submitted=False)
+    answers = [NoAnswer("Ray's dashboard: 500: No available agent to submit job"), None]
+
+    def start(*_: object) -> None:
+        if answer := answers.pop(0):
+            raise answer
+
+    monkeypatch.setattr(Jobs, "_start", start)
+    assert Jobs(cluster.path).submit("first") == {"submitted": True}
+    assert not answers and folder.is_wanted
+    monkeypatch.setattr(Jobs, "_start", lambda *_: cluster.refuse())
+    folder.submitted_file.unlink()
+    with pytest.raises(NoAnswer):
+        Jobs(cluster.path).submit("first")
+    assert not folder.is_wanted
+
+
 def test_a_new_step_starts_the_count_anew(cluster: Cluster) -> None:
     folder = cluster.run("night")
     for number in range(2 * STARTS):

@@ -172,11 +172,12 @@ def test_a_client_submits_as_soon_as_ray_takes_jobs(
     folder = cluster.run("first", submitted=False)
     answers = [NoAnswer("Ray's dashboard: 500: No available agent to submit job"), None]
 
-    def start(*_: object) -> None:
-        if answer := answers.pop(0):
+    def ask(_: Jobs, method: str, *__: object) -> object:
+        if method == "POST" and (answer := answers.pop(0)):
             raise answer
+        return []
 
-    monkeypatch.setattr(Jobs, "_start", start)
+    monkeypatch.setattr(Jobs, "_ask", ask)
     assert Jobs(cluster.path).submit("first") == {"submitted": True}
     assert not answers and folder.is_wanted
     monkeypatch.setattr(Jobs, "_start", lambda *_: cluster.refuse())

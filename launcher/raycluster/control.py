@@ -122,7 +122,10 @@ def start(
 
     try:
         on_all(connections, one)
-        on_all(connections, lambda connection: _wait_until_up(connection, cluster, on_status))
+        # What the others' Ray says while the head's is not up is no failure of theirs.
+        others = {name: each for name, each in connections.items() if name != head.name}
+        for some in ({head.name: head}, others):
+            on_all(some, lambda connection: _wait_until_up(connection, cluster, on_status))
     except BaseException:
         ending.append(True)  # Ctrl-C leaves the threads behind: they start no more
         with contextlib.suppress(HostError, HostsFailed):  # the first error is the one to show

@@ -4,7 +4,7 @@ NanochatError
 ├── DataError         something is wrong with the user's text or with what was made from it
 ├── CheckpointError   a checkpoint cannot be written
 ├── IdentityError     a checkpoint belongs to another run
-└── TrainingError     the loss is no number any more
+└── TrainingError     the loss has exploded, or it or the weights are no numbers any more
 
 `str(error)` says what is wrong, where, and on the next line what to do; `message` and `fix` hold
 the two apart.
@@ -35,7 +35,7 @@ class IdentityError(NanochatError):
 
 
 class TrainingError(NanochatError):
-    """Training itself went wrong: the loss is no number."""
+    """Training itself went wrong: the loss has exploded or is no number."""
 
 
 class ShareError(NanochatError):

@@ -34,9 +34,9 @@ class Saver:
     One that comes while the one before is being written waits for it: each that was asked for is
     written, and there is one copy of the state at a time.
 
-    An event `checkpoint` says of each: `seconds` of the copy and the write, and for how many of
-    them the step loop stood still, `stalled`: for the copy, or for all of it, and for the one
-    before where that was not written yet.
+    An event `checkpoint` says of each: `seconds` from the end of its step until it was on the disk,
+    and for how many of them the step loop stood still, `stalled`: for the copy, or for all of it,
+    and for the one before where that was not written yet.
     """
 
     def __init__(
@@ -86,10 +86,11 @@ class Saver:
         self._room = self._thread.submit(lambda: (KeptCopy(model), KeptCopy(optimizer)))
 
     def save(
-        self, state: dict[str, Any], model: Tensors, optimizer: Tensors, *, must: bool
+        self, state: dict[str, Any], model: Tensors, optimizer: Tensors, *, began: float, must: bool
     ) -> None:
         """Write a checkpoint of `state["step"]` while steps go on; one that fails costs nothing
-        but itself and is a `fault`. `must`: before this returns.
+        but itself and is a `fault`. `began`: since when the steps stand still for it, by
+        time.perf_counter(). `must`: it is written when this returns.
 
         Raises CheckpointError where one that must be there cannot be written.
         """
@@ -97,7 +98,6 @@ class Saver:
         if self._folder is None:
             self._newest = state["step"]
             return
-        began = time.perf_counter()
         self._settle()
         if must or self._thread is None or self._room is None:
             saved = self._write(self._folder, state, model, optimizer, began)

@@ -138,6 +138,7 @@ class _Run:
         self.clock = ComputeClock(device)
         self.times = StepTimes()
         self.step_before: float | None = None  # seconds of the last step, where it is to be judged
+        self.apart = False  # the next one is not: ranks begin it at unequal times
 
     def train(self) -> TrainResult:
         try:
@@ -250,7 +251,8 @@ class _Run:
         self.step += 1
         self.train_loss = mean_loss
         ended = time.perf_counter()
-        self.step_before, seconds = ended - started, ended - began
+        self.step_before, self.apart = None if self.apart else ended - started, False
+        seconds = ended - began
         if not math.isfinite(mean_loss):
             raise self._gone_wrong(f"the loss of step {self.step} is {mean_loss}")
         self.losses.add(mean_loss)
@@ -324,10 +326,11 @@ class _Run:
     def _save(self, *, must: bool) -> None:
         """Write a checkpoint, `must`: before this returns. Raises TrainingError on all ranks where
         the weights are no numbers any more."""
+        began = time.perf_counter()
         if not self._are_numbers():
             raise self._gone_wrong(f"the weights after step {self.step} are no numbers")
         self.put_off = False
-        self.step_before = None  # hosts that save for unequal times begin the next step apart
+        self.apart = True  # one host may write at once and for long, another beside its steps
         state = {
             "step": self.step,
             "train_loss": self.train_loss,
@@ -335,7 +338,9 @@ class _Run:
             "identity": self.identity,
             "rows_sha256": self._rows_digest(),
         }
-        self.saver.save(state, self.model.state_dict(), self.optimizer.state_tensors(), must=must)
+        self.saver.save(
+            state, self.model.state_dict(), self.optimizer.state_tensors(), began=began, must=must
+        )
 
     def _are_numbers(self) -> bool:
         """A sum has room for all of them, and is no number where one is none."""

@@ -25,8 +25,9 @@ from launcher.runs.records import read_records
 from nanochat.lock import Held, hold, is_held
 
 HTTP_SECONDS = 30.0
-AGENT_SECONDS = 40.0  # from Ray's first answer until it takes jobs, on a host that has just booted
-NO_AGENT = "No available agent"  # says it until then
+# What a dashboard says that is up before the agent that starts jobs: seconds on a busy host.
+NO_AGENT = "No available agent"
+AGENT_SECONDS = 25.0
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever http_proxy says
 ALIVE = ("PENDING", "RUNNING")
 
@@ -55,7 +56,7 @@ class Jobs:
             note = {"time": time.time(), "by_itself": False, "starts": 1}
             write_json(folder.submitted_file, note | {"step": steps_made(folder)})
             try:
-                self._start_soon(run, folder)
+                self._start(run, folder)
             except NoAnswer:  # the user is told: nothing begins behind their back
                 folder.submitted_file.unlink()
                 raise
@@ -80,16 +81,6 @@ class Jobs:
                 raise
         return True
 
-    def _start_soon(self, run: str, folder: RunFolder) -> None:
-        deadline = time.monotonic() + AGENT_SECONDS
-        while True:
-            try:
-                return self._start(run, folder)
-            except NoAnswer as error:
-                if NO_AGENT not in str(error) or time.monotonic() > deadline:
-                    raise
-            time.sleep(1.0)
-
     def _start(self, run: str, folder: RunFolder) -> None:
         python, path, log = (shlex.quote(str(x)) for x in (sys.executable, folder.path, folder.log))
         job = {
@@ -97,7 +88,15 @@ class Jobs:
             "entrypoint": f"exec {python} -P -m launcher.training.driver {path} >> {log} 2>&1",
             "runtime_env": {"env_vars": {JOB_MARK: "1"}},
         }
-        self._ask("POST", "/api/jobs/", job)
+        until = time.monotonic() + AGENT_SECONDS
+        while True:
+            try:
+                self._ask("POST", "/api/jobs/", job)
+                return
+            except NoAnswer as error:
+                if NO_AGENT not in str(error) or time.monotonic() > until:
+                    raise
+                time.sleep(1)
 
     def status(self, run: str) -> dict[str, Any]:
         """`alive`: a driver is at work, or Ray or the supervisor is about to start one. `wanted`:

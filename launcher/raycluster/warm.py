@@ -3,7 +3,7 @@
 Ray starts such workers once, for the first driver that it sees, and lets them go with it. So each
 host's supervisor asks its raylet for new ones when a run has ended: an actor then begins in 0.4 s
 instead of 4 s on one core. And while a run goes on it keeps one per slot for the rank that comes
-after a fault: 240 MB of memory each that nobody shares, imported in the pauses of training
+after a fault: 240 MB of memory each that nobody shares, imported with a tenth of the core
 (`launcher.training.preload`). `python -P -m launcher.raycluster.warm HOST:PORT TOKEN_FILE COUNT`
 """
 
@@ -22,13 +22,13 @@ CHECK_SECONDS = 2.0
 PATIENCE_SECONDS = 4.0  # until the workers that were asked for are processes
 # A process that nothing uses yet is not worth the memory of a host that has little left.
 ROOM_BYTES = 2**30
-SETTLE_SECONDS = 10.0  # a run that has just begun, or begun again, has the core to itself
+SETTLE_SECONDS = 10.0  # what has just begun, Ray or a run, has the core to itself
 UNUSED = ("ray::IDLE", "default_worker.py")  # the second: still importing
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 
 class WarmPool:
-    """Keeps `count` idle workers on a host that no run is using, `spares` on one that has one."""
+    """Keeps `count` idle workers on a host that no run is using, and always `spares` more."""
 
     def __init__(
         self, raylet: str, token: Path, count: int, spares: int, environment: Mapping[str, str]
@@ -41,7 +41,7 @@ class WarmPool:
         self._next_check = 0.0
         self._asking: subprocess.Popen[bytes] | None = None
         self._in_use: frozenset[int] = frozenset()
-        self._settled_at = 0.0
+        self._settled_at = time.monotonic() + SETTLE_SECONDS
 
     def refill(self) -> None:
         """Cheap to call often. To be called once Ray is up."""
@@ -55,10 +55,11 @@ class WarmPool:
         in_use = frozenset(pid for pid, name in workers.items() if name not in UNUSED)
         if in_use != self._in_use:
             self._in_use, self._settled_at = in_use, now + SETTLE_SECONDS
-        wanted = self._spares if in_use else self._count
+        wanted = 0 if in_use else self._count
+        if now > self._settled_at and _available_bytes() > ROOM_BYTES:
+            wanted += self._spares
         missing = wanted - (len(workers) - len(in_use))
-        put_off = in_use and (now < self._settled_at or _available_bytes() < ROOM_BYTES)
-        if missing > 0 and not put_off:
+        if missing > 0:
             # Not more than two of them start at a time: what is missing is asked for again.
             self._next_check = now + PATIENCE_SECONDS
             with contextlib.suppress(OSError):  # no process to be had now: the next time

@@ -73,6 +73,7 @@ class RunWorkerGroup(WorkerGroup):
         context = self._worker_group_context
         for callback in self._callbacks:
             callback.before_worker_group_start(context)
+        there = _alive()
         place = self._create_placement_group(self._train_run_context.scaling_config, context)
         actors: list[Any] = []
         try:
@@ -83,7 +84,7 @@ class RunWorkerGroup(WorkerGroup):
             for number in range(context.num_workers):
                 spot = PlacementGroupSchedulingStrategy(place.placement_group, number)
                 actors.append(actor.options(scheduling_strategy=spot).remote())
-            workers = self._know(actors)
+            workers = self._know(actors, there)
             self._init_train_context(workers, None)
             self._worker_group_state = WorkerGroupState(time.monotonic(), place, workers, None)
             for callback in self._callbacks:
@@ -107,9 +108,15 @@ class RunWorkerGroup(WorkerGroup):
         handle = super()._create_placement_group(scaling_config, worker_group_context)
         return _Placement(handle.placement_group)
 
-    def _know(self, actors: Sequence[Any]) -> list[Worker]:
-        """In Ray's order, with what they say of their places."""
-        places = ray.get([actor.get_metadata.remote() for actor in actors], timeout=START_SECONDS)
+    def _know(self, actors: Sequence[Any], there: set[str]) -> list[Worker]:
+        """In Ray's order, with what they say of their places. `there`: nodes that were alive before
+        actors were asked for: those of one that has gone since never answer."""
+        asked = [actor.get_metadata.remote() for actor in actors]
+        until = time.monotonic() + START_SECONDS
+        while ray.wait(asked, num_returns=len(asked), timeout=LOOK_SECONDS)[1]:
+            if time.monotonic() > until or there - _alive():
+                raise GetTimeoutError("a worker did not begin")
+        places = ray.get(asked)
         resources = self._worker_group_context.resources_per_worker
         workers = [
             Worker(actor, place, resources, placement_group_bundle_index=number)

@@ -75,7 +75,8 @@ class RunNodes:
         if missing != self.waited_for:
             self.waited_for = missing
             message = f"{self._state(missing)}: waiting; with elastic: true the run would go on"
-            RecordWriter(self.folder.events).event("fault", what="node", message=message)
+            with RecordWriter(self.folder.events) as events:
+                events.event("fault", what="node", message=message)
 
     def tell_change(self) -> None:
         """Where the group that begins is not of the nodes that the run's events tell of last."""
@@ -85,13 +86,14 @@ class RunNodes:
         lost = [self._state([name]) for name in before if name not in self.members]
         come = [f"{name} is there" for name in self.members if name not in before]
         made = read_records(self.folder.metrics)
-        RecordWriter(self.folder.events).event(
-            "resize",
-            step=made[-1]["step"] if made else 0,
-            before=list(before),
-            nodes=list(self.members),
-            why=", ".join([*lost, *come]),
-        )
+        with RecordWriter(self.folder.events) as events:
+            events.event(
+                "resize",
+                step=made[-1]["step"] if made else 0,
+                before=list(before),
+                nodes=list(self.members),
+                why=", ".join([*lost, *come]),
+            )
 
     def _state(self, names: Collection[str]) -> str:
         what = "drained" if set(names) <= self._drained() else "not there"

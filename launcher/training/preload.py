@@ -13,6 +13,8 @@ from pathlib import Path
 from launcher.raycluster.environment import JOB_MARK
 from launcher.raycluster.local import DRIVER_PID
 
+BESIDE_NICENESS = 10
+
 _imported_at: float | None = None  # of time.monotonic()
 
 
@@ -33,14 +35,15 @@ def seconds_since_import() -> float | None:
 
 
 def import_in_pauses() -> None:
-    """Beside a rank that trains: only when no other process wants the core.
+    """Beside a rank that trains: a tenth of the core and all its pauses, so that it is ready 40 s
+    later at the latest. Not less: what is not ready when it is needed goes on at this priority.
 
     A thread of its own, for Linux gives each thread its priority, and an ordinary user's may not
     be raised again.
     """
 
     def import_idly() -> None:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BESIDE_NICENESS)
         import_ahead()
 
     thread = threading.Thread(target=import_idly)

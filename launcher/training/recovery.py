@@ -83,7 +83,9 @@ class Recovery(GroupCallback):
         self._ended_at = time.time()
         if not self._noticed_at:
             self._well_at, self._noticed_at = self._began_at, self._ended_at
-        self._write_fault(self.attempt, what="start", rank=None, node=None, message=str(error))
+        [words, *_] = str(error).splitlines() or [type(error).__name__]
+        message = f"the ranks could not be started: {words}"
+        self._write_fault(self.attempt, what="start", rank=None, node=None, message=message)
 
     def _write_fault(self, attempt: int, **details: Any) -> None:
         RecordWriter(self._folder.events).event("fault", attempt=attempt, **details)

@@ -145,7 +145,7 @@ class _Watch:
             RecordTail(self._folder.metrics),
             RecordTail(self._folder.events),
         )
-        metrics, events = metrics_tail.read(), events_tail.read()
+        metrics, events = comparable(metrics_tail.read(), events_tail.read())
         starts, signed = True, time.monotonic()
         while not self._ends.wait(LOOK_SECONDS):
             new_metrics, new_events = metrics_tail.read(), events_tail.read()
@@ -228,6 +228,19 @@ class _Watch:
     def _name(self, rank: int) -> str:
         node = self._ranks[rank].metadata.node
         return f"rank {rank} on {node}" if node else f"rank {rank}"
+
+
+def comparable(
+    metrics: Sequence[Record], events: Sequence[Record]
+) -> tuple[list[Record], list[Record]]:
+    """Those since the run was started or resumed last, or went on on other nodes: before, a step
+    may have been ten times as quick."""
+    since = 0
+    for index, event in enumerate(events):
+        if event["kind"] == "resize" or event.get("stage") == "hardware":
+            since = index
+    attempts = sum(event.get("stage") == "workers" for event in events[:since])
+    return [m for m in metrics if m["attempt"] >= attempts], list(events[since:])
 
 
 def _waits_for_text(events: Sequence[Record]) -> bool:

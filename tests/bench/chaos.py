@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "launcher"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "cluster"))
 from harm import FAULTS, Fault, NothingThere
 from lab import Host
@@ -49,6 +50,7 @@ SAME = (
     "seed",
 )
 FIRST_STEPS = 3  # are slower: not of the quiet time
+QUIET_STEPS = 5  # at least
 START_SECONDS = 180.0
 GIVEN_UP_SECONDS = 300.0  # without a new step: resumed by hand, and counted as not survived
 
@@ -191,8 +193,9 @@ class Chaos:
         return bool(each_step_once(self.trial.records())[-1]["time"] > self.window[1])
 
     def _be_quiet(self) -> None:
-        began = time.time()
+        began, step = time.time(), self.trial.reached()
         self._wait_until(began + self.arguments.quiet)
+        self.trial.wait_for(lambda: self.trial.reached() >= step + QUIET_STEPS, GIVEN_UP_SECONDS)
         self.quiet.append((began, time.time()))
 
     def _watch(self) -> None:
@@ -257,8 +260,9 @@ class Chaos:
         steps = seconds = 0.0
         for began, ended in self.quiet:
             times = [record["time"] for record in records if began <= record["time"] <= ended]
-            steps += len(times) - 1
-            seconds += times[-1] - times[0]
+            if times:
+                steps += len(times) - 1
+                seconds += times[-1] - times[0]
         return steps / seconds
 
     def compare(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Runs on the nodes that are there: `elastic: true`, and `launch cluster drain`.
 
-Shares are dealt anew with every change, so sums are rounded differently: losses stay within 1e-4
+Shares are dealt anew with every change, so sums are rounded differently: losses stay within 1e-5
 of the undisturbed run's. Between the tests of runs and those that purge the hosts, by name.
 """
 
@@ -14,10 +14,10 @@ from lab import Host
 from pair import CLUSTER, HostRun, PairClient, printed_steps, wait
 from running import Run
 
-BOUND = 1e-4
+BOUND = 1e-5
 ELASTIC = ("--set", "elastic=true")
 # Steps long enough for hosts to go and come between them; all checkpoints stay to be compared.
-SLOW = ("--steps", "1000", "--set", "tokens_per_step=32768", "--set", "checkpoint.keep=1000")
+SLOW = ("--steps", "1000", "--set", "tokens_per_step=16384", "--set", "checkpoint.keep=1000")
 
 
 def test_a_run_goes_on_with_the_hosts_that_are_there(
@@ -66,26 +66,22 @@ def test_a_run_goes_on_with_the_hosts_that_are_there(
     for path in saved:
         number = int(path.name.removeprefix("step-"))
         assert HostRun(one, "some").hashes(number) == HostRun(two, "some").hashes(number) != {}
-    wait(lambda: client.cluster("status")[1]["status"] == "up", 60, "the host to be up")
     assert client.launch(*train, "--name", "all").returncode == 0
     every = Followed(client, "all", one)
     every.wait_for_steps(steps)
     assert client.launch("stop", f"{CLUSTER}/all").returncode == 0
-    assert some.run.losses() == pytest.approx(every.run.losses()[:steps], rel=BOUND)
+    assert some.run.losses()[:steps] == pytest.approx(every.run.losses()[:steps], rel=BOUND)
 
 
 def test_a_drained_host_costs_no_step(
-    client: PairClient, whole: Run, hosts: tuple[Host, Host]
+    client: PairClient, whole: Run, hosts: tuple[Host, Host], slow_link: None
 ) -> None:
     head = client.launch("cluster", "drain", CLUSTER, "one")
     assert head.returncode == 2 and "one is the head of pair" in head.stderr
-    # A slow link, so that the host is drained before the end.
-    hosts[0].limit_link(20)
     started = client.start("recipe", "tiny", "--cluster", CLUSTER, "--name", "left", *ELASTIC)
-    wait(lambda: len(client.run("left").metrics) > 3, 60, "steps")
+    wait(lambda: len(client.run("left").metrics) > 3, 120, "steps")
     drained = client.cluster("drain", "two")
     code, output = started.end(90)
-    hosts[0].unlimit_link()
     assert code == 0, output
     assert [run["run"] for run in drained["runs"]] == ["left"]
     left = client.run("left")
@@ -107,16 +103,14 @@ def test_a_drained_host_costs_no_step(
 
 
 def test_a_run_that_is_not_elastic_is_saved_and_goes_on_elsewhere(
-    client: PairClient, whole: Run, hosts: tuple[Host, Host]
+    client: PairClient, whole: Run, slow_link: None
 ) -> None:
-    hosts[0].limit_link(20)
     begun = client.start("recipe", "tiny", "--cluster", CLUSTER, "--name", "moves")
-    wait(lambda: len(client.run("moves").metrics) > 3, 60, "steps")
+    wait(lambda: len(client.run("moves").metrics) > 3, 120, "steps")
     drained = client.launch("cluster", "drain", CLUSTER, "two")
     assert drained.returncode == 0, drained.stderr
     assert f"launch resume {CLUSTER}/moves   goes on without two" in drained.stderr
     assert begun.end()[0] == 0
-    hosts[0].unlimit_link()
     assert len(client.run("moves").metrics) < 40
     done = client.launch("resume", f"{CLUSTER}/moves", "--json")
     assert done.returncode == 0, done.stderr

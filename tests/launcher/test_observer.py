@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import gc
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from launcher.runs.folder import RunFolder
-from launcher.runs.records import read_records
-from launcher.training.worker import RunObserver
+from launcher.runs.records import RecordWriter, read_records
+from launcher.training.failures import FinalFailure
+from launcher.training.worker import FUTILE_ATTEMPTS, RunObserver
 
 
-# A worker's files are open until it ends.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.fixture(autouse=True)
+def files_of_a_worker() -> Iterator[None]:
+    """They are open until it ends."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+        gc.collect()
+
+
 def test_a_slow_step_is_written_with_the_name_of_the_node_that_was_late(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     observer = RunObserver(folder, {"entered": 0.0}, leads=True, gauges=None)
@@ -23,3 +34,25 @@ def test_a_slow_step_is_written_with_the_name_of_the_node_that_was_late(tmp_path
     observer.event("slow", **slow, rank=None)
     written = [(event["rank"], event.get("node")) for event in read_records(folder.events)]
     assert written == [(1, None), (1, "cellar"), (None, None)]
+
+
+def begin(folder: RunFolder) -> None:
+    observer = RunObserver(folder, {"entered": 0.0}, leads=True, gauges=None)
+    observer.began(1.0, attempts_before=0)
+
+
+def test_attempts_without_a_new_step_end_the_run(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for _ in range(FUTILE_ATTEMPTS):
+        begin(folder)
+    with pytest.raises(FinalFailure, match="3 times in a row without a new step"):
+        begin(folder)
+
+
+def test_nodes_that_are_lost_again_and_again_do_not(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for number in range(4 * FUTILE_ATTEMPTS):
+        begin(folder)
+        with RecordWriter(folder.events) as events:
+            nodes = ["one"] if number % 2 else ["one", "two"]
+            events.event("resize", step=0, before=[], nodes=nodes, why="")

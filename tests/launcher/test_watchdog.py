@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from launcher.training.stacks import collect_and_end, is_frozen, waits_for_others
-from launcher.training.watchdog import FIRST_SECONDS, Pace
+from launcher.training.watchdog import FIRST_SECONDS, Pace, comparable
 
 D4 = Pace(step=2.0, evaluation=20.0, checkpoint=1.0)
 LAN = {"floor": 20.0, "state_bytes": 500e6}
@@ -51,6 +51,15 @@ def test_a_pace_is_of_recent_steps_and_of_whole_evaluations() -> None:
     ]
     assert Pace.of(metrics, events, 65_536) == Pace(2.0, 24.0, 1.5)
     assert Pace.of([], [], 65_536) == Pace(None, None, None)
+
+
+@pytest.mark.parametrize("change", [{"kind": "resize"}, {"kind": "start", "stage": "hardware"}])
+def test_what_other_machines_made_says_nothing(change: dict[str, str]) -> None:
+    began = {"kind": "restart", "stage": "workers"}
+    events = [began, {"kind": "checkpoint"}, began, change, began, {"kind": "evaluate"}]
+    metrics = [{"attempt": attempt} for attempt in (0, 0, 1, 2, 2)]
+    assert comparable(metrics, events) == (metrics[3:], events[3:])
+    assert comparable(metrics, events[:3]) == (metrics, events[:3])
 
 
 @pytest.fixture

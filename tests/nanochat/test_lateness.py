@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 import torch
 from ranks import run_ranks
-from tiny import Recorder, plan, run
+from tiny import Recorder, plan
 
+import nanochat.saver
+from nanochat.checkpoint import Checkpoint, CheckpointFolder
 from nanochat.dataset import PreparedData
 from nanochat.exchange import GradientExchange
 from nanochat.lateness import LEAST_STEPS, SETTLING_STEPS, ComputeClock, StepTimes
 from nanochat.model import GPT
+from nanochat.train import train
 
 USUAL = (1.0, [0.6, 0.9])
 
@@ -84,11 +87,12 @@ def test_a_clock_leaves_out_what_is_between_stretches() -> None:
     assert clock.read() == 0
 
 
-LATE_IN, WAITING_IN = 11, 13  # steps
+LATE_IN, WAITING_IN, SAVED_IN = 11, 13, 15  # steps
 
 
 def on_two_ranks(rank: int, world_size: int, data_path: Path, folder: Path) -> list[dict[str, Any]]:
-    """Rank 1 computes for longer in one step; in another, what is between the ranks is slow."""
+    """Rank 1 computes for longer in one step; in another, what is between the ranks is slow; and
+    rank 1 has no memory for a copy and saves for long, which is no step of its own."""
     forward, finish = GPT.forward, GradientExchange.finish
     passes, waits = 0, 0
 
@@ -106,11 +110,21 @@ def on_two_ranks(rank: int, world_size: int, data_path: Path, folder: Path) -> l
             time.sleep(1.5)
         finish(self)
 
+    class LongSaving(CheckpointFolder):
+        def save(self, *arguments: Any) -> Checkpoint:
+            if rank == 1:
+                time.sleep(1.5)
+            return super().save(*arguments)
+
+    if rank == 1:
+        nanochat.saver.available_bytes = lambda: 0
     GPT.forward, GradientExchange.finish = late, waiting  # type: ignore[method-assign]
     observer = Recorder()
-    config = plan(steps=15, evaluate_every_steps=None)
-    data = PreparedData.load(data_path)
-    run(config, data, folder / str(rank), observer, rank=rank, world_size=world_size)
+    config = plan(steps=SAVED_IN + 2, evaluate_every_steps=None, checkpoint_every_steps=SAVED_IN)
+    train(
+        config, PreparedData.load(data_path), LongSaving(folder / str(rank)), observer,
+        device=torch.device("cpu"), dtype=torch.float32, rank=rank, world_size=world_size,
+    )  # fmt: skip
     return [event for event in observer.events if event["kind"] == "slow"]
 
 

@@ -1,5 +1,6 @@
 """What befalls home machines, done for real to runs of fixed size: they go on by themselves and are
-the run that nobody touched. Seconds are the business of tests/bench/faults.py."""
+the run that nobody touched. Seconds are the business of tests/bench/faults.py. Before the tests of
+upkeep, by name: their last one purges the hosts."""
 
 from __future__ import annotations
 
@@ -22,7 +23,10 @@ def undisturbed_in_the_end(
 ) -> Iterator[tuple[Client, HostRun]]:
     """A run of `whole`'s recipe that is hit in the block, and afterwards is as `whole`."""
     following = client.start("recipe", "tiny", "--cluster", CLUSTER, "--name", name)
-    yield following, HostRun(hosts[0], name)
+    try:
+        yield following, HostRun(hosts[0], name)
+    finally:
+        print(following.output())  # pytest shows it where something is not as it should be
     code, output = following.end(180)
     assert code == 0, output
     assert client.run(name).losses() == whole.losses()

@@ -170,17 +170,18 @@ def test_a_client_submits_as_soon_as_ray_takes_jobs(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = cluster.run("first", submitted=False)
-    answers = [NoAnswer("Ray's dashboard: 500: No available agent to submit job"), None]
+    answers = [NoAnswer("Ray's dashboard: 500: No available agent to submit job")]
+    take = cluster._ask
 
-    def ask(_: Jobs, method: str, *__: object) -> object:
-        if method == "POST" and (answer := answers.pop(0)):
-            raise answer
-        return []
+    def ask(jobs: Jobs, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        if body is not None and answers:
+            raise answers.pop()
+        return take(method, path, body)
 
     monkeypatch.setattr(Jobs, "_ask", ask)
     assert Jobs(cluster.path).submit("first") == {"submitted": True}
-    assert not answers and folder.is_wanted
-    monkeypatch.setattr(Jobs, "_start", lambda *_: cluster.refuse())
+    assert not answers and folder.is_wanted and cluster.jobs == {"first": "PENDING"}
+    cluster.jobs = None  # what nobody has taken does not begin behind the user's back
     folder.submitted_file.unlink()
     with pytest.raises(NoAnswer):
         Jobs(cluster.path).submit("first")

@@ -63,11 +63,27 @@ def _open_direct(path: Path) -> Any:
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            return os.open(name, flags, 0o666)  # not every file system can
+            # Not every file system can; some have made the file before they refuse it.
+            return os.open(name, flags & ~os.O_EXCL, 0o666)
 
     return open(path, "xb", buffering=0, opener=opener)
 
 
 def _write(file: Any, data: memoryview) -> None:
     while len(data):
-        data = data[file.write(data) :]
+        try:
+            data = data[file.write(data) :]
+        except OSError as error:  # refused only here, or what is left of a short write
+            if error.errno != errno.EINVAL or not _end_direct(file):
+                raise
+
+
+def _end_direct(file: Any) -> bool:
+    """Write through the cache of files from here on. False: it was so before."""
+    if not _DIRECT:
+        return False
+    import fcntl  # Windows has neither
+
+    flags = fcntl.fcntl(file, fcntl.F_GETFL)
+    fcntl.fcntl(file, fcntl.F_SETFL, flags & ~_DIRECT)
+    return bool(flags & _DIRECT)

@@ -19,6 +19,7 @@ from safetensors.torch import save as safetensors_save
 from tiny import equal
 from torch import Tensor
 
+from nanochat import hashed_file
 from nanochat.checkpoint import CheckpointFolder, identity_difference, verify
 from nanochat.errors import CheckpointError
 from nanochat.hashed_file import BLOCK_BYTES, write_hashed
@@ -97,6 +98,33 @@ def test_what_is_written_past_the_cache_is_what_was_given(
     said = write_hashed(tmp_path / "file", parts)
     assert (tmp_path / "file").read_bytes() == content
     assert said == {"bytes": len(content), "sha256": sha256_of(tmp_path / "file")}
+
+
+@pytest.fixture
+def without_direct(tmp_path: Path) -> Iterator[Path]:
+    """A file system that refuses files past the cache, once it has made them."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    try:
+        mount = ["mount", "-t", "ramfs", "ramfs", str(path)]
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"cannot mount a ramfs here: {getattr(error, 'stderr', error)!r}")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+def test_a_file_is_written_where_none_can_go_past_the_cache(without_direct: Path) -> None:
+    said = write_hashed(without_direct / "file", [memoryview(bytes(5000))])
+    assert said == {"bytes": 5000, "sha256": sha256_of(without_direct / "file")}
+
+
+def test_what_the_disk_takes_in_whole_pages_only_is_written_nevertheless(tmp_path: Path) -> None:
+    """As what is left of a page after a short write."""
+    with hashed_file._open_direct(tmp_path / "file") as file:
+        hashed_file._write(file, memoryview(b"some"))
+        hashed_file._write(file, memoryview(b" words"))
+    assert (tmp_path / "file").read_bytes() == b"some words"
 
 
 def flip_a_bit(path: Path, place: int = -1) -> None:

@@ -28,13 +28,14 @@ from launcher.errors import (
     LoginRefused,
     Unreachable,
 )
+from launcher.raycluster.attendance import Attendance, attend
 from launcher.runs.changes import changed_recipe
 from launcher.runs.folder import RunFolder
 from launcher.runs.heads import open_cluster_runs
 from launcher.runs.remote import PAUSES, RemoteRun
 from launcher.runs.sending_back import find_record, send_back
 from launcher.runs.submit import check_hosts_share
-from launcher.transport.together import close_all, connect_all
+from launcher.transport.together import all_of, close_all, connect_each
 
 Answer = TypeVar("Answer")
 PASSING = (Unreachable, ConnectionLost, HostTimeout)
@@ -98,9 +99,20 @@ class ResumeThere:
             follow_there(run, as_json=as_json)
 
     def _require_hosts(self, pool: str | None) -> None:
+        """Raises HostError or HostsFailed for those that do not answer, but for drained ones."""
         nodes = require_trainable(self._loaded, pool)
         require_addresses(self._loaded, nodes)
-        close_all(connect_all(self._loaded, nodes))
+        connections, unreached = connect_each(self._loaded, nodes)
+        try:
+            everyone = Attendance(nodes, connections, unreached)
+            there = attend(
+                self._loaded, everyone, elastic=False, takes_back=False,
+                say=lambda words: None,  # the run's own bring-up says it
+            )  # fmt: skip
+        finally:
+            close_all(connections)
+        if there.unreached:
+            raise all_of(there.unreached)
 
     def _resume(
         self, up: UpCluster, changes: dict[str, Any], *, detach: bool, as_json: bool

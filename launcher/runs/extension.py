@@ -30,9 +30,10 @@ def extension(folder: RunFolder, settings: Mapping[str, Any], more: int) -> dict
     horizon = {key: None for key in HORIZON} | {"steps": after}
     at_step = last_saved(folder)
     earlier: list[dict[str, int]] = folder.spec().get("extended", [])
-    if earlier and earlier[-1]["at_step"] == at_step:  # nothing was saved with that length
-        *earlier, replaced = earlier
-        before = replaced["from"]
+    if earlier and earlier[-1]["at_step"] == at_step:
+        # No event tells of a checkpoint with that length: the one before is what the run has
+        # followed. The entry stays: there may be one whose event was lost with a driver.
+        before = earlier[-1]["from"]
     entry = {"from": before, "to": after, "at_step": at_step}
     return {
         "settings": {**settings, **horizon, "warmup_steps": recipe.warmup, "data": data},
@@ -49,31 +50,36 @@ def last_saved(folder: RunFolder) -> int:
 
 def schedule_words(before: Schedule, after: Schedule, step: int) -> str:
     """What the change does to a run that has made `step` steps."""
-    first = f"{before.steps:,} steps become {after.steps:,}. "
+    become = "step becomes" if before.steps == 1 else "steps become"
+    first = f"{before.steps:,} {become} {after.steps:,}. "
     if not step:
         return first + "Nothing has been trained yet: it costs nothing."
     decay = _change("weight decay", before.weight_decay(step - 1), after.weight_decay(step))
+    decays = f"{decay} of its start" if decay else ""
     was, then = before.learning_rate(step - 1), after.learning_rate(step)
     if step <= before.warmup_steps or was == 1.0:
         return (
             f"{first}This costs nothing: the learning rate has not begun to fall. "
-            f"It does from step {_falls_from(after):,} on, not from step {_falls_from(before):,}. "
-            f"Only {decay} of its start."
-        )
+            f"It does from step {_falls_from(after):,} on, not from step {_falls_from(before):,}."
+        ) + (f" Only {decays}." if decays else "")
     words = (
         f"{first}The learning rate was at {was:.2f} of its peak at step {step:,}; with "
         f"{after.steps:,} steps it is {then:.2f} at step {step + 1:,}: it "
     )
     words += f"rises {then / was:.3g}x" if then > was else "goes on falling"
-    momentum = _change("Momentum", before.momentum(step - 1), after.momentum(step))
-    words += f". {momentum}; {decay} of its start."
+    momentum = _change("momentum", before.momentum(step - 1), after.momentum(step))
+    words += "."
+    if rest := "; ".join(filter(None, (momentum, decays))):
+        words += f" {rest[0].upper()}{rest[1:]}."
     if then > was:
         words += f" The loss usually rises first: {SEEN}."
     return words
 
 
 def _change(what: str, was: float, then: float) -> str:
-    return f"{what} goes from {was:.2f} to {then:.2f}"
+    """Empty where the two look equal."""
+    words = f"{was:.2f}", f"{then:.2f}"
+    return f"{what} goes from {words[0]} to {words[1]}" if words[0] != words[1] else ""
 
 
 def _falls_from(schedule: Schedule) -> int:

@@ -12,6 +12,7 @@ import ray
 from launcher.raycluster.drained import drained_nodes
 from launcher.raycluster.spec import CODE_LABEL
 from launcher.runs.folder import RunFolder
+from launcher.runs.members import members_told
 from launcher.runs.records import RecordWriter, read_records
 
 
@@ -98,12 +99,6 @@ class RunNodes:
     def _state(self, names: Collection[str]) -> str:
         what = "drained" if set(names) <= self._drained() else "not there"
         return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {what}"
-
-
-def members_told(folder: RunFolder, names: Iterable[str]) -> tuple[str, ...]:
-    """The group that the run's events tell of last. `names`: of all its nodes."""
-    changes = [event for event in read_records(folder.events) if event["kind"] == "resize"]
-    return tuple(changes[-1]["nodes"] if changes else names)
 
 
 def live_nodes(

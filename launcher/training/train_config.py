@@ -12,9 +12,9 @@ from nanochat.train_config import TrainConfig
 
 def run_config(spec: Mapping[str, Any]) -> TrainConfig:
     """Of a run.json."""
-    lengths = [each["from"] for each in spec.get("extended", ())]
+    lengths = {each[key] for each in spec.get("extended", ()) for key in ("from", "to")}
     config = train_config(Recipe.model_validate(spec["settings"]))
-    return replace(config, extended_from=tuple(lengths))
+    return replace(config, extended_from=tuple(sorted(lengths - {config.steps})))
 
 
 def train_config(recipe: Recipe) -> TrainConfig:

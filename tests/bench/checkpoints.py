@@ -6,6 +6,7 @@
 Blocks of steps without a checkpoint and blocks that begin with one take turns in one process;
 `--block`: steps that take a minute (at least 3: the first block is not timed). `--text`, `--cache`
 and `--set` as those of train.py. The checkpoints go into a temporary folder (`--into`: where).
+Fails below 0.97 of the speed without checkpoints, and where steps stand still for above 1 %.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import resource
 import statistics
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -30,6 +32,9 @@ from nanochat.checkpoint import CheckpointFolder
 from nanochat.dataset.prepare import prepare
 from nanochat.dataset.sources import parse_source
 from nanochat.train import train
+
+LEAST_RATIO = 0.97  # of the medians of tokens per second
+MOST_STALLED = 0.01  # of the time
 
 
 class Observer:
@@ -53,7 +58,12 @@ class Observer:
     def _pair(self, end: int) -> None:
         """The last block began with a checkpoint, the one before was without."""
         middle = end - self.block
-        saved = self.saved[middle]
+        saved = self.saved.get(middle)
+        if saved is None:  # and it would slow the next block, which is to be without
+            raise SystemExit(
+                f"the checkpoint of step {middle} was not written within its block of {self.block} "
+                "steps: give a larger --block"
+            )
         without = self.ends[middle] - self.ends[middle - self.block]
         beside = self.ends[end] - self.ends[middle]
         self.without.append(self.tokens / without)
@@ -114,19 +124,21 @@ def main() -> None:
             config, data, CheckpointFolder(Path(folder, "checkpoints")), observer,
             device=torch.device("cpu"), dtype=getattr(torch, hardware.dtype),
         )  # fmt: skip
-    report(arguments.recipe, config.tokens_per_step, observer)
+    sys.exit(not report(arguments.recipe, config.tokens_per_step, observer))
 
 
-def report(name: str, tokens_per_step: int, observer: Observer) -> None:
+def report(name: str, tokens_per_step: int, observer: Observer) -> bool:
+    """False: a limit was missed."""
     without, beside = statistics.median(observer.without), statistics.median(observer.beside)
+    ratio, stalled = beside / without, statistics.median(observer.stalled)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(
         f"{name}, {tokens_per_step:,} tokens a step, {len(observer.without)} pairs of blocks of "
         f"{observer.block} steps: {without:,.1f} tok/s without, {beside:,.1f} with "
         f"{60 * beside / observer.tokens:.2f} checkpoints a minute, ratio of the medians "
-        f"{beside / without:.3f}, stalled {statistics.median(observer.stalled):.2%} of the time, "
-        f"peak memory {peak / 1e9:.2f} GB"
+        f"{ratio:.3f}, stalled {stalled:.2%} of the time, peak memory {peak / 1e9:.2f} GB"
     )
+    return ratio >= LEAST_RATIO and stalled <= MOST_STALLED
 
 
 if __name__ == "__main__":

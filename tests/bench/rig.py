@@ -124,16 +124,19 @@ class Trial:
         return True
 
     def outcome(self, at: float, limit: float) -> Outcome:
-        """Of a fault that struck at `at` and is undone: waits until it shows, `limit` seconds."""
+        """Of a fault that struck at `at` and is undone: waits until it shows, `limit` seconds.
+        Fewer than `SETTLED_STEPS` new steps by then: not survived."""
         undone = time.time()
         before = [record for record in self.records() if record["time"] <= at]
         reached = max((record["step"] for record in before), default=0)
-        self.wait_for(
+        settled = self.wait_for(
             lambda: (
                 self.reached() >= reached + SETTLED_STEPS and time.time() > undone + SETTLED_SECONDS
             ),
             limit,
         )
+        if not settled and self.reached() < reached + SETTLED_STEPS:
+            return Outcome(survived=False)
         return what_became(self.records(), at)
 
     def weights(self, step: int) -> list[dict[str, str]]:

@@ -69,10 +69,15 @@ def test_prolonged_twice(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, 1000, "steps=1000")
     extended(folder, 500)
     # Nothing was saved with 1,500: the schedule of 1,000 is what the run has followed.
-    assert extended(folder, 500)["extended"] == [{"from": 1000, "to": 2000, "at_step": 1000}]
+    assert extended(folder, 500)["extended"] == [
+        {"from": 1000, "to": 1500, "at_step": 1000},
+        {"from": 1000, "to": 2000, "at_step": 1000},
+    ]
+    # But for a checkpoint whose event was lost: it is the run's own.
+    assert run_config(folder.spec()).extended_from == (1000, 1500)
     save(folder, 2000)
     extended(folder, 1)
-    assert run_config(folder.spec()).extended_from == (1000, 2000)
+    assert run_config(folder.spec()).extended_from == (1000, 1500, 2000)
     with pytest.raises(InputError, match="1,000,002,000 steps"):
         extension(folder, folder.spec()["settings"], 1_000_000_000 - 1)
 
@@ -91,7 +96,9 @@ def test_what_is_said_of_the_schedule() -> None:
         "start."
     )
     assert after.learning_rate(525) == 1.0 > after.learning_rate(526)  # steps 526 and 527
-    assert "the learning rate has not begun to fall" in schedule_words(before, after, 5)
+    early = schedule_words(before, after, 5)
+    assert early.endswith("It does from step 527 on, not from step 352.")  # weight decay 1.00
+    assert schedule_words(Schedule(1, 0), Schedule(2, 0), 0).startswith("1 step becomes 2.")
     assert schedule_words(before, after, 0).endswith(
         "Nothing has been trained yet: it costs nothing."
     )

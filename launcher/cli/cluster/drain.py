@@ -6,15 +6,17 @@ from typing import Any
 
 import click
 
+from launcher.cli.attach import report_end
 from launcher.cli.output import json_option, print_json
 from launcher.cli.progress import RunProgress
 from launcher.cli.stop import save_and_stop
 from launcher.config.cluster import load_cluster, require_node
 from launcher.errors import InputError
 from launcher.raycluster.drained import drain
+from launcher.runs.extension import last_saved
 from launcher.runs.follow import Follower
 from launcher.runs.heads import open_cluster_runs
-from launcher.runs.records import read_records
+from launcher.runs.members import members_told
 from launcher.runs.remote import ClusterRuns, RemoteRun
 from launcher.runs.run import shown_name
 from launcher.runs.state import RunState, status_of
@@ -37,17 +39,20 @@ def command(cluster: str, node: str, as_json: bool) -> None:
         raise InputError(
             f"{node} is the head of {name}: it keeps the runs and their text, and leads them",
             fix=f"stop what runs there (launch cluster down {loaded.typed}), and go on after its "
-            "boot; or write another head:",
+            "boot; or make another node its head in the cluster file: head: NAME",
         )
     with open_cluster_runs(cluster) as runs:
         at_work = [run for run in _at_work(runs) if node in _members(run)]
         followers = {run.name: Follower(run, from_now=True) for run in at_work}
         drain(runs.head, name, node)
         left = [_leave(run, followers[run.name], node) for run in at_work]
-    if as_json:
-        print_json({"cluster": name, "node": node, "runs": left})
-    else:
-        click.echo(f"{node} is drained: launch cluster up {loaded.typed}   takes it back")
+        if as_json:
+            print_json({"cluster": name, "node": node, "runs": left})
+        else:
+            click.echo(f"{node} is drained: launch cluster up {loaded.typed}   takes it back")
+        for run, each in zip(at_work, left, strict=True):
+            if each["status"] in ("failed", "interrupted"):
+                report_end(run, as_json=as_json)  # raises
 
 
 def _at_work(runs: ClusterRuns) -> list[RemoteRun]:
@@ -57,37 +62,49 @@ def _at_work(runs: ClusterRuns) -> list[RemoteRun]:
     return found
 
 
-def _members(run: RemoteRun) -> list[str]:
+def _members(run: RemoteRun) -> tuple[str, ...]:
     """Nodes that it trains on, or will when its turn comes."""
-    changes = [e for e in read_records(run.folder.events) if e["kind"] == "resize"]
-    every = [node["name"] for node in run.folder.spec()["nodes"]]
-    return changes[-1]["nodes"] if changes else every
+    return members_told(run.folder, (node["name"] for node in run.folder.spec()["nodes"]))
 
 
 def _leave(run: RemoteRun, follower: Follower, node: str) -> dict[str, Any]:
-    """Returns when the run is off the node."""
-    name = shown_name(run)
+    """Returns when the run is off the node. `step`: that it goes on from."""
     if not run.folder.spec()["settings"]["elastic"]:
         save_and_stop(run)
-        step = RunState.of(run.folder, alive=False).step
-        click.echo(
-            f"run '{name}' was saved at step {step:,} and stopped\n"
-            f"  launch resume {name}   goes on without {node}, with the same rows",
-            err=True,
-        )
-        return {"run": run.name, "status": "stopped", "step": step}
-    if status_of(run.folder, alive=True) == "running":
-        _follow_until_left(run, follower, node)
+        return _ended(run, node)
+    if status_of(run.folder, alive=True) == "running" and not _follow_until_left(
+        run, follower, node
+    ):
+        return _ended(run, node)
     state = RunState.of(run.folder, alive=True)
-    click.echo(f"run '{name}' goes on without {node}, from step {state.step:,}", err=True)
+    click.echo(
+        f"run '{shown_name(run)}' goes on without {node}, from step {state.step:,}", err=True
+    )
     return {"run": run.name, "status": state.status, "step": state.step}
 
 
-def _follow_until_left(run: RemoteRun, follower: Follower, node: str) -> None:
-    """Or until it ends."""
+def _ended(run: RemoteRun, node: str) -> dict[str, Any]:
+    """How: by this command, or by itself meanwhile. Why it failed is for `report_end` to say."""
+    status, step = status_of(run.folder, alive=False), last_saved(run.folder)
+    click.echo(ended_words(shown_name(run), status, step, node), err=True)
+    return {"run": run.name, "status": status, "step": step}
+
+
+def ended_words(name: str, status: str, step: int, node: str) -> str:
+    """`step`: the last one saved, 0: none."""
+    saved = f"last saved at step {step:,}" if step else "nothing saved yet"
+    words = f"run '{name}' has ended ({status}), {saved}"
+    if status == "stopped":
+        words += f"\n  launch resume {name}   goes on without {node}, with the same rows"
+    return words
+
+
+def _follow_until_left(run: RemoteRun, follower: Follower, node: str) -> bool:
+    """False: it has ended before."""
     state = RunState.of(run.folder, alive=True)
     with RunProgress(state.steps, step=state.step) as progress:
         for news in follower.until_end():
             progress.show(news)
             if any(e["kind"] == "resize" and node not in e["nodes"] for e in news.events):
-                return
+                return True
+    return False

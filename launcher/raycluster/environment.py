@@ -52,6 +52,11 @@ HEALTH = {
     "wifi": {"period_ms": "3000", "timeout_ms": "10000", "failure_threshold": "5"},
 }
 
+# A call to a host that has gone silent ends with its connection, and the head makes no room for
+# another group meanwhile: TCP gives up after this long (Ray: 120 s, which gRPC makes its
+# TCP_USER_TIMEOUT). More than a cable that was out for 5 s needs.
+SILENT_MS = {"lan": "15000", "wifi": "65000"}
+
 
 def visible_gpus(here: NodeSpec) -> dict[str, str]:
     """The first GPUs, one for each rank; on a CPU node none: it computes in float32 as the others
@@ -71,6 +76,7 @@ def node_environment(spec: ClusterSpec, home: Path, ray_folder: Path) -> dict[st
     return {
         **COMMON,
         **health,
+        "RAY_grpc_client_keepalive_timeout_ms": SILENT_MS[spec.profile],
         "RAY_AUTH_TOKEN_PATH": str(home / "clusters" / spec.cluster / "token"),
         "RAY_TMPDIR": str(ray_folder),  # else /tmp/ray gets a file about the newest cluster
         "TMPDIR": str(ray_folder),  # processes that are killed leave folders there

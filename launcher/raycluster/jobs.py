@@ -72,10 +72,10 @@ class Jobs:
             before = folder.submitted()
             note = {"by_itself": True, "starts": starts, "step": steps_made(folder)}
             write_json(folder.submitted_file, before | note)
-            folder.update_spec(entered=time.time())
             try:
+                folder.update_spec(entered=time.time())
                 self._start(run, folder)
-            except NoAnswer:  # that was no start
+            except (NoAnswer, OSError):  # that was no start
                 write_json(folder.submitted_file, before)
                 raise
         return True

@@ -8,6 +8,7 @@ failed. A run that was asked to stop meanwhile is stopped.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import traceback
@@ -16,7 +17,7 @@ from typing import Literal
 
 from launcher.raycluster.jobs import Jobs, NoAnswer, steps_made
 from launcher.runs.folder import RunFolder, write_json
-from launcher.runs.records import RecordWriter, read_records
+from launcher.runs.records import Record, RecordWriter, read_records
 from launcher.runs.state import summarise
 from nanochat.lock import Held, is_held
 
@@ -53,13 +54,17 @@ class RunKeeper:
     def _keep(self) -> None:
         while True:
             time.sleep(LOOK_SECONDS)
-            for folder in self.wanted():
-                try:
-                    self.look_at(folder)
-                except (NoAnswer, Held, OSError) as error:  # Ray is busy, a disk is full: later
-                    print(f"run {folder.name}: {error!r}", flush=True)
-                except Exception:  # whatever one run has written, the others are kept
-                    traceback.print_exc()
+            with contextlib.suppress(OSError):  # a full disk takes no words either
+                self._look_at_all()
+
+    def _look_at_all(self) -> None:
+        for folder in self.wanted():
+            try:
+                self.look_at(folder)
+            except (NoAnswer, Held, OSError) as error:  # Ray is busy, a disk is full: later
+                print(f"run {folder.name}: {error!r}", flush=True)
+            except Exception:  # whatever one run has written, the others are kept
+                traceback.print_exc()
 
     def look_at(self, folder: RunFolder) -> None:
         """Do for a wanted run what is to be done. Raises NoAnswer where Ray's dashboard does not
@@ -67,25 +72,26 @@ class RunKeeper:
         if folder.is_locked():
             self._again_at.pop(folder.name, None)
         elif folder.stop_request.exists():
-            if not self._jobs.has_driver(folder.name):
+            if self._ray_began is None or not self._jobs.has_driver(folder.name):
                 self._end(folder, "stopped")
         elif self._ray_began is not None and not self._lets_another_go_first(folder):
             self._start_again(folder)
 
     def _lets_another_go_first(self, folder: RunFolder) -> bool:
         """It waited for its turn: whoever had the hosts gets them back first."""
-        events = read_records(folder.events)
-        if not events or events[-1]["kind"] != "wait":
+        last = _last_event(folder)
+        if last.get("kind") != "wait":
             return False
-        other = RunFolder(folder.path.with_name(events[-1]["run"]))
+        other = RunFolder(folder.path.with_name(last["run"]))
         nodes = folder.spec()["nodes"]
         has_them = any(is_held(self._folder / "slots" / f"{n['name']}.lock") for n in nodes)
         return self._jobs.is_due(other) and not has_them
 
     def _start_again(self, folder: RunFolder) -> None:
         before = folder.submitted()
-        is_new = steps_made(folder) > before.get("step", 0)
-        starts = 1 if is_new else before.get("starts", 1) + 1
+        # A run that waits, for its turn or for a node, makes no step, and that is no fault of its.
+        is_well = steps_made(folder) > before.get("step", 0) or _waits(folder)
+        starts = 1 if is_well else before.get("starts", 1) + 1
         if self._jobs.has_driver(folder.name):
             return
         if starts > STARTS:
@@ -126,6 +132,17 @@ class RunKeeper:
 def _pause(starts: int) -> float:
     """Seconds before this start of several in a row without a new step."""
     return PAUSE_SECONDS * 2 ** (starts - 3) if starts > 2 else 0.0
+
+
+def _last_event(folder: RunFolder) -> Record:
+    """But for those of its text, which is prepared beside all else. Empty where there is none."""
+    events = [event for event in read_records(folder.events) if event["kind"] != "text"]
+    return events[-1] if events else {}
+
+
+def _waits(folder: RunFolder) -> bool:
+    last = _last_event(folder)
+    return last.get("kind") == "wait" or (last.get("kind"), last.get("what")) == ("fault", "node")
 
 
 def _last_sign(folder: RunFolder) -> float:

@@ -37,6 +37,7 @@ from nanochat.lock import hold
 POLL_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 30.0
 LOOK_SECONDS = 5.0  # between looks at what uses Ray
+HEAD_OFF_SECONDS = 7 * 86_400.0  # a head that has been off for longer is not waited for
 CLIENT_SECONDS = 60.0  # a sign of a client counts for this long
 HEALTHY_SECONDS = 60.0  # Ray that lived this long is started again at once
 SOCKET_NAME_BYTES = 62  # "/session_2026-11-22_23-06-30_123456_1234567/sockets/plasma_store"
@@ -62,7 +63,7 @@ class Supervisor:
         self.ended = self.idle = False
         self.starts = 0
         self.up = False
-        self.used = self.looked = time.monotonic()
+        self.used = self.looked = self.head_seen = time.monotonic()
         self.keeper = RunKeeper(folder) if self.spec.is_head else None
 
     def run(self) -> None:
@@ -169,14 +170,15 @@ class Supervisor:
                 or any(RunFolder(path.parent).is_locked() for path in runs)
                 or bool(self.keeper.wanted())
             )
-        if not self.up:
-            return False
         try:
             place = (self.spec.head.address, self.spec.ports.gcs)
             socket.create_connection(place, timeout=2).close()
-        except OSError:
+        except ConnectionRefusedError:  # the head is there, its Ray has ended
             return False
-        return True
+        except OSError:  # it is off: once it is back its runs go on
+            return time.monotonic() - self.head_seen < HEAD_OFF_SECONDS
+        self.head_seen = time.monotonic()
+        return self.up
 
     def _say(self, status: str) -> None:
         print(f"{time.strftime('%F %T')} {status}", flush=True)

@@ -97,8 +97,9 @@ def _find_raylet() -> int | None:
 
 
 def _available_bytes() -> int:
+    """0 where the system does not say."""
     fields = dict(line.split(":") for line in _text(Path("/proc/meminfo")).splitlines())
-    return 1024 * int(fields["MemAvailable"].split()[0])
+    return 1024 * int(fields.get("MemAvailable", "0").split()[0])
 
 
 def _text(path: Path) -> str:

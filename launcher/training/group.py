@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, RayError
 from ray.train import ScalingConfig
 from ray.train.v2._internal.exceptions import (
     WorkerGroupStartupFailedError,
-    WorkerGroupStartupTimeoutError,
 )
 from ray.train.v2._internal.execution.worker_group import (
     ActorMetadata,
@@ -78,7 +77,9 @@ class RunWorkerGroup(WorkerGroup):
         actors: list[Any] = []
         try:
             if not place.wait(PLACE_SECONDS):
-                raise WorkerGroupStartupTimeoutError(num_workers=context.num_workers)
+                raise WorkerGroupStartupFailedError(
+                    "its nodes have no room for all ranks, or one has gone"
+                )
             asks = bundle_to_remote_args(context.resources_per_worker)
             actor = ray.remote(**asks)(RayTrainWorkerOnNode)
             for number in range(context.num_workers):
@@ -96,7 +97,7 @@ class RunWorkerGroup(WorkerGroup):
             for callback in self._callbacks:
                 if isinstance(callback, GroupCallback):
                     callback.start_failed(error)
-            if isinstance(error, RayActorError | GetTimeoutError):
+            if isinstance(error, RayError):  # peers of a rank that dies say so before Ray does
                 raise WorkerGroupStartupFailedError(str(error)) from error
             raise
         for callback in self._callbacks:

@@ -4,6 +4,7 @@ A job's own process on the head needs none of it and is told so. In a run's priv
 also watches the driver: an actor that waits inside C++ would outlive it.
 """
 
+import contextlib
 import gc
 import os
 import threading
@@ -54,12 +55,10 @@ def import_in_pauses() -> None:
 def is_training_here() -> bool:
     """Whether a process of the same raylet is a rank."""
     for task in Path(f"/proc/{os.getppid()}/task").glob("*/children"):
-        for pid in task.read_text().split():
-            try:
+        with contextlib.suppress(OSError):  # a thread or a process that has ended
+            for pid in task.read_text().split():
                 if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::RayTrainWorker"):
                     return True
-            except OSError:  # it has ended
-                continue
     return False
 
 

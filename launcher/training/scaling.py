@@ -47,11 +47,11 @@ class NodesPolicy(ScalingPolicy):
 
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
         self._nodes.folder.regroup_request.unlink(missing_ok=True)
+        if self._nodes.folder.stop_request.exists():
+            raise GivenUp  # the group before is dead: there is nothing to save
         joining = not self._nodes.members and time.monotonic() - self._began < JOIN_SECONDS
         if not (joining and self._nodes.missing()) and self._nodes.gather():
             return self._resize()
-        if self._nodes.folder.stop_request.exists():
-            raise GivenUp
         time.sleep(LOOK_SECONDS)  # nothing else happens in the controller's process
         return NoopDecision()
 
@@ -84,6 +84,7 @@ class NodesPolicy(ScalingPolicy):
             self._nodes.folder.regroup_request.touch()
 
     def _resize(self) -> ResizeDecision:
+        self._differs_since = None
         return ResizeDecision(
             num_workers=self._nodes.slots,
             resources_per_worker=self.scaling_config._resources_per_worker_not_none,

@@ -36,7 +36,8 @@ from launcher.training.worker import train_loop
 
 # A rank that waits this long for another one is waiting for a dead or hanging one.
 GROUP_TIMEOUT_SECONDS = 300
-# Deaths of workers that one start of a run survives: many nights, but not for ever.
+# Deaths of workers, and groups that come to nothing, that one start of a run survives: many
+# nights, but not for ever.
 MAX_FAILURES = 100
 
 
@@ -79,7 +80,9 @@ def _fit(folder: RunFolder, session: Session) -> None:
         run_config=RunConfig(
             name=folder.name,
             storage_path=session.notes,  # for Ray's own notes: no checkpoint goes through it
-            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            failure_config=FailureConfig(
+                max_failures=MAX_FAILURES, controller_failure_limit=MAX_FAILURES
+            ),
             logging_config=LoggingConfig(log_level="ERROR"),
             callbacks=[recovery, watchdog],
         ),

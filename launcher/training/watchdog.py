@@ -171,6 +171,8 @@ class _Watch:
 
     def _end_group(self, seconds: float, limit: float) -> None:
         """Collect stacks, kill, tell."""
+        if self._ends.is_set():  # it has just ended by itself
+            return
         attempt = self._recovery.attempt
         self._recovery.hangs(seconds)
         answers = self._collect_and_end()

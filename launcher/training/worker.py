@@ -139,7 +139,7 @@ class RunObserver:
             kind = "restart"
             waited = time.time() - self._folder.metrics.stat().st_mtime
         self._events.event(kind, stage="workers", attempt=self._attempt, seconds=round(waited, 3))
-        useful, reached = max(attempts_before - 1, _attempt_before_resize(self._folder)), 0
+        useful, reached = max(attempts_before - 1, _attempt_without_fault(self._folder)), 0
         for record in read_records(self._folder.metrics):
             if record["step"] > reached:
                 useful, reached = max(useful, record["attempt"]), record["step"]
@@ -182,12 +182,12 @@ class RunObserver:
         return self._folder.stop_request.exists() or self._folder.regroup_request.exists()
 
 
-def _attempt_before_resize(folder: RunFolder) -> int:
-    """The last attempt of the group before the present one: it ended for want of a node."""
+def _attempt_without_fault(folder: RunFolder) -> int:
+    """The last attempt that ended for want of a node, or for one that came."""
     attempts, before = 0, -1
     for event in read_records(folder.events):
         if event.get("stage") == "workers":
             attempts += 1
-        elif event["kind"] == "resize":
+        elif event["kind"] == "resize" or (event["kind"], event.get("what")) == ("fault", "node"):
             before = attempts - 1
     return before

@@ -116,7 +116,7 @@ class Run:
 
     def processes(self, *, of: str = "") -> list[int]:
         """Ids of all below the run's guardian, or of those whose name contains `of`."""
-        names = _all_processes()
+        names = all_processes()
         roots = [pid for pid, name in names.items() if str(self.path) in name]
         found = {pid for root in roots for pid in (root, *_descendants(root))}
         return sorted(pid for pid in found if of in names.get(pid, ""))
@@ -139,16 +139,24 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.05)
 
 
-def ray_processes() -> dict[int, str]:
-    """Every process of any Ray on this machine."""
+def ray_processes(home: Path) -> dict[int, str]:
+    """Every process of Ray below runs of this LAUNCH_HOME, orphans too."""
     return {
         pid: name
-        for pid, name in _all_processes().items()
-        if any(part in name for part in RAY_PROCESSES)
+        for pid, name in all_processes().items()
+        if any(part in name for part in RAY_PROCESSES) and _has_home(pid, home)
     }
 
 
-def _all_processes() -> dict[int, str]:
+def _has_home(pid: int, home: Path) -> bool:
+    try:
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:  # it has ended, or is not ours
+        return False
+    return f"LAUNCH_HOME={home}".encode() in variables
+
+
+def all_processes() -> dict[int, str]:
     processes = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from mirror import publish, serving
-from running import Home, Run, kill, ray_processes, wait_until
+from running import Home, Run, all_processes, kill, ray_processes, wait_until
 
 SUMMARY = {
     "run", "recipe", "cluster", "steps", "tokens", "seconds", "tokens_per_second", "train_loss",
@@ -32,9 +32,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def strangers_ray() -> Iterator[None]:
+def strangers_ray(home: Home) -> Iterator[None]:
     """Somebody else's Ray, up before our runs, named by RAY_ADDRESS, and alive after them."""
-    others = ray_processes().keys()  # of this machine's user: none of ours to kill
     folder = subprocess.run(
         ["mktemp", "-d", "/tmp/ray-XXXX"], capture_output=True, text=True, check=True
     ).stdout.strip()
@@ -46,14 +45,18 @@ def strangers_ray() -> Iterator[None]:
         env=environment, check=True, capture_output=True,
     )  # fmt: skip
     os.environ["RAY_ADDRESS"] = "127.0.0.1:26379"
-    before = {pid: name for pid, name in ray_processes().items() if pid not in others}
+    lasting = ("raylet/raylet ", "gcs/gcs_server ")
+    theirs = {
+        pid
+        for pid, name in all_processes().items()
+        if folder in name and any(part in name for part in lasting)
+    }
     yield
     del os.environ["RAY_ADDRESS"]
-    left = {pid: name for pid, name in ray_processes().items() if pid not in others}
-    theirs = {pid for pid, name in before.items() if folder in name}
-    subprocess.run(["pkill", "-9", "-f", folder])  # its monitors too, which we do not count
-    assert theirs and theirs <= left.keys(), "a run has ended a stranger's Ray"
-    assert left.keys() <= before.keys(), f"runs have left processes: {left}"
+    alive = all_processes().keys()
+    subprocess.run(["pkill", "-9", "-f", folder])
+    assert theirs and theirs <= alive, "a run has ended a stranger's Ray"
+    assert not (left := ray_processes(home.path)), f"runs have left processes: {left}"
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["1 worker", "2 workers"])

@@ -52,11 +52,13 @@ RECENT_STEPS = 20  # of which the median is taken
 
 @dataclass(frozen=True)
 class Pace:
-    """What steps, evaluations and checkpoints of a run take: the median, the longest, the longest.
-    None: not known yet."""
+    """What steps of a run take, the median; evaluations, the longest; and checkpoints, the longest:
+    `stall`, for how long steps stood still beside the write, and `checkpoint`, all of it. None: not
+    known yet."""
 
     step: float | None
     evaluation: float | None
+    stall: float | None
     checkpoint: float | None
 
     @classmethod
@@ -69,22 +71,28 @@ class Pace:
             for event in events
             if event["kind"] == "evaluate"
         ]
-        saves = [event["seconds"] for event in events if event["kind"] == "checkpoint"]
+        saves = [event for event in events if event["kind"] == "checkpoint"]
+        stalls = [event["stalled" if "stalled" in event else "seconds"] for event in saves]
         return cls(
             statistics.median(steps) if steps else None,
             max(evaluations, default=None),
-            max(saves, default=None),
+            max(stalls, default=None),
+            max((event["seconds"] for event in saves), default=None),
         )
 
-    def limit(self, *, floor: float, state_bytes: float, starts: bool, evaluates: bool) -> float:
+    def limit(
+        self, *, floor: float, state_bytes: float, starts: bool, evaluates: bool, ends: bool
+    ) -> float:
         """Seconds after the last sign of rank 0 in which the next one has to come. `starts`: it has
-        not made a step of this group. `evaluates`: it may evaluate before the next sign."""
+        not made a step of this group. `evaluates`: it may evaluate before the next sign. `ends`:
+        it may save all of a checkpoint before that, as after the last step."""
         if self.step is None or (evaluates and self.evaluation is None):
             return FIRST_SECONDS
         seconds = FACTOR * (self.step + (self.evaluation or 0.0 if evaluates else 0.0))
         if starts:
             return floor + START_SECONDS + state_bytes / STATE_BYTES_PER_SECOND + seconds
-        saving = SAVE_SECONDS if self.checkpoint is None else FACTOR * self.checkpoint
+        save = self.checkpoint if ends else self.stall
+        saving = SAVE_SECONDS if save is None else FACTOR * save
         return max(floor, seconds, saving)  # a checkpoint is a sign of its own
 
 
@@ -164,8 +172,13 @@ class _Watch:
         pace = Pace.of(metrics, events, self._evaluation.tokens)
         step = metrics[-1]["step"] + 1 if metrics else 1
         evaluates = starts or step % self._evaluation.every_steps == 0 or step >= self._steps
+        asked = self._folder.stop_request, self._folder.regroup_request
         limit = pace.limit(
-            floor=self._floor, state_bytes=self._state_bytes, starts=starts, evaluates=evaluates
+            floor=self._floor,
+            state_bytes=self._state_bytes,
+            starts=starts,
+            evaluates=evaluates,
+            ends=step >= self._steps or any(path.exists() for path in asked),
         )
         return limit * 2 ** min(MOST_DOUBLINGS, sum(e.get("frozen") is False for e in events))
 

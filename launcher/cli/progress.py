@@ -143,7 +143,8 @@ def _restarted(event: Record, took: str) -> str | None:
         return f"restarted{took}: attempt {event['attempt']}"
     if stage == "step":
         parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in event["stages"].items())
-        return f"step {event['step']:,} made {event['seconds']:.1f} s after the fault ({parts})"
+        what = "the group was changed" if event.get("planned") else "the fault"
+        return f"step {event['step']:,} made {event['seconds']:.1f} s after {what} ({parts})"
     if stage == "replay":
         return f"back where it was: {event['steps']:,} steps were made again{took}"
     return None  # stage group: on the way

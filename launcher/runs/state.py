@@ -19,9 +19,10 @@ AT_WORK = ("running", "waiting", "preparing", "stopping")
 
 @dataclass(frozen=True)
 class RunState:
-    """One line of `launch runs`. `interrupted`: its driver died without a word. `resizes`: how
-    often it went on on other nodes. `recovery`: seconds by stage from the last fault to the end of
-    the next step, and how many steps were lost."""
+    """One line of `launch runs`. `interrupted`: its driver died without a word. `restarts`: but for
+    those to change the group, which were planned. `resizes`: how often it went on on other nodes.
+    `recovery`: seconds by stage from the last fault to the end of the next step, and how many steps
+    were lost."""
 
     run: str
     cluster: str
@@ -64,7 +65,7 @@ class RunState:
             train_loss=last["loss"] if last else None,
             val_bpb=_last_val_bpb(metrics),
             tokens_per_second=_tokens_per_second(metrics),
-            restarts=max((record["attempt"] for record in metrics), default=0),
+            restarts=_restarts(folder, metrics),
             resizes=sum(event["kind"] == "resize" for event in read_records(folder.events)),
             recovery=_last_recovery(folder),
         )
@@ -125,9 +126,17 @@ def _last_val_bpb(metrics: list[Record]) -> float | None:
     return None
 
 
+def _restarts(folder: RunFolder, metrics: list[Record]) -> int:
+    """Attempts that have made a step, but for the first and those that a change was planned for."""
+    attempts = max((record["attempt"] for record in metrics), default=0)
+    planned = {event["attempt"] for event in read_records(folder.events) if event.get("planned")}
+    return attempts - sum(attempt <= attempts for attempt in planned)
+
+
 def _last_recovery(folder: RunFolder) -> Record | None:
     for event in reversed(read_records(folder.events)):
-        if event["kind"] == "restart" and event["stage"] == "step":
+        of_step = event["kind"] == "restart" and event["stage"] == "step"
+        if of_step and not event.get("planned"):
             return {key: event[key] for key in ("seconds", "stages", "step", "replays")}
     return None
 

@@ -63,6 +63,7 @@ class Recovered:
             stage="step",
             attempt=self._attempt,
             step=step,
+            planned=before.get("planned", False),
             replays=max(0, self._reached - step + 1),
             seconds=round(before["seconds"] + now - told_at, 3),
             stages={name: round(seconds, 3) for name, seconds in stages.items()},

@@ -4,7 +4,8 @@ The controller, on the head, sees faults and starts groups; rank 0, on the head 
 Both write to events.jsonl:
 
     fault    what (worker, node, hang, start), node, rank, attempt, message
-    restart  stage group: seconds by stage until every rank was told to train
+    restart  stage group: seconds by stage until every rank was told to train; planned: the group
+             before has saved and made way for another one, without a fault
     restart  stage step: the same and what followed, when the first step has ended
     restart  stage replay: when the step that was lost has been made again
 """
@@ -27,6 +28,7 @@ from launcher.training.callback import GroupCallback
 from launcher.training.failures import final_failure
 from launcher.training.ranks import rank_order
 from launcher.training.recovered import count_attempts
+from launcher.training.scaling import wants_regroup
 
 
 class Recovery(GroupCallback):
@@ -39,6 +41,7 @@ class Recovery(GroupCallback):
         self._well_at = 0.0  # every rank has answered
         self._noticed_at = 0.0  # a fault, 0: there is none
         self._told = False
+        self._planned = False  # the group that has ended was to make way for the next one
         self._ended_at = self._began_at = self._placed_at = 0.0
         self._import_seconds = 0.0
         self.attempt = 0  # of the group that trains, or is started
@@ -54,6 +57,7 @@ class Recovery(GroupCallback):
     def before_worker_group_shutdown(self, worker_group: WorkerGroup) -> None:
         self._noticed_at = self._noticed_at or time.time()
         status = worker_group.get_latest_poll_status()
+        self._planned = status is not None and wants_regroup(status)
         if status is None or not status.errors or self._told:
             return
         error = status.get_worker_group_error()
@@ -81,6 +85,7 @@ class Recovery(GroupCallback):
     def start_failed(self, error: Exception) -> None:
         """A group came to nothing."""
         self._ended_at = time.time()
+        self._planned = False
         if not self._noticed_at:
             self._well_at, self._noticed_at = self._began_at, self._ended_at
         [words, *_] = str(error).splitlines() or [type(error).__name__]
@@ -121,10 +126,11 @@ class Recovery(GroupCallback):
                 "restart",
                 stage="group",
                 attempt=self.attempt,
+                planned=self._planned,
                 seconds=round(now - self._well_at, 3),
                 stages={name: round(seconds, 3) for name, seconds in stages.items()},
             )
-        self._noticed_at, self._told = 0.0, False
+        self._noticed_at, self._told, self._planned = 0.0, False, False
         self._well_at = time.time()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from launcher.cli.progress import event_line
 from launcher.runs.folder import RunFolder
-from launcher.runs.records import Record, read_records
+from launcher.runs.records import Record, RecordWriter, read_records
 from launcher.runs.state import RunState
 from launcher.training.recovered import Recovered
 
@@ -27,14 +27,17 @@ def restarts(folder: RunFolder) -> list[Record]:
     return [e for e in read_records(folder.events) if e.get("stage") in ("step", "replay")]
 
 
-def recover(folder: RunFolder, *, told_of: int, reached: int, steps: range) -> list[bool]:
+def recover(
+    folder: RunFolder, *, told_of: int, reached: int, steps: range, planned: bool = False
+) -> list[bool]:
     """Attempt 1 makes `steps`. `told_of`: the attempt that the controller has written of."""
 
     def tell(kind: str, **details: Any) -> None:
         with folder.events.open("a") as file:
             file.write(json.dumps({"time": time.time(), "kind": kind, **details}) + "\n")
 
-    tell("restart", stage="group", attempt=told_of, seconds=1.2, stages=GROUP)
+    details = {"planned": planned, "seconds": 1.2, "stages": GROUP}
+    tell("restart", stage="group", attempt=told_of, **details)
     recovered = Recovered(folder, tell, attempt=1, reached=reached)
     recovered.loaded()
     return [recovered.step(step) for step in steps]
@@ -68,3 +71,20 @@ def test_the_list_of_runs_has_the_last_one(folder: RunFolder) -> None:
     folder.spec_file.write_text('{"cluster": "c", "recipe": "r", "steps": 40, "created": 0}')
     recovery = RunState.of(folder, alive=True).recovery
     assert recovery is not None and recovery.keys() == {"seconds", "stages", "step", "replays"}
+
+
+def test_a_change_that_was_planned_is_no_restart_after_a_fault(folder: RunFolder) -> None:
+    folder.spec_file.write_text('{"cluster": "c", "recipe": "r", "steps": 40, "created": 0}')
+    recover(folder, told_of=1, reached=10, steps=range(11, 12), planned=True)
+    # The controller has told of the group, which has made no step yet.
+    assert RunState.of(folder, alive=True).restarts == 0
+    with RecordWriter(folder.metrics) as metrics:
+        for attempt, step in ((0, 10), (1, 11)):
+            metrics.write({"step": step, "attempt": attempt, "loss": 1.0, "tokens_per_second": 1.0})
+    state = RunState.of(folder, alive=True)
+    assert (state.restarts, state.recovery) == (0, None)
+    words = event_line(restarts(folder)[0])
+    assert words is not None and words.startswith("step 11 made 1.2 s after the group was changed")
+    with RecordWriter(folder.metrics) as metrics:
+        metrics.write({"step": 12, "attempt": 2, "loss": 1.0, "tokens_per_second": 1.0})
+    assert RunState.of(folder, alive=True).restarts == 1

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from running import hear_ctrl_c
+
 WAIT_SECONDS = 30.0
 
 
@@ -25,7 +27,7 @@ class Terminal:
         self._process = subprocess.Popen(
             words, cwd=folder, env=environment, stdin=self._inside, stdout=subprocess.PIPE,
             stderr=self._inside, text=True, start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_take_terminal,
         )  # fmt: skip
 
     def close(self) -> None:
@@ -63,3 +65,8 @@ class Terminal:
         """Until nothing new has been shown for so long."""
         while select.select([self._user], [], [], seconds)[0]:
             self.shown += os.read(self._user, 65536).decode().replace("\r\n", "\n")
+
+
+def _take_terminal() -> None:
+    hear_ctrl_c()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)

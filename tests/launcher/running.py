@@ -54,7 +54,7 @@ class Home:
             process = subprocess.Popen(
                 [sys.executable, "-m", "launcher.cli", *arguments],
                 env=self.environment, cwd=self.path, stdout=file, stderr=file,
-                preexec_fn=_hear_ctrl_c,
+                preexec_fn=hear_ctrl_c,
             )  # fmt: skip
         return Client(process, output)
 
@@ -122,7 +122,7 @@ class Run:
         return sorted(pid for pid in found if of in names.get(pid, ""))
 
 
-def _hear_ctrl_c() -> None:
+def hear_ctrl_c() -> None:
     """A shell that puts the tests in the background has them ignore it, and so their children."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -12,6 +12,7 @@ over for the newest whole one.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -121,28 +122,31 @@ class CheckpointFolder:
     def prune(self, keep: int, step: int) -> None:
         """Keep the checkpoint just saved at `step` and the `keep` - 1 before it.
 
-        The newest whole one never goes. Where nothing is kept beside the one just saved, it is
-        read back first. Newer ones are those that were torn when the run was resumed, and go if
-        they are. What interrupted saves have left goes too.
+        The newest whole one never goes: before an older one does, the one just saved is read back.
+        Newer ones are those that were torn when the run was resumed, and go if they are. What
+        interrupted saves have left goes too.
 
-        Raises CheckpointError where the one just saved is not what was written.
+        Raises CheckpointError where the one just saved is not what was written; nothing has gone
+        then.
         """
-        if keep == 1 and verify(self.place(step)) is None:
+        paths = self._newest_first()
+        steps = [int(path.name.removeprefix("step-")) for path in paths]
+        kept = [each for each in steps if each <= step][:keep]
+        older = [each for each in steps if each <= step and each not in kept]
+        if older and verify(self.place(step)) is None:
             raise CheckpointError(
                 f"{self.place(step)}: the disk gives back another content than was written",
-                fix="Look after that disk; the checkpoint before is kept.",
+                fix="Look after that disk; the checkpoints before are kept.",
             )
-        steps = [int(path.name.removeprefix("step-")) for path in self._newest_first()]
-        kept = [each for each in steps if each <= step][:keep]
-        for path, each in zip(self._newest_first(), steps, strict=True):
-            gone = verify(path) is None if each > step else each not in kept
-            if gone:
+        for path, each in zip(paths, steps, strict=True):
+            if each in older or (each > step and verify(path) is None):
                 self._remove(path)
         for path in self.path.glob(".partial-*"):
             self._remove(path)
 
     def _newest_first(self) -> list[Path]:
-        return sorted(self.path.glob("step-*"), reverse=True)
+        found = [path for path in self.path.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+        return sorted(found, reverse=True)
 
     @staticmethod
     def _remove(path: Path) -> None:

@@ -1,9 +1,16 @@
-"""A loss that has left for good: as bad as that of a model that knows nothing, step after step."""
+"""Training that has gone wrong: numbers that are none, and a loss that has left for good, as bad as
+that of a model that knows nothing, step after step."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from nanochat.errors import TrainingError
 
 STEPS_IN_A_ROW = 10
 MARGIN_NATS = 1.0  # above the best mean of as many steps
@@ -49,3 +56,22 @@ class LossWatch:
             f"{self._untrained:.2f}"
             + (f"; it was {self._best:.2f} before" if self._best < self._untrained else "")
         )
+
+
+def are_numbers(tensors: Iterable[Tensor]) -> bool:
+    """A sum has room for all of them, and is no number where one is none."""
+    with torch.no_grad():
+        sums = [tensor.sum(dtype=torch.float32) for tensor in tensors]
+        return bool(torch.stack(sums).isfinite().all())
+
+
+def gone_wrong(what: str, *, newest: int, dtype: str, tokens_per_step: int) -> TrainingError:
+    """`newest`: the step of the last good checkpoint, or 0. Going on from it would come to the
+    same, bit for bit: only another run can go better."""
+    there = f"the newest checkpoint is of step {newest}" if newest else "there is no checkpoint"
+    ways = [] if dtype == "float32" else ["--set dtype=float32"]
+    ways.append(f"--set tokens_per_step={2 * tokens_per_step}")
+    return TrainingError(
+        f"{what}; {there}",
+        fix=f"The same run would come to the same: begin another with {' or '.join(ways)}",
+    )

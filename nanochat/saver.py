@@ -75,12 +75,13 @@ class Saver:
             return
         need = sum(tensor.nbytes for tensor in (*model.values(), *optimizer.values()))
         available = available_bytes()
-        if available < need + SPARE_BYTES:
-            words = (
-                f"steps stand still while a checkpoint is written: a copy of its {need / 1e9:.2f} "
-                f"GB does not fit into the {available / 1e9:.2f} GB of memory that are left"
+        if available is None or available < need + SPARE_BYTES:
+            left = (
+                "may not fit into memory: this system does not say how much is left"
+                if available is None
+                else f"does not fit into the {available / 1e9:.2f} GB of memory that are left"
             )
-            self._observer.event("memory", words=words)
+            self._stand_still(f"a copy of its {need / 1e9:.2f} GB {left}")
             return
         self._thread = ThreadPoolExecutor(1, "checkpoint", initializer=_stand_back)
         self._room = self._thread.submit(lambda: (KeptCopy(model), KeptCopy(optimizer)))
@@ -99,13 +100,14 @@ class Saver:
             self._newest = state["step"]
             return
         self._settle()
-        if must or self._thread is None or self._room is None:
+        room = None if must else self._room_there()
+        if room is None or self._thread is None:
             saved = self._write(self._folder, state, model, optimizer, began)
             if must and saved.error is not None:
                 raise saved.error
             self._tell(saved, stalled=saved.seconds)
             return
-        kept_model, kept_optimizer = self._room.result()
+        kept_model, kept_optimizer = room
         copies = kept_model.take(model), kept_optimizer.take(optimizer)
         self._stalled = round(time.perf_counter() - began, 3)
         self._under_way = self._thread.submit(self._write, self._folder, state, *copies, began)
@@ -121,6 +123,21 @@ class Saver:
         if self._thread is not None:
             self._thread.shutdown()
 
+    def _room_there(self) -> tuple[KeptCopy, KeptCopy] | None:
+        """Once it is taken; None where there is none."""
+        if self._room is None:
+            return None
+        try:
+            return self._room.result()
+        except (OSError, MemoryError) as error:  # what the system has said it has, it has not
+            self._room = None
+            self._stand_still(f"there is no memory for a copy of it: {error}")
+            return None
+
+    def _stand_still(self, why: str) -> None:
+        words = f"steps stand still while a checkpoint is written: {why}"
+        self._observer.event("memory", words=words)
+
     def _settle(self) -> None:
         if self._under_way is not None:
             saved, self._under_way = self._under_way.result(), None
@@ -129,7 +146,7 @@ class Saver:
     def _tell(self, saved: _Saved, *, stalled: float) -> None:
         """By the step loop's own thread: an observer need not be ready for others."""
         if saved.error is not None:
-            message = str(saved.error)
+            message = saved.error.message
             self._observer.event("fault", what="checkpoint", step=saved.step, message=message)
             return
         self._newest = saved.step

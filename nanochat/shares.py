@@ -1,9 +1,13 @@
-"""How the rows of a step, or of an evaluation, are dealt out to ranks of unequal strength."""
+"""How the rows of a step, or of an evaluation, are dealt out to ranks of unequal strength, and
+each rank's to its passes."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+
+# Tokens of one forward and backward pass where a recipe leaves `micro_batch` out.
+MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
 
 
 def deal(rows: int, weights: Sequence[float]) -> list[range]:
@@ -20,3 +24,9 @@ def deal(rows: int, weights: Sequence[float]) -> list[range]:
         counts[rank] += 1
     ends = [0, *itertools.accumulate(counts)]
     return [range(start, end) for start, end in itertools.pairwise(ends)]
+
+
+def largest_micro_batch(rows: int, sequence_length: int, device_type: str) -> int:
+    """The most rows that divide a rank's rows per step and stay within the tokens of one pass."""
+    most = max(1, MICRO_BATCH_TOKENS[device_type] // sequence_length)
+    return max(size for size in range(1, min(rows, most) + 1) if rows % size == 0)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from nanochat.checkpoint import Checkpoint, CheckpointFolder
 from nanochat.dataset import PreparedData, TrainOrder
-from nanochat.divergence import LossWatch
+from nanochat.divergence import LossWatch, are_numbers, gone_wrong
 from nanochat.errors import DataError, IdentityError, ShareError, TrainingError
 from nanochat.evaluate import evaluate_bits_per_byte, evaluated_rows
 from nanochat.exchange import GradientExchange, agree
@@ -30,11 +30,8 @@ from nanochat.model import GPT
 from nanochat.observer import Observer
 from nanochat.optimizer import MuonAdamW, Schedule
 from nanochat.saver import Saver
-from nanochat.shares import deal
+from nanochat.shares import deal, largest_micro_batch
 from nanochat.train_config import TrainConfig
-
-# Tokens of one forward and backward pass where a recipe leaves `micro_batch` out.
-MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
 
 # An untrained model loses the same on any token (ln of the vocabulary): running it on more than
 # these would only put the first step off.
@@ -327,7 +324,7 @@ class _Run:
         """Write a checkpoint, `must`: before this returns. Raises TrainingError on all ranks where
         the weights are no numbers any more."""
         began = time.perf_counter()
-        if not self._are_numbers():
+        if not are_numbers(self._all_tensors()):
             raise self._gone_wrong(f"the weights after step {self.step} are no numbers")
         self.put_off = False
         self.apart = True  # one host may write at once and for long, another beside its steps
@@ -342,23 +339,10 @@ class _Run:
             state, self.model.state_dict(), self.optimizer.state_tensors(), began=began, must=must
         )
 
-    def _are_numbers(self) -> bool:
-        """A sum has room for all of them, and is no number where one is none."""
-        with torch.no_grad():
-            sums = [tensor.sum(dtype=torch.float32) for tensor in self._all_tensors()]
-            return bool(torch.stack(sums).isfinite().all())
-
     def _gone_wrong(self, what: str) -> TrainingError:
         """No checkpoint is written of this state."""
-        newest = self.saver.newest()
-        return TrainingError(
-            f"{what}; "
-            + (
-                f"the newest checkpoint is of step {newest}" if newest else "there is no checkpoint"
-            ),
-            fix="Go on from it; where it happens again, train in float32 or with more tokens "
-            "per step.",
-        )
+        dtype, tokens = self.identity["dtype"], self.config.tokens_per_step
+        return gone_wrong(what, newest=self.saver.newest(), dtype=dtype, tokens_per_step=tokens)
 
     def _restore(self, mine: Checkpoint | None, steps: list[int]) -> None:
         """Take over the newest state: from this rank's own disk, else from a rank that has it.
@@ -393,9 +377,3 @@ class _Run:
 
     def _result(self, *, stopped: bool) -> TrainResult:
         return TrainResult(self.step, stopped, self.train_loss, self.val_bpb)
-
-
-def largest_micro_batch(rows: int, sequence_length: int, device_type: str) -> int:
-    """The most rows that divide a rank's rows per step and stay within the tokens of one pass."""
-    most = max(1, MICRO_BATCH_TOKENS[device_type] // sequence_length)
-    return max(size for size in range(1, min(rows, most) + 1) if rows % size == 0)

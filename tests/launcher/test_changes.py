@@ -10,6 +10,7 @@ import pytest
 from launcher.config.recipe import load_recipe
 from launcher.errors import ConfigError
 from launcher.runs.changes import changed_recipe
+from nanochat.divergence import gone_wrong
 
 
 def spec_of(*settings: str) -> dict[str, Any]:
@@ -58,3 +59,10 @@ def test_what_makes_a_run_what_it_is_may_not(setting: str, says: str) -> None:
     assert says in refused.value.message
     if "cannot change" in says:
         assert "begin a new run for it" in str(refused.value.fix)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_training_that_has_gone_wrong_asks_for_another_run(dtype: str) -> None:
+    error = gone_wrong("it is nan", newest=5, dtype=dtype, tokens_per_step=4096)
+    assert error.fix is not None
+    assert asks_for_another_run(error.fix, steps=9)

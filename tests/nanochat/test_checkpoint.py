@@ -218,11 +218,22 @@ def test_prune_keeps_what_is_newer_and_whole(folder: CheckpointFolder) -> None:
     assert names(folder) == ["step-00000015", "step-00000020", "step-00000030"]
 
 
-def test_prune_keeps_the_one_before_where_the_newest_is_torn(folder: CheckpointFolder) -> None:
+@pytest.mark.parametrize("keep", [1, 2])
+def test_prune_keeps_those_before_where_the_newest_is_torn(
+    folder: CheckpointFolder, keep: int
+) -> None:
+    cut(folder.path / "step-00000020" / "state.json")
     cut(save(folder, 30) / "model.safetensors")
     with pytest.raises(CheckpointError, match="step-00000030: the disk gives back another content"):
-        folder.prune(1, 30)
+        folder.prune(keep, 30)
+    assert newest_step(folder) == 10
+
+
+def test_a_folder_of_another_name_is_no_checkpoint(folder: CheckpointFolder) -> None:
+    shutil.copytree(folder.path / "step-00000020", folder.path / "step-00000020.bak")
     assert newest_step(folder) == 20
+    folder.prune(1, 20)
+    assert names(folder) == ["step-00000020", "step-00000020.bak"]
 
 
 def test_an_interrupted_save_is_no_checkpoint_and_goes_with_prune_or_the_next_save(

@@ -10,7 +10,7 @@ from tiny import VOCAB_SIZE, Recorder, plan, run
 
 from nanochat.checkpoint import CheckpointFolder
 from nanochat.dataset import PreparedData
-from nanochat.divergence import STEPS_IN_A_ROW, LossWatch
+from nanochat.divergence import STEPS_IN_A_ROW, LossWatch, gone_wrong
 from nanochat.errors import TrainingError
 
 UNTRAINED = math.log(VOCAB_SIZE)
@@ -63,7 +63,22 @@ def test_a_run_whose_loss_explodes_ends_with_its_last_good_checkpoint(
     folder.save(checkpoint.state, model, checkpoint.optimizer_tensors())
     observer = Recorder()
     says = r"exploded: 1\d\.\d\d nats from step 3 on.* 6\.24; the newest checkpoint is of step 2"
-    with pytest.raises(TrainingError, match=says):
+    with pytest.raises(TrainingError, match=says) as caught:
         run(config, data, tmp_path, observer)
+    assert caught.value.fix is not None
+    assert "--set tokens_per_step=256" in caught.value.fix
     assert observer.of("step") == list(range(3, 12))
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000001", "step-00000002"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "ways"),
+    [
+        ("float32", "--set tokens_per_step=8192"),
+        ("bfloat16", "--set dtype=float32 or --set tokens_per_step=8192"),
+    ],
+)
+def test_what_went_wrong_would_do_so_again(dtype: str, ways: str) -> None:
+    error = gone_wrong("it is nan", newest=0, dtype=dtype, tokens_per_step=4096)
+    assert error.message == "it is nan; there is no checkpoint"
+    assert error.fix == f"The same run would come to the same: begin another with {ways}"

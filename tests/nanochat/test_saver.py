@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ import nanochat
 from nanochat.checkpoint import Checkpoint, CheckpointFolder
 from nanochat.dataset import PreparedData
 from nanochat.errors import CheckpointError, TrainingError
-from nanochat.memory import KeptCopy
+from nanochat.memory import KeptCopy, available_bytes
 from nanochat.optimizer import MuonAdamW
 from nanochat.train import train
 
@@ -91,18 +92,26 @@ def test_an_event_says_how_long_the_steps_stood_still(data: PreparedData, tmp_pa
     assert event["stalled"] == event["seconds"]  # the last one: there is nothing left to do
 
 
+@pytest.mark.parametrize(
+    ("available", "why"),
+    [
+        (10**8, "a copy of its 0.01 GB does not fit into the 0.10 GB of memory that are left"),
+        (None, "a copy of its 0.01 GB may not fit into memory: this system does not say how much "
+               "is left"),
+        (10**9, "there is no memory for a copy of it: [Errno 12] Cannot allocate memory"),
+    ],
+)  # fmt: skip
 def test_without_memory_for_a_copy_it_is_written_between_steps(
     data: PreparedData, tmp_path: Path, whole: tuple[list[float], Path],
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, available: int | None, why: str,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("nanochat.saver.available_bytes", lambda: 10**8)
+    monkeypatch.setattr("nanochat.saver.available_bytes", lambda: available)
+    if available == 10**9:
+        monkeypatch.setattr("nanochat.memory._fresh_memory", lambda size: mmap.mmap(-1, 2**60))
     observer = Recorder()
     run(plan(checkpoint_every_steps=2), data, tmp_path, observer)
     said = [event["words"] for event in observer.events if event["kind"] == "memory"]
-    assert said == [
-        "steps stand still while a checkpoint is written: a copy of its 0.01 GB does not fit into "
-        "the 0.10 GB of memory that are left"
-    ]
+    assert said == [f"steps stand still while a checkpoint is written: {why}"]
     assert saved_steps(observer) == [2, 4, 6, 8]
     saved = [event for event in observer.events if event["kind"] == "checkpoint"]
     assert all(event["stalled"] == event["seconds"] for event in saved)
@@ -201,6 +210,7 @@ def test_a_disk_that_is_full_costs_the_checkpoint_and_no_step(
     faults = [event for event in observer.events if event["kind"] == "fault"]
     assert [(event["what"], event["step"]) for event in faults] == [("checkpoint", 6)]
     assert "6 MB" in faults[0]["message"]
+    assert "resume" not in faults[0]["message"]  # it goes on
     assert saved_steps(observer) == [3, 8]
     assert observer.of("loss") == whole[0]
     assert equal(newest_tensors(folder.path), newest_tensors(whole[1]))
@@ -305,3 +315,70 @@ def test_a_copy_is_taken_into_the_same_memory(data: PreparedData) -> None:
     places = {name: tensor.data_ptr() for name, tensor in copy.items()}
     assert {name: tensor.data_ptr() for name, tensor in kept.take(tensors).items()} == places
     assert equal(dict(copy), tensors)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="large pages are Linux's")
+def test_a_copy_is_in_memory_that_may_be_of_large_pages() -> None:
+    """Flags of the mapping in the kernel's own list: hg, advised so, and private: none of sh."""
+    kept = KeptCopy({"a": torch.zeros(2**22)})
+    (copy,) = kept.take({"a": torch.ones(2**22)}).values()
+    inside, flags = False, ""
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        word, *rest = line.split()
+        if "-" in word and not word.endswith(":"):
+            begin, end = (int(each, 16) for each in word.split("-"))
+            inside = begin <= copy.data_ptr() < end
+        elif inside and word == "VmFlags:":
+            flags = " ".join(rest)
+    assert flags
+    assert "sh" not in flags.split()
+    if Path("/sys/kernel/mm/transparent_hugepage").exists():
+        assert "hg" in flags.split()
+
+
+def write_tree(root: Path, files: dict[str, object]) -> Path:
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{content}\n")
+    return root
+
+
+def group(folder: str, most: object, used: int, cached: int) -> dict[str, object]:
+    """Files of version 2."""
+    return {
+        f"{folder}/memory.max": most, f"{folder}/memory.current": used,
+        f"{folder}/memory.stat": f"anon 7\nfile 9\ninactive_file {cached}",
+    }  # fmt: skip
+
+
+TOP = "sys/fs/cgroup"
+MACHINE = {"proc/meminfo": "MemTotal: 9 kB\nMemAvailable:    1000 kB\nCached: 5 kB"}
+VERSION_1 = {
+    "proc/self/cgroup": "9:name=systemd:/\n4:cpu,memory:/docker/a\n0::/",
+    f"{TOP}/memory/memory.limit_in_bytes": 70_000,
+    f"{TOP}/memory/memory.usage_in_bytes": 30_000,
+    f"{TOP}/memory/memory.stat": "cache 3\ntotal_inactive_file 2000",
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, None),
+        (MACHINE, 1_024_000),
+        ({**MACHINE, "proc/self/cgroup": "0::/a/b", **group(f"{TOP}/a/b", "max", 5, 1)}, 1_024_000),
+        (
+            {**MACHINE, "proc/self/cgroup": "0::/a/b", **group(f"{TOP}/a/b", "max", 5, 1),
+             **group(f"{TOP}/a", 90_000, 50_000, 1000)},
+            41_000,
+        ),
+        ({**MACHINE, "proc/self/cgroup": "0::/", **group(TOP, 90_000, 95_000, 0)}, 0),
+        ({**MACHINE, "proc/self/cgroup": "0::/", **group(TOP, 9_000_000, 5, 0)}, 1_024_000),
+        ({**MACHINE, **VERSION_1}, 42_000),
+    ],
+)  # fmt: skip
+def test_memory_that_is_left_is_that_of_the_machine_and_of_its_groups(
+    tmp_path: Path, files: dict[str, object], expected: int | None
+) -> None:
+    assert available_bytes(write_tree(tmp_path, files)) == expected

@@ -23,7 +23,8 @@ import nanochat
 from nanochat.checkpoint import CheckpointFolder
 from nanochat.dataset import PreparedData, TrainOrder
 from nanochat.errors import CheckpointError, IdentityError, ShareError, TrainingError
-from nanochat.train import TrainResult, largest_micro_batch
+from nanochat.shares import largest_micro_batch
+from nanochat.train import TrainResult
 
 KEYS = {"step", "tokens", "loss", "lr", "step_seconds", "tokens_per_second", "wire_bytes"}
 STOP_AT = 4

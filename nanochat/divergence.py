@@ -27,17 +27,19 @@ class LossWatch:
     ordinary rates d4 has not been seen more than 0.3 nats above, in its warm-up.
     """
 
-    def __init__(self, vocab_size: int) -> None:
-        self._untrained = self._best = math.log(vocab_size)
+    def __init__(self, vocab_size: int, best: float = math.inf) -> None:
+        """`best`: what the run that goes on has had."""
+        self._untrained = math.log(vocab_size)
+        self.best = min(self._untrained, best)
         self._recent: deque[float] = deque(maxlen=STEPS_IN_A_ROW)
         self._bad = 0
 
     def add(self, loss: float) -> None:
-        limit = max(self._untrained - SLACK_NATS, self._best + MARGIN_NATS)
+        limit = max(self._untrained - SLACK_NATS, self.best + MARGIN_NATS)
         self._bad = self._bad + 1 if loss > limit else 0
         self._recent.append(loss)
         if len(self._recent) == STEPS_IN_A_ROW:
-            self._best = min(self._best, sum(self._recent) / STEPS_IN_A_ROW)
+            self.best = min(self.best, sum(self._recent) / STEPS_IN_A_ROW)
 
     @property
     def suspicious(self) -> bool:
@@ -54,7 +56,7 @@ class LossWatch:
         return (
             f"{mean:.2f} nats from step {step - self._bad + 1} on, as bad as an untrained model's "
             f"{self._untrained:.2f}"
-            + (f"; it was {self._best:.2f} before" if self._best < self._untrained else "")
+            + (f"; it was {self.best:.2f} before" if self.best < self._untrained else "")
         )
 
 

@@ -122,3 +122,12 @@ def agree(value: int, world_size: int, device: torch.device) -> list[int]:
     every = [torch.zeros_like(mine) for _ in range(world_size)]
     dist.all_gather(every, mine)
     return [int(each) for each in every]
+
+
+def least(value: float, world_size: int, device: torch.device) -> float:
+    """The smallest of all ranks' values, on every rank."""
+    if world_size == 1:
+        return value
+    shared = torch.tensor(value, dtype=torch.float64, device=device)
+    dist.all_reduce(shared, op=dist.ReduceOp.MIN)
+    return shared.item()

@@ -7,15 +7,17 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from nanochat.checkpoint import CheckpointFolder
+from nanochat.checkpoint import MAKE_ROOM, CheckpointFolder
 from nanochat.errors import CheckpointError
+from nanochat.exchange import agree
 from nanochat.memory import KeptCopy, available_bytes
 from nanochat.observer import Observer
 
@@ -41,7 +43,7 @@ class Saver:
 
     def __init__(
         self, folder: CheckpointFolder | None, observer: Observer, *, keep: int,
-        every_minutes: float | None, newest: int,
+        every_minutes: float | None, newest: int, rank: int, world_size: int, device: torch.device,
     ) -> None:  # fmt: skip
         """`folder`: None on a rank that leaves writing to another one. `newest`: the step of the
         checkpoint that the run goes on from, or 0."""
@@ -50,6 +52,8 @@ class Saver:
         self._keep = keep
         self._every_minutes = every_minutes
         self._newest = newest
+        self._rank, self._world_size, self._device = rank, world_size, device
+        self._failed = 0
         self._last = time.monotonic()
         self._thread: ThreadPoolExecutor | None = None
         self._room: Future[tuple[KeptCopy, KeptCopy]] | None = None
@@ -57,11 +61,19 @@ class Saver:
         self._stalled = 0.0  # seconds, for the one that is under way
 
     def is_due(self) -> bool:
-        """Whether the minutes between checkpoints are over; not while one is being written: on a
-        slow disk they come as fast as it takes them."""
-        if self._every_minutes is None or (self._under_way and not self._under_way.done()):
+        """Whether the minutes between checkpoints are over. Not to be followed while a rank
+        `is_writing`: on a slow disk they come as fast as it takes them."""
+        if self._every_minutes is None:
             return False
         return time.monotonic() - self._last >= 60 * self._every_minutes
+
+    def is_writing(self) -> bool:
+        return self._under_way is not None and not self._under_way.done()
+
+    def take_failed(self) -> int:
+        """The step of the last checkpoint that failed on the way, or 0; told once."""
+        failed, self._failed = self._failed, 0
+        return failed
 
     def newest(self) -> int:
         """The step of the newest whole checkpoint, or 0, once nothing is being written."""
@@ -87,11 +99,12 @@ class Saver:
         self._room = self._thread.submit(lambda: (KeptCopy(model), KeptCopy(optimizer)))
 
     def save(
-        self, state: dict[str, Any], model: Tensors, optimizer: Tensors, *, began: float, must: bool
-    ) -> None:
+        self, state: dict[str, Any], model: Tensors, optimizer: Tensors, *, began: float,
+        must: bool, prune: bool,
+    ) -> None:  # fmt: skip
         """Write a checkpoint of `state["step"]` while steps go on; one that fails costs nothing
         but itself and is a `fault`. `began`: since when the steps stand still for it, by
-        time.perf_counter(). `must`: it is written when this returns.
+        time.perf_counter(). `must`: it is written when this returns. `prune`: older ones go then.
 
         Raises CheckpointError where one that must be there cannot be written.
         """
@@ -102,7 +115,7 @@ class Saver:
         self._settle()
         room = None if must else self._room_there()
         if room is None or self._thread is None:
-            saved = self._write(self._folder, state, model, optimizer, began)
+            saved = self._write(self._folder, state, model, optimizer, began, prune)
             if must and saved.error is not None:
                 raise saved.error
             self._tell(saved, stalled=saved.seconds)
@@ -110,12 +123,48 @@ class Saver:
         kept_model, kept_optimizer = room
         copies = kept_model.take(model), kept_optimizer.take(optimizer)
         self._stalled = round(time.perf_counter() - began, 3)
-        self._under_way = self._thread.submit(self._write, self._folder, state, *copies, began)
+        self._under_way = self._thread.submit(
+            self._write, self._folder, state, *copies, began, prune
+        )
 
     def look(self) -> None:
         """Tell of the one that has been under way."""
         if self._under_way is not None and self._under_way.done():
             self._settle()
+
+    def tell_fault(self, step: int, error: CheckpointError) -> None:
+        """Without its advice: the run goes on."""
+        self._observer.event("fault", what="checkpoint", step=step, message=error.message)
+
+    def tell_failed(self, failed: Sequence[int]) -> None:
+        """Of checkpoints that other ranks could not write: of each rank the step, or 0."""
+        for rank, step in enumerate(failed):
+            if step and rank != self._rank:
+                message = f"could not write the checkpoint of step {step}"
+                self._observer.event(
+                    "fault", what="checkpoint", step=step, rank=rank, message=message
+                )
+
+    def part(self, step: int, failure: CheckpointError | None, *, at_end: bool) -> None:
+        """On all ranks, once each has tried to write the checkpoint of `step`, before they part.
+
+        `failure`: of this rank. Where another rank has it, that costs nothing, and is a `fault`.
+        Raises CheckpointError on all ranks where none has it, and `at_end` of the run where rank 0
+        has not: there it is looked for.
+        """
+        outcomes = self._agree(-1 if failure else int(self._folder is not None))
+        failed = self._agree(step if failure else self.take_failed())
+        asked = outcomes[:1] if at_end else outcomes
+        if -1 in asked and 1 not in asked:
+            raise failure or CheckpointError(
+                f"another rank could not write the checkpoint of step {step}", fix=MAKE_ROOM
+            )
+        if failure:
+            self.tell_fault(step, failure)
+        self.tell_failed(failed)
+
+    def _agree(self, value: int) -> list[int]:
+        return agree(value, self._world_size, self._device)
 
     def close(self) -> None:
         """When the one that is under way is written."""
@@ -146,8 +195,8 @@ class Saver:
     def _tell(self, saved: _Saved, *, stalled: float) -> None:
         """By the step loop's own thread: an observer need not be ready for others."""
         if saved.error is not None:
-            message = saved.error.message
-            self._observer.event("fault", what="checkpoint", step=saved.step, message=message)
+            self._failed = saved.step
+            self.tell_fault(saved.step, saved.error)
             return
         self._newest = saved.step
         self._observer.event(
@@ -156,12 +205,13 @@ class Saver:
 
     def _write(
         self, folder: CheckpointFolder, state: dict[str, Any], model: Tensors, optimizer: Tensors,
-        began: float,
+        began: float, prune: bool,
     ) -> _Saved:  # fmt: skip
         error = None
         try:
             folder.save(state, model, optimizer)
-            folder.prune(self._keep, state["step"])
+            if prune:
+                folder.prune(self._keep, state["step"])
         except CheckpointError as reason:
             error = reason
         seconds = round(time.perf_counter() - began, 3)

@@ -21,9 +21,9 @@ from torch import Tensor
 from nanochat.checkpoint import Checkpoint, CheckpointFolder
 from nanochat.dataset import PreparedData, TrainOrder
 from nanochat.divergence import LossWatch, are_numbers, gone_wrong
-from nanochat.errors import DataError, IdentityError, ShareError, TrainingError
+from nanochat.errors import CheckpointError, DataError, IdentityError, ShareError, TrainingError
 from nanochat.evaluate import evaluate_bits_per_byte, evaluated_rows
-from nanochat.exchange import GradientExchange, agree
+from nanochat.exchange import GradientExchange, agree, least
 from nanochat.lateness import ComputeClock, StepTimes
 from nanochat.memory import keep_freed_memory
 from nanochat.model import GPT
@@ -31,6 +31,7 @@ from nanochat.observer import Observer
 from nanochat.optimizer import MuonAdamW, Schedule
 from nanochat.saver import Saver
 from nanochat.shares import deal, largest_micro_batch
+from nanochat.step_sum import sum_step
 from nanochat.train_config import TrainConfig
 
 # An untrained model loses the same on any token (ln of the vocabulary): running it on more than
@@ -69,8 +70,9 @@ def train(
     by rounding, but not the run. `saves`: this rank writes checkpoints (one rank per host does).
 
     Raises ShareError where a rank would get no row of a step, IdentityError where the checkpoint
-    is another run's, CheckpointError where the last one cannot be written, TrainingError where the
-    loss explodes or is no number any more; that of a state as bad no checkpoint is written.
+    is another run's, CheckpointError where no rank can write one at a stop, or rank 0 at the end,
+    TrainingError where the loss explodes or is no number any more; of a state as bad no checkpoint
+    is written.
     """
     weights = [1.0] * world_size if weights is None else weights
     shares = deal(config.rows_per_step, weights)
@@ -118,20 +120,18 @@ class _Run:
         self.optimizer = MuonAdamW(
             self.model, tokens_per_step=config.tokens_per_step, schedule=schedule
         )
+        self.losses = LossWatch(config.model.vocab_size)
         if self.step:
             self._restore(mine, steps)
         self.micro_batch = config.micro_batch or largest_micro_batch(
             len(self.shares[rank]), config.model.sequence_length, device.type
         )
         self.saver = Saver(
-            checkpoints if saves else None,
-            observer,
-            keep=config.checkpoint_keep,
-            every_minutes=config.checkpoint_every_minutes,
-            newest=self.step,
-        )
+            checkpoints if saves else None, observer, keep=config.checkpoint_keep,
+            every_minutes=config.checkpoint_every_minutes, newest=self.step, rank=rank,
+            world_size=world_size, device=device,
+        )  # fmt: skip
         self.put_off = False  # a checkpoint was due at a loss that is suspicious
-        self.losses = LossWatch(config.model.vocab_size)
         self.clock = ComputeClock(device)
         self.times = StepTimes()
         self.step_before: float | None = None  # seconds of the last step, where it is to be judged
@@ -152,10 +152,11 @@ class _Run:
             try:
                 there = self._bring_rows()
             except DataError:
-                self._save_what_is_new()
+                if failure := self._save_what_is_new():
+                    self.saver.tell_fault(self.step, failure)
                 raise
             if not there:
-                self._save_what_is_new()
+                self._save_last()
                 self.observer.event("stop", step=self.step)
                 return self._result(stopped=True)
             record, stop, save = self._update(began)
@@ -170,8 +171,10 @@ class _Run:
             self.saver.look()
             last = stop or self.step == config.steps
             self.put_off |= save
-            if last or (self.put_off and not self.losses.suspicious):
-                self._save(must=last)
+            if last:
+                self._save_last()
+            elif self.put_off and not self.losses.suspicious:
+                self._save(must=False)
             if stop:
                 self.observer.event("stop", step=self.step)
                 return self._result(stopped=self.step < config.steps)
@@ -237,14 +240,16 @@ class _Run:
         rate = self.optimizer.step(self.step)
         self.clock.mark()
 
-        # One small sum carries the loss and what rank 0 has decided, so that ranks stay together,
-        # and how long each computed in the step before: a GPU is not asked before it is done.
-        asked = self.rank == 0 and self.observer.stop_requested()
-        due = self.rank == 0 and self.saver.is_due()
-        shared = loss.new_zeros(3 + self.world_size)
-        shared[0], shared[1], shared[2], shared[3 + self.rank] = loss, asked, due, computed
-        mean_loss, stop, save, *compute = self.exchange.sum(shared).tolist()
-        self._tell_if_slow(compute)
+        leads = self.rank == 0
+        told = sum_step(
+            self.exchange, loss, rank=self.rank, stop=leads and self.observer.stop_requested(),
+            due=leads and self.saver.is_due(), writing=self.saver.is_writing(),
+            computed=computed,  # in the step before: a GPU is not asked before it is done
+            failed=self.saver.take_failed(),
+        )  # fmt: skip
+        mean_loss = told.loss
+        self._tell_if_slow(told.compute)
+        self.saver.tell_failed(told.failed)
         self.step += 1
         self.train_loss = mean_loss
         ended = time.perf_counter()
@@ -265,7 +270,7 @@ class _Run:
             "wire_bytes": self.exchange.wire_bytes - sent,
         }
         every = config.checkpoint_every_steps
-        return record, stop > 0, save > 0 or bool(every and self.step % every == 0)
+        return record, told.stop, told.save or bool(every and self.step % every == 0)
 
     def _micro_batches(self) -> Iterator[np.ndarray[Any, Any]]:
         """Row numbers of this rank's share of the step, `micro_batch` at a time."""
@@ -308,7 +313,7 @@ class _Run:
         self.observer.event("evaluate", step=self.step, val_bpb=self.val_bpb, seconds=seconds)
         return self.val_bpb
 
-    def _tell_if_slow(self, compute: list[float]) -> None:
+    def _tell_if_slow(self, compute: Sequence[float]) -> None:
         """Of the last step, now that it is known what each rank computed in it."""
         if self.step_before is None:
             return
@@ -316,9 +321,19 @@ class _Run:
         if slow is not None:
             self.observer.event("slow", step=self.step, **slow)
 
-    def _save_what_is_new(self) -> None:
-        if self.step > self.saver.newest():
-            self._save(must=True)
+    def _save_last(self) -> None:
+        """Before the ranks part, which all come here together."""
+        failure = self._save_what_is_new()
+        self.saver.part(self.step, failure, at_end=self.step == self.config.steps)
+
+    def _save_what_is_new(self) -> CheckpointError | None:
+        """Not all ranks need to come here. What has kept it from the disk."""
+        try:
+            if self.step > self.saver.newest():
+                self._save(must=True)
+        except CheckpointError as error:
+            return error
+        return None
 
     def _save(self, *, must: bool) -> None:
         """Write a checkpoint, `must`: before this returns. Raises TrainingError on all ranks where
@@ -332,12 +347,14 @@ class _Run:
             "step": self.step,
             "train_loss": self.train_loss,
             "val_bpb": self.val_bpb,
+            "best_loss": self.losses.best,
             "identity": self.identity,
             "rows_sha256": self._rows_digest(),
         }
         self.saver.save(
-            state, self.model.state_dict(), self.optimizer.state_tensors(), began=began, must=must
-        )
+            state, self.model.state_dict(), self.optimizer.state_tensors(), began=began, must=must,
+            prune=not self.losses.suspicious,
+        )  # fmt: skip
 
     def _gone_wrong(self, what: str) -> TrainingError:
         """No checkpoint is written of this state."""
@@ -368,6 +385,9 @@ class _Run:
             for tensor in self._all_tensors():
                 dist.broadcast(tensor, src=steps.index(newest))
         self.read_before = own.state.get("rows_sha256", "") if own is not None else ""
+        best = own.state.get("best_loss", math.inf) if own is not None else math.inf
+        best = least(best, self.world_size, self.device)
+        self.losses = LossWatch(self.config.model.vocab_size, best)
         seconds = round(time.perf_counter() - began, 3)
         self.observer.event("resume", step=newest, seconds=seconds)
 

@@ -357,7 +357,7 @@ def test_two_ranks_report_what_they_sent(
             halves = data.train_rows.batch(order.rows(4 * step, 4 * step + 4)).reshape(2, 2, -1)
             most = max(len(np.unique(half[:, :-1])) for half in halves)
             rows = most * shape().dim * len(tables)
-            assert record["wire_bytes"] == 4 * (dense + rows) + 4 * (3 + 2)
+            assert record["wire_bytes"] == 4 * (dense + rows) + 4 * (4 + 2 * 2)
 
 
 def uneven(rank: int, world_size: int, data_path: Path, folder: Path) -> dict[str, Any]:

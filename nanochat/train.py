@@ -39,6 +39,7 @@ from nanochat.train_config import TrainConfig
 UNTRAINED_TOKENS = 8192
 
 SAID_SECONDS = 30.0  # between two words on waiting for text, where it is what holds a run up
+SILENT_SECONDS = 5.0  # of waiting, before it is said nevertheless: silence looks like a hang
 
 
 @dataclass(frozen=True)
@@ -186,12 +187,19 @@ class _Run:
         stop = first + self.config.rows_per_step
         if not self.data.manifest.complete and self.data.manifest.train.rows < stop:
             began = time.perf_counter()
-            to_say = began - self.said_waiting > SAID_SECONDS
-            if to_say:
-                self.observer.event("text", step=self.step + 1)
-            there = self.data.grow(stop, lambda: not self.observer.stop_requested())
+            says_at = max(began, min(self.said_waiting + SAID_SECONDS, began + SILENT_SECONDS))
+            said = False
+
+            def wanted() -> bool:
+                nonlocal said
+                if not said and time.perf_counter() >= says_at:
+                    said = True
+                    self.observer.event("text", step=self.step + 1)
+                return not self.observer.stop_requested()
+
+            there = self.data.grow(stop, wanted)
             self.order = TrainOrder(self.config.seed, self.data.train_rows.block_rows)
-            if to_say:
+            if said:
                 self.said_waiting = time.perf_counter()
                 seconds = round(self.said_waiting - began, 3)
                 self.observer.event("text", step=self.step + 1, seconds=seconds)

@@ -121,7 +121,7 @@ def event_line(event: Record) -> str | None:
     lines: dict[str, Any] = {
         "evaluate": lambda: f"step {event['step']:,}: val_bpb {event['val_bpb']:.4f}{took}",
         "checkpoint": lambda: f"step {event['step']:,}: checkpoint saved{took}",
-        "fault": lambda: f"fault: {event['message']}",
+        "fault": lambda: _fault(event),
         "restart": lambda: _restarted(event, took),
         "resume": lambda: f"went on from step {event['step']:,}{took}",
         "resize": lambda: f"trains on {', '.join(event['nodes'])} from here: {event['why']}",
@@ -152,6 +152,14 @@ def _restarted(event: Record, took: str) -> str | None:
 
 def _waiting_for_text(event: Record, took: str) -> str:
     return f"step {event['step']:,} {'waited' if took else 'waits'} for text{took}"
+
+
+def _fault(event: Record) -> str:
+    """Of a checkpoint, where it could not be written; others name what they are of."""
+    if event.get("what") != "checkpoint" or not event.keys() & {"node", "rank"}:
+        return f"fault: {event['message']}"
+    who = event.get("node", f"rank {event.get('rank')}")
+    return f"fault: {who}: {event['message']}"
 
 
 def _slow(event: Record) -> str:

@@ -170,8 +170,10 @@ class RunObserver:
             )
 
     def event(self, kind: str, **details: Any) -> None:
-        if kind == "slow" and self.nodes and details["rank"] is not None:
-            details["node"] = self.nodes[details["rank"]]
+        if kind in ("slow", "fault") and self.nodes:
+            rank = details.get("rank", 0)  # a fault of its own: what is written is rank 0's
+            if rank is not None:
+                details["node"] = self.nodes[rank]
         if self._leads and (kind != "stop" or self._folder.stop_request.exists()):
             self._events.event(kind, **details)
         if self._recovered is not None and kind == "resume":

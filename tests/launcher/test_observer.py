@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.cli.progress import event_line
 from launcher.runs.folder import RunFolder
 from launcher.runs.records import RecordWriter, read_records
 from launcher.training.failures import FinalFailure
@@ -34,6 +35,21 @@ def test_a_slow_step_is_written_with_the_name_of_the_node_that_was_late(tmp_path
     observer.event("slow", **slow, rank=None)
     written = [(event["rank"], event.get("node")) for event in read_records(folder.events)]
     assert written == [(1, None), (1, "cellar"), (None, None)]
+
+
+def test_a_checkpoint_that_failed_is_written_with_the_name_of_its_node(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    observer = RunObserver(folder, {"entered": 0.0}, leads=True, gauges=None)
+    fault = {"what": "checkpoint", "step": 9, "message": "could not write it"}
+    observer.event("fault", **fault, rank=1)  # on a machine of its own nodes have no names
+    observer.nodes = ["attic", "cellar"]
+    observer.event("fault", **fault, rank=1)
+    observer.event("fault", **fault)
+    written = read_records(folder.events)
+    assert [event.get("node") for event in written] == [None, "cellar", "attic"]
+    assert [event_line(event) for event in written] == [
+        f"fault: {who}: could not write it" for who in ("rank 1", "cellar", "attic")
+    ]
 
 
 def begin(folder: RunFolder) -> None:

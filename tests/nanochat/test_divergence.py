@@ -12,6 +12,7 @@ from nanochat.checkpoint import CheckpointFolder
 from nanochat.dataset import PreparedData
 from nanochat.divergence import STEPS_IN_A_ROW, LossWatch, gone_wrong
 from nanochat.errors import TrainingError
+from nanochat.train_config import TrainConfig
 
 UNTRAINED = math.log(VOCAB_SIZE)
 LEARNT = [UNTRAINED - 3] * STEPS_IN_A_ROW
@@ -48,27 +49,57 @@ def test_a_loss_has_exploded_that_stays_as_bad_as_an_untrained_models(
     assert ends_at(losses) == end
 
 
-def test_a_run_whose_loss_explodes_ends_with_its_last_good_checkpoint(
-    data: PreparedData, tmp_path: Path
-) -> None:
-    """A head as large as that says one thing of every token, surely, and mostly another one than
-    is there. It takes many steps to unlearn."""
-    config = plan(steps=40, checkpoint_every_steps=1, evaluate_every_steps=None)
-    run(config, data, tmp_path, Recorder(stop_at=2))
-    folder = CheckpointFolder(tmp_path)
-    checkpoint = folder.newest()
+def spoilt(data: PreparedData, folder: Path, config: TrainConfig, **known: float) -> None:
+    """A run of two steps. A head as large as that says one thing of every token, surely, and mostly
+    another one than is there. It takes many steps to unlearn."""
+    run(config, data, folder, Recorder(stop_at=2))
+    checkpoint = CheckpointFolder(folder).newest()
     assert checkpoint is not None
     model = checkpoint.model_tensors()
     model["lm_head.weight"] += 100 * model["lm_head.weight"].sign()
-    folder.save(checkpoint.state, model, checkpoint.optimizer_tensors())
+    state = {key: value for key, value in checkpoint.state.items() if key != "best_loss"} | known
+    CheckpointFolder(folder).save(state, model, checkpoint.optimizer_tensors())
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in sorted(folder.iterdir())]
+
+
+@pytest.mark.parametrize(
+    ("known", "before"), [({}, ""), ({"best_loss": 3.0}, "; it was 3.00 before")]
+)
+def test_a_run_whose_loss_explodes_ends_with_its_last_good_checkpoint(
+    data: PreparedData, tmp_path: Path, known: dict[str, float], before: str
+) -> None:
+    """A checkpoint of an older version does not know the best loss."""
+    config = plan(steps=40, checkpoint_every_steps=1, evaluate_every_steps=None)
+    spoilt(data, tmp_path, config, **known)
     observer = Recorder()
-    says = r"exploded: 1\d\.\d\d nats from step 3 on.* 6\.24; the newest checkpoint is of step 2"
-    with pytest.raises(TrainingError, match=says) as caught:
+    says = rf"exploded: 1\d\.\d\d nats from step 3 on.* 6\.24{before}; the newest checkpoint is of"
+    with pytest.raises(TrainingError, match=f"{says} step 2") as caught:
         run(config, data, tmp_path, observer)
     assert caught.value.fix is not None
     assert "--set tokens_per_step=256" in caught.value.fix
     assert observer.of("step") == list(range(3, 12))
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000001", "step-00000002"]
+    assert names(tmp_path) == ["step-00000001", "step-00000002"]
+
+
+def test_a_stop_at_a_suspicious_loss_leaves_the_last_good_checkpoint(
+    data: PreparedData, tmp_path: Path
+) -> None:
+    config = plan(steps=40, checkpoint_keep=1, evaluate_every_steps=None)
+    spoilt(data, tmp_path, config)
+    run(config, data, tmp_path, Recorder(stop_at=2))
+    assert names(tmp_path) == ["step-00000002", "step-00000004"]
+
+
+def test_the_best_loss_goes_on_with_a_run(data: PreparedData, tmp_path: Path) -> None:
+    config = plan(steps=40, evaluate_every_steps=None)
+    for stop_at in (20, 2):
+        run(config, data, tmp_path, Recorder(stop_at=stop_at))
+    newest = CheckpointFolder(tmp_path).newest()
+    assert newest is not None and newest.step == 22
+    assert newest.state["best_loss"] < UNTRAINED
 
 
 @pytest.mark.parametrize(

@@ -89,9 +89,9 @@ def _left_in_groups(root: Path) -> Iterator[int]:
 class KeptCopy:
     """Host memory for a copy of some tensors, taken and touched once.
 
-    First touch of 0.73 GB of fresh pages took 0.4 to 0.8 s, of large ones 0.03 to 0.10 s and
-    once, as the first of its day, 2.8 s; a copy into pages that are there 0.04 to 0.09 s. Raises
-    OSError or MemoryError where there is no such memory.
+    First touch of 0.73 GB of fresh pages took 0.4 to 0.8 s on a busy machine of 2 cores, of large
+    ones 0.03 to 0.10 s (n=6, but 2.8 s the first time); a copy into pages that are there 0.04 to
+    0.09 s. Raises OSError or MemoryError where there is no such memory.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:

@@ -307,16 +307,10 @@ class _Run:
         )
         self.data.bring(self.data.manifest.validation.blocks_of(rows))
         self.val_bpb = evaluate_bits_per_byte(
-            self.model,
-            self.data.validation_rows,
-            self.token_bytes,
-            max_tokens=self.config.evaluate_tokens,
-            micro_batch=self.micro_batch,
-            rank=self.rank,
-            weights=self.weights,
-            exchange=self.exchange,
-            sample_tokens=sample_tokens,
-        )
+            self.model, self.data.validation_rows, self.token_bytes,
+            max_tokens=self.config.evaluate_tokens, micro_batch=self.micro_batch, rank=self.rank,
+            weights=self.weights, exchange=self.exchange, sample_tokens=sample_tokens,
+        )  # fmt: skip
         seconds = round(time.perf_counter() - began, 3)
         self.observer.event("evaluate", step=self.step, val_bpb=self.val_bpb, seconds=seconds)
         return self.val_bpb

@@ -1,14 +1,19 @@
-"""Two processes of pytest-xdist side by side, each in its own order: the tests of several hosts,
-which share two of them and mostly wait, and all others."""
+"""With `-n 2` (pytest-xdist) two processes side by side, each in its own order: the tests of several
+hosts, which share two of them and mostly wait, and all others."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        is_of_hosts = item.path.parent == Path(__file__).parent / "cluster"
-        item.add_marker(pytest.mark.xdist_group("hosts" if is_of_hosts else "one machine"))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class TwoScopes(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "hosts" if nodeid.startswith("tests/cluster/") else "one machine"
+
+    return TwoScopes(config, log)

@@ -1,5 +1,5 @@
-"""With `-n 2` (pytest-xdist) two processes side by side, each in its own order: the tests of several
-hosts, which share two of them and mostly wait, and all others."""
+"""With `-n 2` (pytest-xdist) two processes side by side, each in its own order: the tests of
+several hosts, which share two of them and mostly wait, and all others."""
 
 from __future__ import annotations
 

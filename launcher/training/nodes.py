@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +17,26 @@ from launcher.runs.members import members_told
 from launcher.runs.records import RecordWriter, read_records
 
 
+ANSWER_SECONDS = 2.0
+
+
 @dataclass(frozen=True)
 class LiveNode:
-    """`key`: of this life of the node in Ray; `slots`: how many ranks it takes."""
+    """`key`: of this life of the node in Ray; `slots`: how many ranks it takes; `place`: address
+    and port of its raylet."""
 
     key: str
     slots: int
+    place: tuple[str, int] = field(default=("", 0), compare=False)
+
+    def answers(self) -> bool:
+        """A group on a node that is about to be found gone is never placed, and none after it: Ray
+        2.60 keeps what the other nodes have reserved for it."""
+        try:
+            socket.create_connection(self.place, timeout=ANSWER_SECONDS).close()
+        except OSError:
+            return False
+        return True
 
 
 @dataclass
@@ -45,7 +60,7 @@ class RunNodes:
 
     def gather(self) -> bool:
         """Make those that are there the members of a new group; False where they are too few."""
-        there = self.there()
+        there = {name: node for name, node in self.there().items() if node.answers()}
         if there.keys() != set(self.names) and not (self.elastic and self.names[0] in there):
             self._tell_missing(tuple(name for name in self.names if name not in there))
             return False
@@ -113,7 +128,11 @@ def live_nodes(
     lives = Counter(node["NodeName"] for node in alive)
     code = {node["NodeName"]: node["Labels"].get(CODE_LABEL) for node in alive}
     found = {
-        node["NodeName"]: LiveNode(node["NodeID"], int(node["Resources"]["rank_slot"]))
+        node["NodeName"]: LiveNode(
+            node["NodeID"],
+            int(node["Resources"]["rank_slot"]),
+            (node.get("NodeManagerAddress", ""), node.get("NodeManagerPort", 0)),
+        )
         for node in alive
         if lives[node["NodeName"]] == 1 and "rank_slot" in node["Resources"]
     }

@@ -16,7 +16,6 @@ from launcher.runs.folder import RunFolder
 from launcher.runs.members import members_told
 from launcher.runs.records import RecordWriter, read_records
 
-
 ANSWER_SECONDS = 2.0
 
 

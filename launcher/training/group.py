@@ -42,6 +42,9 @@ from launcher.training.preload import seconds_since_import
 from launcher.training.ranks import NODE
 
 LOOK_SECONDS = 0.5  # between two looks at which nodes are there
+# Before a placement on a node that has gone is taken back. While Ray 2.60 still asks its nodes,
+# taking it back leaves the slots of the others reserved for good: no group began after that.
+GONE_SECONDS = 5.0
 PLACE_SECONDS = 15.0  # then it is looked again which nodes are there
 START_SECONDS = 120.0  # a fresh process imports for 5 s on one core, for 30 from a cold disk
 # A process that dies is known by its peers' words a moment before Ray's.
@@ -157,7 +160,7 @@ def _only_words_of_peers(status: WorkerGroupPollStatus) -> bool:
 
 
 class _Placement(DefaultPlacementGroupHandle):
-    """Not waited for any longer once a node has gone that was alive when it was made."""
+    """Not waited for much longer once a node has gone that was alive when it was made."""
 
     def __init__(self, group: Any) -> None:
         super().__init__(group)
@@ -165,9 +168,12 @@ class _Placement(DefaultPlacementGroupHandle):
 
     def wait(self, timeout_seconds: float = 30) -> bool:
         until = time.monotonic() + timeout_seconds
-        while time.monotonic() < until and self._before <= _alive():
+        while time.monotonic() < until:
             if super().wait(LOOK_SECONDS):
                 return True
+            if not self._before <= _alive():
+                until = min(until, time.monotonic() + GONE_SECONDS)
+                self._before = set()
         return False
 
 

@@ -155,8 +155,12 @@ def _end(actors: Sequence[Any], place: Any) -> None:
 
 def _only_words_of_peers(status: WorkerGroupPollStatus) -> bool:
     """Whether all that is known is that connections were lost, and not to whom."""
-    errors = status.errors.values()
-    return bool(errors) and all(any(w in str(e) for w in LOST_CONNECTION) for e in errors)
+    return bool(status.errors) and all(map(lost_connection, status.errors.values()))
+
+
+def lost_connection(error: Exception) -> bool:
+    """Whether a rank says no more than that another one has gone."""
+    return any(words in str(error) for words in LOST_CONNECTION)
 
 
 class _Placement(DefaultPlacementGroupHandle):

@@ -26,6 +26,7 @@ from launcher.runs.folder import RunFolder
 from launcher.runs.records import RecordWriter
 from launcher.training.callback import GroupCallback
 from launcher.training.failures import final_failure
+from launcher.training.group import lost_connection
 from launcher.training.ranks import rank_order
 from launcher.training.recovered import count_attempts
 from launcher.training.scaling import wants_regroup
@@ -148,6 +149,8 @@ def _fault(
     if not dead:
         words = str(failures[number]).strip().splitlines() or [type(failures[number]).__name__]
         message = f"rank {rank}{on}: {words[0]}"
+        if lost_connection(failures[number]):  # to whom, Ray has not found out yet
+            return {"what": what, "rank": None, "node": None, "message": message}
     elif worker.metadata.node_id in {each["NodeID"] for each in ray.nodes() if each["Alive"]}:
         message = f"the process of rank {rank}{on} (id {worker.metadata.pid}) died"
     else:

@@ -177,7 +177,7 @@ class _Placement(DefaultPlacementGroupHandle):
                 return True
             if not self._before <= _alive():
                 until = min(until, time.monotonic() + GONE_SECONDS)
-                self._before = set()
+                self._before = set()  # once is enough
         return False
 
 

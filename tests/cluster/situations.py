@@ -161,6 +161,7 @@ class Seen:
         assert "Traceback" not in done.stderr
         output = (done.stdout + done.stderr).replace(str(client.path), "~")
         output = output.replace(str(client.hosts[0].lab.folder), "~/.ssh")
+        output = output.replace(f"{Path(__file__).parents[2]}/", "")  # shipped files
         self.add(name, command, done.returncode, output, seconds, says)
         return done
 

@@ -124,6 +124,15 @@ def agree(value: int, world_size: int, device: torch.device) -> list[int]:
     return [int(each) for each in every]
 
 
+def gather_words(words: str, world_size: int) -> list[str]:
+    """Every rank's, in rank order, on every rank. Costs some round trips: for what is rare."""
+    if world_size == 1:
+        return [words]
+    every: list[str] = [""] * world_size
+    dist.all_gather_object(every, words)
+    return every
+
+
 def least(value: float, world_size: int, device: torch.device) -> float:
     """The smallest of all ranks' values, on every rank."""
     if world_size == 1:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nanochat.checkpoint import MAKE_ROOM, CheckpointFolder
 from nanochat.errors import CheckpointError
-from nanochat.exchange import agree
+from nanochat.exchange import agree, gather_words
 from nanochat.memory import KeptCopy, available_bytes
 from nanochat.observer import Observer
 
@@ -54,6 +54,7 @@ class Saver:
         self._newest = newest
         self._rank, self._world_size, self._device = rank, world_size, device
         self._failed = 0
+        self._why = ""  # of the last checkpoint that failed
         self._last = time.monotonic()
         self._thread: ThreadPoolExecutor | None = None
         self._room: Future[tuple[KeptCopy, KeptCopy]] | None = None
@@ -134,13 +135,16 @@ class Saver:
 
     def tell_fault(self, step: int, error: CheckpointError) -> None:
         """Without its advice: the run goes on."""
+        self._why = error.message
         self._observer.event("fault", what="checkpoint", step=step, message=error.message)
 
     def tell_failed(self, failed: Sequence[int]) -> None:
-        """Of checkpoints that other ranks could not write: of each rank the step, or 0."""
-        for rank, step in enumerate(failed):
+        """On all ranks, of checkpoints that others could not write: of each rank the step, or 0."""
+        if not any(failed):
+            return
+        reasons = gather_words(self._why, self._world_size)
+        for rank, (step, message) in enumerate(zip(failed, reasons, strict=True)):
             if step and rank != self._rank:
-                message = f"could not write the checkpoint of step {step}"
                 self._observer.event(
                     "fault", what="checkpoint", step=step, rank=rank, message=message
                 )

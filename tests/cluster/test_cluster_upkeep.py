@@ -190,9 +190,9 @@ def test_a_full_disk_on_one_host_is_named(
     full = ("recipe", "tiny", "--cluster", CLUSTER, "--name", "full", "--steps", "3")
     done = seen.launch(client, "a disk that is full when a checkpoint is written", *full)
     two.inside(f"umount {runs}")
-    assert done.returncode == 1
-    assert "two: the disk is full" in done.stderr and "fix:" in done.stderr
-    assert "Traceback" not in done.stderr
+    # The head has what the run ends with: the other's disk costs it nothing.
+    assert done.returncode == 0, done.stderr
+    assert "fault: two: the disk is full" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_down_stops_ours_and_leaves_a_strangers_ray(

@@ -49,6 +49,9 @@ def on_a_full_disk(rank: int, world_size: int, data_path: Path, folder: Path) ->
         except CheckpointError as error:
             outcome = error.message.partition(" of ")[0]
         found[name] = (outcome, faults(observer), len(observer.records))
+        found[f"{name}: reasons"] = {
+            event["message"] for event in observer.events if event["kind"] == "fault"
+        }
     found["least"] = least([3.5, 2.25][rank], world_size, torch.device("cpu"))
     return found
 
@@ -74,6 +77,8 @@ def test_at_the_end_rank_0_must_have_it(full: list[dict[str, Any]]) -> None:
     first, second = (found["end"] for found in full)
     assert first == ("finished", [(1, 3), (1, 6), (1, 8)], 8)
     assert second == ("finished", [(None, 3), (None, 6), (None, 8)], 8)
+    reasons = [found["end: reasons"] for found in full]
+    assert reasons[0] == reasons[1] and all("File exists" in each for each in reasons[0])
     first, second = (found["end of rank 0"] for found in full)
     assert first == ("cannot write a checkpoint", [(None, 3), (None, 6)], 8)
     assert second == ("another rank could not write the checkpoint", [(0, 3), (0, 6)], 8)

@@ -1,0 +1,108 @@
+"""What was measured of a cluster's machines: the file that `launch measure` leaves, dated.
+
+LAUNCH_HOME/measured/CLUSTER.json on the client. Rates are of training: forward and backward, FLOPs
+by the formula of nanochat.sizes, so that FLOPs / rate is what a part of the model takes on that
+machine, all that goes with it (norms, activations, softcap) included.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from launcher.config.paths import launch_home
+
+FORMAT = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WidthRates(_Part):
+    """FLOP/s of the parts of a model of one width. `products`: of a block, all but what grows with
+    the square of the sequence; `attention`: that; `head`: head, softcap and loss; `muon`: the
+    update of a block's matrices, in FLOPs of its products (nanochat.optimizer.muon)."""
+
+    products: float
+    attention: float
+    head: float
+    muon: float
+
+
+class HostSpeed(_Part):
+    """One host, or this machine, as one rank uses it.
+
+    `threads`: the best number of those tried, `thread_rates`: FLOP/s of the products of d4's width
+    by the number of threads; `cpus`: what they are pinned to, None where they are not (a hybrid CPU
+    has cores of two kinds). `widths`: by the model's width in channels. Bytes per second:
+    `memory` is read and written by adding one large array to another (three transfers an
+    element), `adamw` of the seven transfers per parameter of its update, `disk` of a checkpoint
+    that is written and flushed. `resident_bytes`: of a rank before it has a model.
+    """
+
+    processor: str
+    threads: int
+    thread_rates: dict[int, float]
+    cpus: tuple[int, ...] | None = None
+    why_threads: str
+    widths: dict[int, WidthRates]
+    memory_bytes_per_second: float
+    adamw_bytes_per_second: float
+    disk_bytes_per_second: float
+    resident_bytes: int
+
+
+class LinkSpeed(_Part):
+    """Between two hosts, by sums of both (gloo's all-reduce) as in training.
+
+    `cpu_seconds_per_byte`: of computing that a rank of either end loses to a byte that it sends."""
+
+    bytes_per_second: float
+    latency_seconds: float
+    cpu_seconds_per_byte: float
+
+
+class Probe(_Part):
+    """Steps of a real training on all hosts at once: the median of them."""
+
+    recipe: str
+    depth: int
+    head_dim: int
+    sequence_length: int
+    tokens_per_step: int
+    shares: dict[str, float]
+    step_seconds: float
+    steps: int
+
+
+class Measurement(_Part):
+    """`hosts`: by node, "" is this machine; `links`: by both nodes' names in the file's order,
+    joined by a space. `measured_at`: seconds since 1970. `device`: cpu or cuda; `dtype` of the
+    products. `versions`: torch and launch."""
+
+    format: int = FORMAT
+    cluster: str
+    measured_at: float
+    device: str
+    dtype: str
+    versions: dict[str, str]
+    hosts: dict[str, HostSpeed]
+    links: dict[str, LinkSpeed]
+    probe: Probe | None = None
+
+    def link(self, one: str, other: str) -> LinkSpeed | None:
+        return self.links.get(f"{one} {other}") or self.links.get(f"{other} {one}")
+
+
+def measurement_file(cluster: str) -> Path:
+    return launch_home() / "measured" / f"{cluster}.json"
+
+
+def load_measurement(cluster: str) -> Measurement | None:
+    """None where nothing was measured, or in a format of another version."""
+    try:
+        return Measurement.model_validate_json(measurement_file(cluster).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None

@@ -39,7 +39,8 @@ class HostSpeed(_Part):
     has cores of two kinds). `widths`: by the model's width in channels. Bytes per second:
     `memory` is read and written by adding one large array to another (three transfers an
     element), `adamw` of the seven transfers per parameter of its update, `disk` of a checkpoint
-    that is written and flushed. `resident_bytes`: of a rank before it has a model.
+    that is written and flushed. `resident_bytes`: of a rank before it has a model. `memory_bytes`:
+    of the machine, or of one GPU; `disk_free_bytes`: where checkpoints go.
     """
 
     processor: str
@@ -52,6 +53,8 @@ class HostSpeed(_Part):
     adamw_bytes_per_second: float
     disk_bytes_per_second: float
     resident_bytes: int
+    memory_bytes: int
+    disk_free_bytes: int
 
 
 class LinkSpeed(_Part):

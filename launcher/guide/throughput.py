@@ -1,0 +1,232 @@
+"""What one optimizer step takes, before it is made: every part of it by name.
+
+    t_step = max over ranks (tokens x FLOPs / rate) + optimizer + wire bytes / link - overlap
+             + memory traffic
+
+FLOPs by part of the model (nanochat.sizes), rates as measured for that part at its width
+(launcher.guide.measurement) or estimated, bytes as nanochat.exchange sends them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from launcher.guide.measurement import HostSpeed, LinkSpeed, WidthRates
+from launcher.guide.wire import Message, messages
+from nanochat.shares import largest_micro_batch
+from nanochat.sizes import (
+    ModelConfig,
+    attention_flops,
+    block_product_flops,
+    head_flops,
+    muon_flops,
+    parameter_counts,
+)
+
+BACKWARD = 2 / 3  # of the FLOPs of a pass; the head's is done with its forward
+ADAMW_TRANSFERS = 7  # per parameter: weight, gradient and two moments read, all but one written
+ADDED_TRANSFERS = 3  # one array added to another
+
+
+@dataclass(frozen=True)
+class Term:
+    """`seconds` of a step; less than none for what goes on beside another one."""
+
+    name: str
+    seconds: float
+    words: str
+
+
+@dataclass(frozen=True)
+class RankLoad:
+    """One rank's part of a step. `micro_batch`: rows of one pass."""
+
+    host: str
+    rows: int
+    micro_batch: int
+
+    @property
+    def passes(self) -> int:
+        return math.ceil(self.rows / self.micro_batch)
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """A predicted step. `slowest`: the host that the others wait for; `busy_seconds`: of each host
+    until its gradients are whole; `wire_bytes` that each rank sends."""
+
+    terms: tuple[Term, ...]
+    tokens: int
+    slowest: str
+    busy_seconds: Mapping[str, float]
+    wire_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        return sum(term.seconds for term in self.terms)
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds
+
+    def term(self, name: str) -> float:
+        return next((term.seconds for term in self.terms if term.name == name), 0.0)
+
+    @property
+    def exposed_seconds(self) -> float:
+        """Of the exchange: what a step takes longer for it."""
+        return self.term("exchange") + self.term("wire") + self.term("overlap")
+
+    @property
+    def bottleneck(self) -> str:
+        """compute, network or optimizer: the largest of the three."""
+        optimizer = self.term("muon") + self.term("adamw")
+        compute = self.seconds - optimizer - self.exposed_seconds
+        named = {"compute": compute, "network": self.exposed_seconds, "optimizer": optimizer}
+        return max(named, key=lambda name: named[name])
+
+
+def loads(
+    model: ModelConfig, rows: Mapping[str, int], micro_batch: int | None, device: str
+) -> list[RankLoad]:
+    """`rows` of a step: of each rank's host, in rank order. `micro_batch`: None: as train picks."""
+    return [
+        RankLoad(
+            host, each, micro_batch or largest_micro_batch(each, model.sequence_length, device)
+        )
+        for host, each in rows.items()
+    ]
+
+
+def step_time(
+    model: ModelConfig,
+    ranks: Sequence[RankLoad],
+    speeds: Mapping[str, HostSpeed],
+    link: LinkSpeed | None,
+    *,
+    table_dtype: str = "float32",
+    correction: float = 1.0,
+) -> StepTime:
+    """`link`: the slowest between two of the ranks; None where there is one rank. `correction`: of
+    what computes, from a real training."""
+    parts = {load.host: _rank_terms(model, load, speeds[load.host], correction) for load in ranks}
+    busy = {host: sum(term.seconds for term in terms) for host, terms in parts.items()}
+    slowest = max(busy, key=lambda host: busy[host])
+    terms = list(parts[slowest])
+    terms += _optimizer_terms(model, [speeds[load.host] for load in ranks], correction)
+    tokens = [load.rows * model.sequence_length for load in ranks]
+    sent = messages(model, tokens, table_dtype)
+    if sent and link is not None:
+        load = next(each for each in ranks if each.host == slowest)
+        layer = sum(_layer_seconds(model, load.micro_batch, speeds[slowest])) * correction
+        terms += _exchange_terms(model, sent, link, len(ranks), layer / model.depth * BACKWARD)
+    wire_bytes = round(sum(message.bytes for message in sent))
+    return StepTime(tuple(terms), sum(tokens), slowest, busy, wire_bytes)
+
+
+def rates_at(speed: HostSpeed, width: int) -> WidthRates:
+    """Of a width between two that were measured by the logarithm; beyond them the nearest's."""
+    known = sorted(speed.widths)
+    if width <= known[0]:
+        return speed.widths[known[0]]
+    for low, high in pairwise(known):
+        if width <= high:
+            part = math.log(width / low) / math.log(high / low)
+            below, above = speed.widths[low], speed.widths[high]
+            mixed = {
+                name: getattr(below, name) ** (1 - part) * getattr(above, name) ** part
+                for name in WidthRates.model_fields
+            }
+            return WidthRates(**mixed)
+    return speed.widths[known[-1]]
+
+
+def _layer_seconds(model: ModelConfig, rows: int, speed: HostSpeed) -> tuple[float, float]:
+    """Of all layers, for so many rows: products and attention."""
+    rates, tokens = rates_at(speed, model.dim), rows * model.sequence_length
+    products = tokens * block_product_flops(model) / rates.products
+    return products, tokens * attention_flops(model) / rates.attention
+
+
+def _rank_terms(
+    model: ModelConfig, load: RankLoad, speed: HostSpeed, correction: float
+) -> list[Term]:
+    rates, tokens = rates_at(speed, model.dim), load.rows * model.sequence_length
+    blocks, attention = _layer_seconds(model, load.rows, speed)
+    head = head_flops(model)
+    counts = parameter_counts(model)
+    tables = 4 * (counts.wte + counts.value_embeds)
+    # Each pass fills a gradient for every table with zeros; all but the first then add all
+    # gradients to those of the passes before.
+    added = ADDED_TRANSFERS * 4 * counts.total * (load.passes - 1)
+    traffic = tables * load.passes + added
+    where = f"{tokens:,} tokens"
+
+    def words(part: float, rate: float) -> str:
+        return f"{where} x {part / 1e6:,.0f} MFLOPs at {rate / 1e9:,.1f} GFLOP/s"
+
+    each = [
+        Term("blocks", blocks, words(block_product_flops(model), rates.products)),
+        Term("attention", attention, words(attention_flops(model), rates.attention)),
+        Term("head", tokens * head / rates.head, words(head, rates.head)),
+        Term(
+            "memory",
+            traffic / speed.memory_bytes_per_second,
+            f"{traffic / 1e9:,.2f} GB of gradients in {_passes(load.passes)} at "
+            f"{speed.memory_bytes_per_second / 1e9:,.1f} GB/s",
+        ),
+    ]
+    return [Term(term.name, term.seconds * correction, term.words) for term in each]
+
+
+def _optimizer_terms(
+    model: ModelConfig, speeds: Sequence[HostSpeed], correction: float
+) -> list[Term]:
+    """Every rank makes the whole update: the slowest one counts."""
+    counts, flops = parameter_counts(model), muon_flops(model)
+    moved = 4 * ADAMW_TRANSFERS * (counts.total - counts.matrices)
+    muon = max(flops / rates_at(speed, model.dim).muon for speed in speeds)
+    adamw = max(moved / speed.adamw_bytes_per_second for speed in speeds)
+    return [
+        Term("muon", muon * correction, f"{flops / 1e9:,.0f} GFLOPs, whatever the batch"),
+        Term("adamw", adamw * correction, f"{moved / 1e9:,.2f} GB of weights and moments"),
+    ]
+
+
+def _exchange_terms(
+    model: ModelConfig, sent: Sequence[Message], link: LinkSpeed, ranks: int, layer_seconds: float
+) -> list[Term]:
+    """Messages go one after the other over the link, each from when its gradient is whole; what is
+    not through when backward ends is what the step waits for."""
+    total = sum(message.bytes for message in sent)
+    cost = total * link.cpu_seconds_per_byte
+    ready = _ready(model, layer_seconds + cost / model.depth)
+    free_at = wire = 0.0
+    for message in sent:
+        # A sum takes two rounds of ranks - 1 messages each.
+        takes = message.bytes / link.bytes_per_second + link.latency_seconds * 2 * (ranks - 1)
+        free_at = max(free_at, ready(message.layer)) + takes
+        wire += takes
+    exposed = max(0.0, free_at - ready(-1))
+    return [
+        Term("exchange", cost, "of computing that sending and adding takes"),
+        Term(
+            "wire",
+            wire,
+            f"{total / 1e6:,.1f} MB from each rank at {8 * link.bytes_per_second / 1e6:,.0f} "
+            "Mbit/s",
+        ),
+        Term("overlap", exposed - wire, "of it while backward goes on"),
+    ]
+
+
+def _ready(model: ModelConfig, layer_seconds: float) -> Callable[[int], float]:
+    """Layer -> seconds from the begin of backward until it has left that layer."""
+    return lambda layer: (model.depth - max(layer, 0)) * layer_seconds
+
+
+def _passes(count: int) -> str:
+    return "1 pass" if count == 1 else f"{count:,} passes"

@@ -1,0 +1,59 @@
+"""Bytes that gradients cost between ranks, before a run: what nanochat.exchange will send."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nanochat.sizes import ModelConfig, parameter_counts
+
+GRADIENT_BYTES = {"float32": 4, "bfloat16": 2}  # of the tables'; all others' are float32
+# How many different tokens there are among so many of English text, of a vocabulary of 32,768 (means
+# of 20 samples of rows from 0.8M tokens, 2026-11-27). Source code has about as many.
+DIFFERENT_TOKENS = {
+    512: 235, 1_024: 403, 2_048: 736, 4_096: 1_250, 8_192: 2_053, 16_384: 3_381, 32_768: 5_281,
+    65_536: 8_065, 131_072: 11_911, 262_144: 16_834,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Message:
+    """A gradient that is sent when backward has left layer `layer`; the head's comes first (layer =
+    depth), those of the embedding and the scalars last (-1). `bytes` that each rank sends."""
+
+    layer: int
+    bytes: float
+
+
+def different_tokens(tokens: int, vocab_size: int) -> float:
+    """How many different ones there are to be expected among `tokens` of text.
+
+    Between the counts that were taken, and beyond, a power of their number (Heaps' law).
+    """
+    counts = sorted(DIFFERENT_TOKENS.items())
+    pairs = list(itertools.pairwise(counts))
+    (n0, u0), (n1, u1) = next((pair for pair in pairs if tokens <= pair[1][0]), pairs[-1])
+    exponent = math.log(u1 / u0) / math.log(n1 / n0)
+    return min(u0 * (tokens / n0) ** exponent, tokens, vocab_size)
+
+
+def messages(
+    model: ModelConfig, rank_tokens: Sequence[int], table_dtype: str = "float32"
+) -> list[Message]:
+    """What each rank sends in a step, in the order of backward. `rank_tokens`: of each rank."""
+    ranks = len(rank_tokens)
+    if ranks == 1:
+        return []
+    counts = parameter_counts(model)
+    ring = 2 * (ranks - 1) / ranks
+    rows = max(different_tokens(tokens, model.vocab_size) for tokens in rank_tokens)
+    table = (ranks - 1) * rows * model.dim * GRADIENT_BYTES[table_dtype]
+    square = ring * 4 * model.dim**2
+    sent = [Message(model.depth, ring * 4 * counts.lm_head)]
+    for layer in reversed(range(model.depth)):
+        sent += [Message(layer, 4 * square)] * 2 + [Message(layer, square)] * 4
+        if model.has_value_embedding(layer):
+            sent.append(Message(layer, table))
+    return [*sent, Message(-1, table), Message(-1, ring * 4 * counts.scalars)]

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nanochat.available_memory import available_bytes
 from nanochat.checkpoint import MAKE_ROOM, CheckpointFolder
 from nanochat.errors import CheckpointError
 from nanochat.exchange import agree, gather_words
-from nanochat.memory import KeptCopy, available_bytes
+from nanochat.memory import KeptCopy
 from nanochat.observer import Observer
 
 # Of the writing thread. At 10 it gets a tenth of a core that is busy otherwise: the 0.4 s of d4

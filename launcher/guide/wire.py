@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from nanochat.sizes import ModelConfig, parameter_counts
 
 GRADIENT_BYTES = {"float32": 4, "bfloat16": 2}  # of the tables'; all others' are float32
-# How many different tokens there are among so many of English text, of a vocabulary of 32,768 (means
+# How many different tokens are among so many of English text, vocabulary of 32,768 (means
 # of 20 samples of rows from 0.8M tokens, 2026-11-27). Source code has about as many.
 DIFFERENT_TOKENS = {
     512: 235, 1_024: 403, 2_048: 736, 4_096: 1_250, 8_192: 2_053, 16_384: 3_381, 32_768: 5_281,

@@ -17,10 +17,11 @@ import torch
 from tiny import Recorder, equal, newest_tensors, plan, run
 
 import nanochat
+from nanochat.available_memory import available_bytes
 from nanochat.checkpoint import Checkpoint, CheckpointFolder
 from nanochat.dataset import PreparedData
 from nanochat.errors import CheckpointError, TrainingError
-from nanochat.memory import KeptCopy, available_bytes
+from nanochat.memory import KeptCopy
 from nanochat.optimizer import MuonAdamW
 from nanochat.train import train
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from launcher.cli.output import count, duration
 from launcher.cli.progress import RunProgress
 from launcher.errors import Interrupted, RunFailed
+from launcher.figures import count, duration
 from launcher.runs.changes import asks_for_another_run
 from launcher.runs.folder import FULL_BYTES, RunFolder
 from launcher.runs.follow import Follower

@@ -15,7 +15,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from launcher.cli.output import duration
+from launcher.figures import duration
 from launcher.raycluster.bring_up import Stages
 from launcher.transport import questions
 

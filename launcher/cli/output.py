@@ -1,4 +1,4 @@
-"""What commands print: one table or JSON document on stdout, and figures as people read them."""
+"""What commands print: one table or JSON document on stdout."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import click
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Row = Mapping[str, Any]
-
-SECONDS_PER_YEAR = 365.25 * 86_400
 
 
 @dataclass(frozen=True)
@@ -51,45 +49,6 @@ def print_table(
         click.echo(empty)
     else:
         _print_cells(columns, rows)
-
-
-def count(number: float) -> str:
-    """36700290 -> 36.7M. Three digits."""
-    return _scaled(number, ("", "K", "M", "B", "T"))
-
-
-def flops(number: float) -> str:
-    """75498192 -> 75.5 MFLOPs."""
-    return _scaled(number, (" ", " K", " M", " G", " T", " P", " E", " Z")) + "FLOPs"
-
-
-def size(number: float) -> str:
-    """Bytes: 1910000000 -> 1.91 GB, a thousand million."""
-    return _scaled(number, (" ", " k", " M", " G", " T")) + "B"
-
-
-def duration(seconds: float) -> str:
-    """12300 -> 3 h 25 min. The two largest units."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    if seconds < 59.5:
-        return f"{seconds:.0f} s"
-    if seconds >= SECONDS_PER_YEAR:
-        return f"{seconds / SECONDS_PER_YEAR:.1f} years"
-    for unit, smaller, length in (("min", "s", 60), ("h", "min", 60), ("d", "h", 24)):
-        seconds_per_smaller = {"s": 1, "min": 60, "h": 3600}[smaller]
-        whole, rest = divmod(round(seconds / seconds_per_smaller), length)
-        if whole < {"min": 60, "h": 24}.get(unit, whole + 1):
-            break
-    return f"{whole} {unit} {rest} {smaller}" if rest else f"{whole} {unit}"
-
-
-def _scaled(number: float, units: Sequence[str]) -> str:
-    for unit in units[:-1]:
-        if abs(number) < 999.5:
-            return f"{number:.3g}{unit}"
-        number /= 1000
-    return f"{number:,.3g}{units[-1]}"
 
 
 def _print_cells(columns: Sequence[Column], rows: Sequence[Row]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from launcher.cli.output import count, flops, size
 from launcher.config.recipe import Recipe
+from launcher.figures import count, flops, size
 from launcher.guide.outlook import Outlook
 from nanochat.dataset.climbmix import CLIMBMIX, SHARD_BYTES, is_address
 
@@ -41,7 +42,10 @@ def text_words(recipe: Recipe) -> str:
     return f"{what}: about {size((int(shards) + validates) * SHARD_BYTES)} to download, once"
 
 
-def outlook_lines(name: str, outlook: Outlook, where: Where) -> str:
+def outlook_lines(
+    name: str, outlook: Outlook, where: Where, foreseen: Sequence[tuple[str, str]]
+) -> str:
+    """`foreseen`: lines on what it would be there: see launcher.cli.prospect_text."""
     recipe = outlook.recipe
     model = recipe.model
     ratio = outlook.tokens / outlook.scaling_parameters
@@ -63,10 +67,7 @@ def outlook_lines(name: str, outlook: Outlook, where: Where) -> str:
         ),
         *outlook.reasons.items(),
         ("text", text_words(recipe)),
-        (
-            "memory",
-            f"{size(outlook.state_bytes)} of weights, gradients and optimizer state per worker",
-        ),
+        *foreseen,
         (
             "disk",
             f"{size(outlook.checkpoint_bytes)} a checkpoint, the newest {every.keep} kept; "

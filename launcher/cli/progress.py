@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from launcher.cli.output import duration, size
+from launcher.figures import duration, size
 from launcher.runs.follow import News
 from launcher.runs.records import Record
 from launcher.transport import questions

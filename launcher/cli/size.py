@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import click
 
-from launcher.cli.output import Column, Row, count, json_option, print_table, size
+from launcher.cli.output import Column, Row, json_option, print_table
+from launcher.figures import count, size
 from launcher.guide.sizes import all_sizes, find_size
 
 TOLERANCE = 0.05  # the guide rounds to two digits: up to 5% is rounding

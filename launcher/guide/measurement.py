@@ -7,6 +7,7 @@ machine, all that goes with it (norms, activations, softcap) included.
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -40,7 +41,9 @@ class HostSpeed(_Part):
     `memory` is read and written by adding one large array to another (three transfers an
     element), `adamw` of the seven transfers per parameter of its update, `disk` of a checkpoint
     that is written and flushed. `resident_bytes`: of a rank before it has a model. `memory_bytes`:
-    of the machine, or of one GPU; `disk_free_bytes`: where checkpoints go.
+    of the machine, or of one GPU; `disk_free_bytes`: where checkpoints go. `pass_tokens`: the
+    fewest tokens of one forward and backward pass that are within 3% of the fastest; `pass_rates`:
+    tokens per second of a whole model of the first width, by the tokens of a pass.
     """
 
     processor: str
@@ -52,9 +55,11 @@ class HostSpeed(_Part):
     memory_bytes_per_second: float
     adamw_bytes_per_second: float
     disk_bytes_per_second: float
-    resident_bytes: int
-    memory_bytes: int
-    disk_free_bytes: int
+    resident_bytes: int | None = None
+    memory_bytes: int | None = None
+    disk_free_bytes: int | None = None
+    pass_tokens: int | None = None
+    pass_rates: dict[int, float] = {}
 
 
 class LinkSpeed(_Part):
@@ -94,6 +99,10 @@ class Measurement(_Part):
     hosts: dict[str, HostSpeed]
     links: dict[str, LinkSpeed]
     probe: Probe | None = None
+
+    @property
+    def day(self) -> str:
+        return f"{datetime.fromtimestamp(self.measured_at):%Y-%m-%d}"
 
     def link(self, one: str, other: str) -> LinkSpeed | None:
         return self.links.get(f"{one} {other}") or self.links.get(f"{other} {one}")

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from launcher.guide.measurement import HostSpeed, LinkSpeed, WidthRates
-from launcher.guide.wire import Message, messages
-from nanochat.shares import largest_micro_batch
+from launcher.guide.wire import GRADIENT_BYTES, Message, messages
 from nanochat.sizes import (
     ModelConfig,
     attention_flops,
@@ -81,24 +80,12 @@ class StepTime:
         return self.term("exchange") + self.term("wire") + self.term("overlap")
 
     @property
-    def bottleneck(self) -> str:
-        """compute, network or optimizer: the largest of the three."""
+    def parts(self) -> dict[str, float]:
+        """Seconds of compute, optimizer and network, of what is not beside each other."""
         optimizer = self.term("muon") + self.term("adamw")
-        compute = self.seconds - optimizer - self.exposed_seconds
-        named = {"compute": compute, "network": self.exposed_seconds, "optimizer": optimizer}
-        return max(named, key=lambda name: named[name])
-
-
-def loads(
-    model: ModelConfig, rows: Mapping[str, int], micro_batch: int | None, device: str
-) -> list[RankLoad]:
-    """`rows` of a step: of each rank's host, in rank order. `micro_batch`: None: as train picks."""
-    return [
-        RankLoad(
-            host, each, micro_batch or largest_micro_batch(each, model.sequence_length, device)
-        )
-        for host, each in rows.items()
-    ]
+        network = self.exposed_seconds
+        compute = self.seconds - optimizer - network
+        return {"compute": compute, "optimizer": optimizer, "network": network}
 
 
 def step_time(
@@ -116,7 +103,8 @@ def step_time(
     busy = {host: sum(term.seconds for term in terms) for host, terms in parts.items()}
     slowest = max(busy, key=lambda host: busy[host])
     terms = list(parts[slowest])
-    terms += _optimizer_terms(model, [speeds[load.host] for load in ranks], correction)
+    wide = GRADIENT_BYTES[table_dtype]
+    terms += _optimizer_terms(model, [speeds[load.host] for load in ranks], wide, correction)
     tokens = [load.rows * model.sequence_length for load in ranks]
     sent = messages(model, tokens, table_dtype)
     if sent and link is not None:
@@ -183,11 +171,12 @@ def _rank_terms(
 
 
 def _optimizer_terms(
-    model: ModelConfig, speeds: Sequence[HostSpeed], correction: float
+    model: ModelConfig, speeds: Sequence[HostSpeed], table_bytes: int, correction: float
 ) -> list[Term]:
     """Every rank makes the whole update: the slowest one counts."""
     counts, flops = parameter_counts(model), muon_flops(model)
-    moved = 4 * ADAMW_TRANSFERS * (counts.total - counts.matrices)
+    tables = counts.wte + counts.value_embeds
+    moved = ADAMW_TRANSFERS * (table_bytes * tables + 4 * (counts.lm_head + counts.scalars))
     muon = max(flops / rates_at(speed, model.dim).muon for speed in speeds)
     adamw = max(moved / speed.adamw_bytes_per_second for speed in speeds)
     return [
@@ -206,8 +195,8 @@ def _exchange_terms(
     ready = _ready(model, layer_seconds + cost / model.depth)
     free_at = wire = 0.0
     for message in sent:
-        # A sum takes two rounds of ranks - 1 messages each.
-        takes = message.bytes / link.bytes_per_second + link.latency_seconds * 2 * (ranks - 1)
+        # A ring sums in 2 (ranks - 1) messages; the latency is that of two ranks.
+        takes = message.bytes / link.bytes_per_second + link.latency_seconds * (ranks - 1)
         free_at = max(free_at, ready(message.layer)) + takes
         wire += takes
     exposed = max(0.0, free_at - ready(-1))

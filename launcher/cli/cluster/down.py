@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 import click
 
 from launcher.cli.bring_up_view import BringUpView
-from launcher.cli.output import json_option, print_json, size
+from launcher.cli.output import json_option, print_json
 from launcher.cli.stop import save_and_stop
 from launcher.config.cluster import LoadedCluster, load_cluster, require_addresses
 from launcher.config.pools import parts
 from launcher.errors import HostError, HostsFailed, InputError, Interrupted, RunBusy
+from launcher.figures import size
 from launcher.provision.purge import Removed, purge
 from launcher.raycluster.control import host_states, read_spec, runs_at_work, stop
 from launcher.runs.homecoming import bring_home

@@ -9,9 +9,10 @@ from functools import cache
 
 import click
 
-from launcher.cli.output import json_option, print_json, size
+from launcher.cli.output import json_option, print_json
 from launcher.cli.place import cluster_option, locate, mirrored
 from launcher.errors import InputError, Interrupted, LaunchError, NotFound
+from launcher.figures import size
 from launcher.runs.folder import RUN_NAME, RunFolder, find_run, runs_home
 from launcher.runs.removal import Removable, RunHere, RunThere
 from launcher.runs.run import shown_name

@@ -1,0 +1,98 @@
+"""`launch plan NAME`: fit, time, energy and a verdict, before anything starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from launcher.cli.output import Column, json_option, print_json, print_table
+from launcher.cli.plan_text import outlook_lines
+from launcher.cli.prospect_text import explained, prospect_rows
+from launcher.cli.recipe import find_place
+from launcher.config.recipe import load_recipe
+from launcher.figures import duration
+from launcher.guide.outlook import outlook
+from launcher.guide.plan import Plan
+from launcher.guide.sites import plan_for
+from launcher.guide.verdict import verdict
+
+
+@click.command()
+@click.argument("name")
+@click.option("--cluster", default="local", show_default=True, metavar="C", help="Where.")
+@click.option("--pool", metavar="P", help="The hosts of one pool of the cluster only.")
+@click.option("--steps", help="Optimizer steps.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override any key.")
+@click.option("--explain", is_flag=True, help="Where the seconds of a step and the memory go.")
+@json_option
+def command(
+    name: str,
+    cluster: str,
+    pool: str | None,
+    steps: str | None,
+    settings: tuple[str, ...],
+    explain: bool,
+    as_json: bool,
+) -> None:
+    """Say whether a recipe fits, how long it takes and whether it is worth it. Nothing starts.
+
+    Figures are measured (`launch measure`, and every run since) or estimated of what is written in
+    the cluster file, and say which. Exit code 0 whatever the verdict.
+    """
+    overrides = [("--set", setting) for setting in settings]
+    overrides += [("--steps", steps)] if steps is not None else []
+    loaded = load_recipe(name, overrides)
+    where = find_place(loaded, cluster, pool)
+    plan = plan_for(loaded, cluster, pool)
+    if as_json:
+        print_json(document(plan))
+        return
+    rows = [("verdict", verdict(plan)), *prospect_rows(plan.prospect)]
+    click.echo(outlook_lines(loaded.name, outlook(loaded.recipe), where, rows))
+    if explain:
+        click.echo()
+        click.echo(explained(plan.prospect))
+    if plan.alternatives:
+        click.echo()
+        print_table(COLUMNS, [each.as_json() for each in plan.alternatives], as_json=False)
+
+
+def document(plan: Plan) -> dict[str, Any]:
+    """What `--json` prints."""
+    prospect = plan.prospect
+    return {
+        "recipe": plan.name,
+        "cluster": prospect.site.name,
+        **prospect.figures(),
+        "hosts": [
+            {
+                "name": host.name or "local",
+                "peak_bytes": host.peak_bytes,
+                "available_bytes": host.available_bytes,
+                "fits": host.fits,
+                "memory": vars(host.peak),
+            }
+            for host in prospect.hosts
+        ],
+        "basis": prospect.basis,
+        "basis_words": prospect.known_from,
+        "bottleneck": prospect.bottleneck,
+        "terms": [vars(term) for term in prospect.step.terms],
+        "verdict": verdict(plan),
+        "alternatives": [each.as_json() for each in plan.alternatives],
+    }
+
+
+COLUMNS = [
+    Column("or", lambda row: row["what"]),
+    Column("tok/s", lambda row: f"{row['tokens_per_second']['expected']:,.0f}", right=True),
+    Column("a step", lambda row: duration(row["step_seconds"]), right=True),
+    Column("horizon", lambda row: duration(3600 * row["hours"]), right=True),
+    Column(
+        "fits",
+        lambda row: "yes" if row["fits"] else "no",
+        style=lambda row: "" if row["fits"] else "red",
+    ),
+    Column("with", lambda row: row["options"] or ""),
+]

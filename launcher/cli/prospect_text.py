@@ -1,0 +1,62 @@
+"""What is foreseen of a training, as people read it."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+from launcher.figures import duration, size
+from launcher.guide.prospect import HostMemory, Prospect
+
+BAR_WIDTH = 24
+
+
+def prospect_rows(prospect: Prospect) -> list[tuple[str, str]]:
+    """Name and words of each line."""
+    speed, spread = prospect.tokens_per_second, prospect.spread
+    steps = prospect.recipe.steps_total
+    horizon = f"{duration(3600 * prospect.hours)} for {steps:,} steps"
+    if steps != 1000:
+        horizon += f"; {duration(prospect.seconds_of(1000))} for 1,000"
+    rows = [
+        (
+            "speed",
+            f"{speed:,.0f} tok/s ({speed / spread:,.0f} to {speed * spread:,.0f}), "
+            f"{duration(prospect.step.seconds)} a step; {prospect.known_from}",
+        ),
+        ("time", f"{horizon}, with evaluations and checkpoints"),
+        ("slowest", prospect.bottleneck),
+        ("memory", "; ".join(map(_memory, prospect.hosts))),
+    ]
+    if (kilowatt_hours := prospect.kilowatt_hours) is not None:
+        rows.append(("energy", f"{kilowatt_hours:,.3g} kWh"))
+    return rows
+
+
+def _memory(host: HostMemory) -> str:
+    name = f"{host.name} " if host.name else ""
+    if host.available_bytes is None:
+        return f"{name}{size(host.peak_bytes)} at its peak; what there is, nobody has said"
+    fits = "" if host.fits else ": does not fit"
+    return f"{name}{size(host.peak_bytes)} of {size(host.available_bytes)} {host.place}{fits}"
+
+
+def explained(prospect: Prospect) -> str:
+    """A waterfall of a step's seconds, then where the memory of a rank goes."""
+    step = prospect.step
+    where = step.slowest or "this machine"
+    lines = [f"a step of {step.tokens:,} tokens: {step.seconds:.3f} s, on {where}"]
+    ends = list(accumulate(term.seconds for term in step.terms))
+    scale, reached = BAR_WIDTH / max(ends), 0.0
+    for term in step.terms:
+        start, end = sorted((reached, reached + term.seconds))
+        reached += term.seconds
+        bar = " " * round(start * scale) + "█" * max(1, round((end - start) * scale))
+        lines.append(
+            f"  {term.name:<10}{term.seconds:>9.3f} s  {bar:<{BAR_WIDTH + 1}}  {term.words}"
+        )
+    if len(step.busy_seconds) > 1:
+        each = ", ".join(f"{host} {seconds:.2f} s" for host, seconds in step.busy_seconds.items())
+        lines.append(f"  until its gradients are whole, each host computes: {each}")
+    peak = prospect.hosts[0].peak
+    parts = ", ".join(f"{name} {size(value)}" for name, value in vars(peak).items() if value)
+    return "\n".join([*lines, f"memory of a rank: {parts}"])

@@ -1,0 +1,117 @@
+"""What a machine may do that nobody has measured, from what its maker states: marked as such."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from launcher.guide.measurement import HostSpeed, LinkSpeed, WidthRates
+
+# Of one core in float32, forward and backward, as an AMD EPYC (Milan) core was measured to do
+# (`launch measure`, 2026-11-27): half to twice of it is what cores of the last ten years do.
+CORE_GFLOPS = WidthRates(products=40e9, attention=25e9, head=45e9, muon=35e9)
+MEMORY_BYTES_PER_SECOND = 20e9  # of a machine with two channels of DDR4, all cores together
+DISK_BYTES_PER_SECOND = 400e6
+ASSUMED_CORES = 4
+# A link that is not stated is one of 1 Gbit/s, or what a good Wi-Fi gives.
+GBIT_PER_SECOND = {"lan": 1.0, "wifi": 0.2}
+LINK_EFFICIENCY = 0.94  # of its bits, for what TCP/IP and Ethernet put around them
+LATENCY_SECONDS = {"lan": 0.0005, "wifi": 0.003}
+CPU_SECONDS_PER_BYTE = 1e-9
+# Two ranks of one machine talk through its memory.
+WITHIN = {
+    "cpu": LinkSpeed(bytes_per_second=1.5e9, latency_seconds=1e-4, cpu_seconds_per_byte=1e-9),
+    "cuda": LinkSpeed(bytes_per_second=10e9, latency_seconds=5e-5, cpu_seconds_per_byte=0.0),
+}
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """As its maker states it. `flops`: dense bfloat16 products added up in float32."""
+
+    flops: float
+    memory_bytes_per_second: float
+
+
+# The longest name that a GPU's own contains. RTX 4070: half of the 116.6 that its maker gives for
+# sums in float16.
+GPUS = {
+    "RTX 3060": Gpu(25.4e12, 360e9),
+    "RTX 3070": Gpu(40.6e12, 448e9),
+    "RTX 3080": Gpu(59.5e12, 760e9),
+    "RTX 3090": Gpu(71.0e12, 936e9),
+    "RTX 4060": Gpu(30.3e12, 272e9),
+    "RTX 4070": Gpu(58.3e12, 504e9),
+    "RTX 4080": Gpu(97.5e12, 717e9),
+    "RTX 4090": Gpu(165.2e12, 1008e9),
+    "RTX 5070": Gpu(61.7e12, 672e9),
+    "RTX 5080": Gpu(112.6e12, 960e9),
+    "RTX 5090": Gpu(209.5e12, 1792e9),
+    "A100": Gpu(312e12, 1555e9),
+    "H100": Gpu(989e12, 3350e9),
+    "H200": Gpu(989e12, 4800e9),
+    "MI210": Gpu(181e12, 1638e9),
+    "MI250": Gpu(191.5e12, 1638e9),  # one of its two halves: each is a GPU
+    "MI300X": Gpu(1307e12, 5300e9),
+    "MI325X": Gpu(1307e12, 6000e9),
+}
+UNKNOWN_GPU = Gpu(30e12, 350e9)
+GPU_EFFICIENCY = 0.3  # of those products, where no run on such a GPU is known
+MUON_EFFICIENCY = 0.15  # small matrices, one after the other
+MEMORY_EFFICIENCY = 0.7
+
+
+def known_gpu(model: str | None) -> tuple[str, Gpu] | None:
+    """The entry that a GPU's name (`NVIDIA GeForce RTX 4070`) means."""
+    names = [name for name in GPUS if model and name.lower() in model.lower()]
+    best = max(names, key=len, default=None)
+    return None if best is None else (best, GPUS[best])
+
+
+def cpu_speed(cores: int, memory_bytes: int | None) -> HostSpeed:
+    each = {name: rate * cores for name, rate in CORE_GFLOPS.model_dump().items()}
+    return HostSpeed(
+        processor=f"{cores} cores",
+        threads=cores,
+        thread_rates={cores: each["products"]},
+        why_threads=f"{cores}: its cores",
+        widths={512: WidthRates(**each)},
+        memory_bytes_per_second=MEMORY_BYTES_PER_SECOND,
+        adamw_bytes_per_second=MEMORY_BYTES_PER_SECOND,
+        disk_bytes_per_second=DISK_BYTES_PER_SECOND,
+        memory_bytes=memory_bytes,
+    )
+
+
+def gpu_speed(model: str | None, efficiency: dict[int, float], memory_bytes: int) -> HostSpeed:
+    """`efficiency`: share of the stated products that is reached, by the model's width."""
+    _, gpu = known_gpu(model) or ("", UNKNOWN_GPU)
+    widths = {
+        width: WidthRates(
+            products=share * gpu.flops,
+            attention=share * gpu.flops,
+            head=share * gpu.flops,
+            muon=MUON_EFFICIENCY * gpu.flops,
+        )
+        for width, share in efficiency.items()
+    }
+    return HostSpeed(
+        processor=model or "GPU",
+        threads=1,
+        thread_rates={},
+        why_threads="1: the GPU computes",
+        widths=widths,
+        memory_bytes_per_second=MEMORY_EFFICIENCY * gpu.memory_bytes_per_second,
+        adamw_bytes_per_second=MEMORY_EFFICIENCY * gpu.memory_bytes_per_second,
+        disk_bytes_per_second=DISK_BYTES_PER_SECOND,
+        memory_bytes=memory_bytes,
+    )
+
+
+def stated_link(profile: str, gbit_per_second: float | None) -> LinkSpeed:
+    """Between two hosts of a cluster file."""
+    gbit = gbit_per_second or GBIT_PER_SECOND[profile]
+    return LinkSpeed(
+        bytes_per_second=gbit * 1e9 / 8 * LINK_EFFICIENCY,
+        latency_seconds=LATENCY_SECONDS[profile],
+        cpu_seconds_per_byte=CPU_SECONDS_PER_BYTE,
+    )

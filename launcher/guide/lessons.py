@@ -1,0 +1,132 @@
+"""What trainings teach the planner: by how much steps took longer than they were predicted to.
+
+From the probe of `launch measure`, and from the folders of runs of at least LEAST_STEPS steps, on
+the machines as they were measured.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from launcher.config.recipe import Recipe
+from launcher.guide.machines import Site
+from launcher.guide.prospect import foresee
+from launcher.runs.folder import RunFolder
+from launcher.runs.records import Record, each_step_once, read_records
+
+LEAST_STEPS, SETTLING_STEPS = 8, 3
+NEWEST_RUNS = 20
+MOST_CORRECTION = 20.0  # an estimate may be as far off
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """`correction`: of what computes, a factor; `of_this_size`: from a training of this depth;
+    `words`: what it is from."""
+
+    correction: float
+    of_this_size: bool
+    words: str
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Of one training: log of the correction."""
+
+    depth: int
+    log: float
+    words: str
+
+
+class Lessons:
+    """`runs`: finished or stopped ones, the newest last."""
+
+    def __init__(self, runs: Sequence[RunFolder]) -> None:
+        self._runs = runs
+        self._known: dict[str, list[_Known]] = {}
+
+    def of(self, site: Site, recipe: Recipe) -> Lesson:
+        """That of the depths nearest to the recipe's."""
+        known = self._of_site(site)
+        if not known:
+            return Lesson(1.0, False, "")
+        away = min(abs(math.log(each.depth / recipe.depth)) for each in known)
+        near = [each for each in known if abs(math.log(each.depth / recipe.depth)) == away]
+        correction = math.exp(statistics.median(each.log for each in near))
+        return Lesson(correction, away == 0, near[-1].words)
+
+    def _of_site(self, site: Site) -> list[_Known]:
+        key = f"{site.name} {' '.join(machine.name for machine in site.machines)}"
+        if key not in self._known:
+            self._known[key] = list(_known_of(site, self._runs))
+        return self._known[key]
+
+
+def _known_of(site: Site, runs: Sequence[RunFolder]) -> Iterator[_Known]:
+    measured = site.measurement
+    if measured is not None and measured.probe is not None:
+        probe = measured.probe
+        recipe = Recipe(
+            depth=probe.depth,
+            head_dim=probe.head_dim,
+            sequence_length=probe.sequence_length,
+            tokens_per_step=probe.tokens_per_step,
+            steps=1000,
+        )
+        if set(probe.shares) == {machine.name for machine in site.machines}:
+            log = _log_correction(recipe, site.with_shares(probe.shares), probe.step_seconds)
+            if log is not None:
+                yield _Known(probe.depth, log, f"{probe.recipe}, {measured.day}")
+    for run in runs[-NEWEST_RUNS:]:
+        known = _of_run(site, run)
+        if known is not None:
+            yield known
+
+
+def _of_run(site: Site, run: RunFolder) -> _Known | None:
+    """None where it was on other machines, or before they were measured."""
+    spec = run.spec()
+    if spec.get("cluster") != site.name or "device" not in spec:
+        return None
+    if site.measurement is not None and spec["created"] < site.measurement.measured_at:
+        return None
+    shares = {node["name"]: node["share"] for node in spec.get("nodes", ())} or {"": 1.0}
+    same = set(shares) == {machine.name for machine in site.machines}
+    if not same or spec["device"] != site.machines[0].device or spec["settings"]["elastic"]:
+        return None
+    seconds = median_step_seconds(each_step_once(read_records(run.metrics)))
+    if seconds is None:
+        return None
+    recipe = Recipe.model_validate(spec["settings"])
+    log = _log_correction(recipe, site.with_shares(shares), seconds)
+    return None if log is None else _Known(recipe.depth, log, f"run {run.name}")
+
+
+def median_step_seconds(records: Sequence[Record]) -> float | None:
+    """The first ones of each attempt left out; None where too few are left."""
+    seen: Counter[int] = Counter()
+    settled = []
+    for record in records:
+        seen[record["attempt"]] += 1
+        if seen[record["attempt"]] > SETTLING_STEPS:
+            settled.append(record["step_seconds"])
+    return statistics.median(settled) if len(settled) >= LEAST_STEPS - SETTLING_STEPS else None
+
+
+def _log_correction(recipe: Recipe, site: Site, seconds: float) -> float | None:
+    """With which the step takes as long: it grows with the correction, so halve the interval."""
+    low, high = -math.log(MOST_CORRECTION), math.log(MOST_CORRECTION)
+    for _ in range(30):
+        middle = (low + high) / 2
+        prospect = foresee(recipe, site, correction=math.exp(middle))
+        if prospect is None:
+            return None
+        if prospect.step.seconds < seconds:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2

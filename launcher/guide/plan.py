@@ -1,0 +1,136 @@
+"""What a recipe would be on some machines, and what else could be done: nothing is started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from launcher.config.recipe import Recipe
+from launcher.guide.choices import balanced_rows
+from launcher.guide.lessons import Lessons
+from launcher.guide.machines import Site
+from launcher.guide.prospect import Prospect, chosen_dtype, foresee
+from nanochat.sizes import parameter_counts
+
+SMALLER_DEPTHS = (20, 12, 8, 4)
+MORE_TOKENS, FEWER_TOKENS = 8, 1 / 8  # of a step, to compare with
+MOST_TOKENS = 2**20
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Another way, and what it would be. `kind`: shares, host, pool, tokens_per_step or size;
+    `words`: what it is; `options`: that a command line needs for it, where some are enough."""
+
+    kind: str
+    words: str
+    options: str | None
+    prospect: Prospect
+
+    def as_json(self) -> dict[str, Any]:
+        what = {"kind": self.kind, "what": self.words, "options": self.options}
+        return {**what, **self.prospect.figures()}
+
+
+@dataclass(frozen=True)
+class Plan:
+    name: str
+    prospect: Prospect
+    alternatives: tuple[Alternative, ...]
+
+    def of(self, kind: str) -> list[Alternative]:
+        return [each for each in self.alternatives if each.kind == kind]
+
+
+def make_plan(
+    name: str, recipe: Recipe, site: Site, others: dict[str, Site], lessons: Lessons
+) -> Plan | None:
+    """`others`: what else the machines' file has: options of a command line -> machines. None where
+    a host would get no row of a step."""
+    prospect = _foresee(recipe, site, lessons)
+    if prospect is None:
+        return None
+    found = _alternatives(recipe, site, others, lessons)
+    return Plan(name, prospect, tuple(found))
+
+
+def _alternatives(
+    recipe: Recipe, site: Site, others: dict[str, Site], lessons: Lessons
+) -> Iterator[Alternative]:
+    candidates: list[tuple[str, str, str | None, Recipe, Site]] = []
+    balanced = by_speed(recipe, site)
+    if balanced is not None:
+        words = "rows dealt by speed"
+        candidates.append(
+            ("shares", words, f"launch measure --cluster {site.name}", recipe, balanced)
+        )
+    if len(site.machines) > 1:
+        for machine in site.machines:
+            alone = site.only([machine.name])
+            candidates.append(("host", f"{machine.label} alone", None, recipe, alone))
+    for pool, other in others.items():
+        candidates.append(("pool", _pool_words(other), pool, recipe, other))
+    length = recipe.sequence_length
+    for factor in (FEWER_TOKENS, MORE_TOKENS):
+        tokens = int(recipe.tokens_per_step * factor) // length * length
+        if length <= tokens <= MOST_TOKENS and tokens != recipe.tokens_per_step:
+            changed = with_tokens_per_step(recipe, tokens)
+            words, option = f"{tokens:,} tokens a step", f"--set tokens_per_step={tokens}"
+            candidates.append(("tokens_per_step", words, option, changed, site))
+    for depth in SMALLER_DEPTHS:
+        if depth < recipe.depth:
+            candidates.append(("size", f"d{depth}", None, with_depth(recipe, depth), site))
+    for kind, what, options, changed, there in candidates:
+        prospect = _foresee(changed, there, lessons)
+        if prospect is not None:
+            yield Alternative(kind, what, options, prospect)
+
+
+def by_speed(recipe: Recipe, site: Site) -> Site | None:
+    """With the shares that a measurement would choose, where none has been made and the file says
+    nothing."""
+    machines = site.machines
+    if len(machines) < 2 or site.measured or any(each.share is not None for each in machines):
+        return None
+    rows = balanced_rows(
+        recipe.model,
+        recipe.rows_per_step,
+        [machine.speed for machine in machines],
+        [machine.ranks for machine in machines],
+        chosen_dtype(recipe, machines[0].device),
+    )
+    if rows is None or max(rows) < 1.05 * min(rows):
+        return None
+    return site.with_shares({each.name: share for each, share in zip(machines, rows, strict=True)})
+
+
+def with_tokens_per_step(recipe: Recipe, tokens: int) -> Recipe:
+    """Of as many tokens in all."""
+    steps = max(1, round(recipe.steps_total * recipe.tokens_per_step / tokens))
+    return _changed(recipe, tokens_per_step=tokens, steps=steps)
+
+
+def with_depth(recipe: Recipe, depth: int) -> Recipe:
+    """Another size with the same tokens per step, trained on as many tokens per scaling
+    parameter."""
+    other = recipe.model_copy(update={"depth": depth})
+    ratio = parameter_counts(other.model).scaling / parameter_counts(recipe.model).scaling
+    return _changed(recipe, depth=depth, steps=max(1, round(ratio * recipe.steps_total)))
+
+
+def _changed(recipe: Recipe, **changes: Any) -> Recipe:
+    horizon = {"tokens": None, "flops": None, "tokens_per_scaling_parameter": None}
+    return recipe.model_copy(update={**horizon, "micro_batch": None, **changes})
+
+
+def _foresee(recipe: Recipe, site: Site, lessons: Lessons) -> Prospect | None:
+    lesson = lessons.of(site, recipe)
+    return foresee(
+        recipe, site,
+        correction=lesson.correction, taught=lesson.of_this_size, taught_by=lesson.words,
+    )  # fmt: skip
+
+
+def _pool_words(site: Site) -> str:
+    return " and ".join(machine.speed.processor for machine in site.machines)

@@ -1,0 +1,129 @@
+"""A plan in a sentence: is it worth it, and what would be better."""
+
+from __future__ import annotations
+
+from launcher.figures import count, duration, size
+from launcher.guide.plan import Alternative, Plan
+from launcher.guide.prospect import Prospect
+
+PATIENCE_HOURS = 7 * 24.0  # a week of training is what people wait for
+LONG_HOURS = 30 * 24.0
+# Another way is named when it is this much faster: below, it is not worth changing anything.
+MUCH_FASTER = 1.5
+WORTHLESS_HOST = 1.05  # two nodes that are no more than this faster than one are not worth it
+
+
+def verdict(plan: Plan) -> str:
+    prospect = plan.prospect
+    if not prospect.fits:
+        return _does_not_fit(plan)
+    fastest = _fastest_elsewhere(plan)
+    if fastest is not None and prospect.hours > 1:
+        times = fastest.prospect.tokens_per_second / prospect.tokens_per_second
+        return (
+            f"use {fastest.words} instead ({fastest.options}): "
+            f"{duration(3600 * fastest.prospect.hours)} against {_hours(prospect)}, {times:,.0f}x"
+        )
+    alone = _faster_alone(plan)
+    if alone is not None:
+        return _slower_than_one(plan, alone)
+    if prospect.hours <= PATIENCE_HOURS:
+        return f"worth it: {_hours(prospect)} for the whole horizon"
+    if prospect.hours <= LONG_HOURS:
+        return f"a long run: {_hours(prospect)} for the whole horizon{_shorter(plan)}"
+    return (
+        f"not worth it here: {_hours(prospect)} for the whole horizon, "
+        f"{duration(prospect.seconds_of(1000))} for 1,000 steps{_shorter(plan)}"
+    )
+
+
+def _does_not_fit(plan: Plan) -> str:
+    prospect = plan.prospect
+    lacking = [
+        f"{host.name or 'this machine'} needs {size(host.peak_bytes)} of "
+        f"{size(host.available_bytes or 0)} {host.place}"
+        for host in prospect.hosts
+        if host.fits is False
+    ]
+    lacking += [
+        f"{machine.label} has {size(machine.disk_free_bytes or 0)} of disk left"
+        for machine in prospect.full_disks
+    ]
+    would = [each for each in plan.alternatives if each.prospect.fits]
+    words = [
+        _with_time(next(each for each in would if each.kind == kind))
+        for kind in ("pool", "host", "size")
+        if any(each.kind == kind for each in would)
+    ]
+    what = f"; what would: {', or '.join(words)}" if words else ""
+    return f"does not fit: {'; '.join(lacking)}{what}"
+
+
+def _with_time(alternative: Alternative) -> str:
+    option = f" ({alternative.options})" if alternative.options else ""
+    return f"{alternative.words}{option}, {_hours(alternative.prospect)}"
+
+
+def _fastest_elsewhere(plan: Plan) -> Alternative | None:
+    """Of the pools, where one is much faster."""
+    fitting = [each for each in plan.of("pool") if each.prospect.fits]
+    best = max(fitting, key=lambda each: each.prospect.tokens_per_second, default=None)
+    least = plan.prospect.tokens_per_second * MUCH_FASTER
+    return best if best is not None and best.prospect.tokens_per_second > least else None
+
+
+def _faster_alone(plan: Plan) -> Alternative | None:
+    """The host that is about as fast by itself."""
+    fitting = [each for each in plan.of("host") if each.prospect.fits]
+    best = max(fitting, key=lambda each: each.prospect.tokens_per_second, default=None)
+    most = plan.prospect.tokens_per_second / WORTHLESS_HOST
+    return best if best is not None and best.prospect.tokens_per_second >= most else None
+
+
+def _slower_than_one(plan: Plan, alone: Alternative) -> str:
+    prospect = plan.prospect
+    one, all_ = alone.prospect.tokens_per_second, prospect.tokens_per_second
+    words = (
+        f"{alone.words} is enough: {one:,.0f} tok/s against {all_:,.0f} of all: "
+        f"{_why_one_is_enough(prospect)}"
+    )
+    larger = [
+        each
+        for each in plan.of("tokens_per_step")
+        if each.prospect.recipe.tokens_per_step > prospect.recipe.tokens_per_step
+        and each.prospect.tokens_per_second > one * WORTHLESS_HOST
+    ]
+    if larger:
+        words += f"; with {larger[0].options} all make {larger[0].prospect.tokens_per_second:,.0f}"
+    return words
+
+
+def _why_one_is_enough(prospect: Prospect) -> str:
+    """They wait for the network, or for the slowest of them."""
+    step = prospect.step
+    waiting = max(step.busy_seconds.values()) - min(step.busy_seconds.values())
+    if waiting > step.exposed_seconds:
+        return f"the others wait {duration(waiting)} of a step's {duration(step.seconds)} for " + (
+            step.slowest
+        )
+    return (
+        f"{size(step.wire_bytes)} of gradients a step take {duration(step.term('wire'))}, "
+        f"{duration(step.exposed_seconds)} of them with nothing to compute meanwhile"
+    )
+
+
+def _shorter(plan: Plan) -> str:
+    """What would be done in time."""
+    done = [
+        each
+        for each in plan.of("size")
+        if each.prospect.fits and each.prospect.hours <= PATIENCE_HOURS
+    ]
+    if not done:
+        tokens = plan.prospect.tokens_per_second * PATIENCE_HOURS * 3600
+        return f"; a week gives {count(tokens)} tokens"
+    return f"; {done[0].words}, trained as long for its size, takes {_hours(done[0].prospect)}"
+
+
+def _hours(prospect: Prospect) -> str:
+    return duration(3600 * prospect.hours)

@@ -1,0 +1,61 @@
+"""Machines with round figures, for plans that can be worked out on paper."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from launcher.guide.machines import Machine, Site
+from launcher.guide.measurement import HostSpeed, LinkSpeed, Measurement, WidthRates
+
+GIGA = 10**9
+LINK = LinkSpeed(bytes_per_second=100e6, latency_seconds=0.0, cpu_seconds_per_byte=0.0)
+
+
+def host_speed(gflops: float = 100.0, **changes: Any) -> HostSpeed:
+    """All products at the same rate, 10 GB/s of memory, 8 GB of it."""
+    rates = dict.fromkeys(WidthRates.model_fields, gflops * GIGA)
+    known: dict[str, Any] = {
+        "processor": "a CPU",
+        "threads": 4,
+        "thread_rates": {1: gflops * GIGA / 4, 4: gflops * GIGA},
+        "why_threads": "4: its cores",
+        "widths": {512: WidthRates(**rates)},
+        "memory_bytes_per_second": 10 * GIGA,
+        "adamw_bytes_per_second": 10 * GIGA,
+        "disk_bytes_per_second": GIGA,
+        "resident_bytes": 500_000_000,
+        "memory_bytes": 8 * GIGA,
+    }
+    return HostSpeed(**(known | changes))
+
+
+def machine(name: str, speed: HostSpeed, **changes: Any) -> Machine:
+    known: dict[str, Any] = {
+        "accelerator": "cpu",
+        "ranks": 1,
+        "measured": True,
+        "known_from": "measured 2026-11-27",
+        "memory_bytes": speed.memory_bytes,
+        "disk_free_bytes": None,
+        "share": None,
+        "watts": None,
+    }
+    return Machine(name=name, speed=speed, **(known | changes))
+
+
+def site(*machines: Machine, link: LinkSpeed = LINK, name: str = "home") -> Site:
+    names = [each.name for each in machines]
+    pairs = {(one, other): link for i, one in enumerate(names) for other in names[i + 1 :]}
+    return Site(name, machines, pairs, "measured 2026-11-27", None)
+
+
+def measurement(**hosts: HostSpeed) -> Measurement:
+    return Measurement(
+        cluster="home",
+        measured_at=0.0,
+        device="cpu",
+        dtype="float32",
+        versions={"torch": "2.13.0"},
+        hosts=hosts,
+        links={},
+    )

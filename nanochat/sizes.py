@@ -111,12 +111,38 @@ def flops_per_token(config: ModelConfig) -> int:
     6 per parameter of a matrix product (2 forward, 4 backward; lookup tables multiply nothing)
     and 12 x dim x window per layer for attention. Causality is not deducted.
     """
-    counts = parameter_counts(config)
-    products = counts.matrices + counts.lm_head + SMEAR_CHANNELS
-    attention = sum(
-        12 * config.dim * min(window, config.sequence_length) for window in config.windows
+    return block_product_flops(config) + attention_flops(config) + head_flops(config)
+
+
+def block_product_flops(config: ModelConfig) -> int:
+    """Of them those of the matrices of all blocks, with the smear gate."""
+    return 6 * (parameter_counts(config).matrices + SMEAR_CHANNELS)
+
+
+def attention_flops(config: ModelConfig) -> int:
+    """Of them those between tokens, in all blocks."""
+    windows = (min(window, config.sequence_length) for window in config.windows)
+    return sum(12 * config.dim * window for window in windows)
+
+
+def head_flops(config: ModelConfig) -> int:
+    """Of them those of the head."""
+    return 6 * parameter_counts(config).lm_head
+
+
+def muon_flops(config: ModelConfig) -> int:
+    """FLOPs of the products that Muon takes in one update of all its matrices."""
+    return sum(
+        orthogonalise_flops(*shape)
+        for name, shape in parameter_shapes(config).items()
+        if _group(name) == "matrices"
     )
-    return 6 * products + attention
+
+
+def orthogonalise_flops(rows: int, columns: int) -> int:
+    """See nanochat.optimizer.muon.orthogonalise: five steps of three products."""
+    small, large = sorted((rows, columns))
+    return 5 * (4 * small**2 * large + 2 * small**3)
 
 
 def state_bytes(config: ModelConfig, *, bf16_tables: bool = False) -> int:

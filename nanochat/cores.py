@@ -40,7 +40,7 @@ def find_cores(usable: Collection[int] | None = None, root: Path = Path("/")) ->
     devices = root / "sys/devices"
     physical: dict[tuple[int, ...], int] = {}
     for cpu in sorted(usable):
-        siblings = (cpu,)
+        siblings: tuple[int, ...] = (cpu,)
         with contextlib.suppress(OSError, ValueError):
             file = devices / f"system/cpu/cpu{cpu}/topology/thread_siblings_list"
             siblings = parse_cpus(file.read_text())

@@ -27,6 +27,7 @@ COMMANDS = {
     "import": "Read a model that was exported, or upstream's.",
     "cluster": "Make machines ready, look after them, leave them clean.",
     "size": "Show the sizing table, the guide's figures beside ours.",
+    "measure": "Measure machines and what is between them; runs use it.",
     "edit": "Edit a recipe or a cluster in $VISUAL or $EDITOR.",
 }
 

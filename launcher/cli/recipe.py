@@ -14,6 +14,7 @@ from launcher.config.paths import shown_path
 from launcher.config.recipe import LoadedRecipe, load_recipe
 from launcher.errors import InputError
 from launcher.guide.outlook import outlook
+from launcher.guide.places import choices_here, choices_there, with_choices
 from launcher.runs.folder import create_run, require_run_name
 from launcher.runs.submit import (
     check_cores,
@@ -64,6 +65,7 @@ def command(
     plan = outlook(loaded.recipe)
     if dry_run:
         document = plan.as_json(loaded.name) | {"cluster": where.cluster, "workers": where.workers}
+        document["reasons"] |= where.chosen.reasons
         print_json(document) if as_json else click.echo(outlook_lines(loaded.name, plan, where))
         return
     spec = run_spec(loaded, cluster=where.cluster, entered=ENTERED)
@@ -78,7 +80,7 @@ def command(
         )  # fmt: skip
         return
     require_training_packages("launch recipe")
-    folder = create_run(run_name, loaded.name, spec)
+    folder = create_run(run_name, loaded.name, with_choices(spec, where.chosen))
     click.echo(outlook_lines(loaded.name, plan, where), err=True)
     click.echo(f"  {'folder':<10}{shown_path(folder.path)}", err=True)
     run_here(folder, detach=detach, as_json=as_json)
@@ -91,11 +93,15 @@ def find_place(loaded: LoadedRecipe, cluster: str, pool: str | None) -> Where:
         if pool is not None:
             raise InputError("--pool: local is one machine", fix="leave --pool out")
         check_cores(loaded)
-        return Where("local", loaded.recipe.workers, None)
+        chosen = choices_here(loaded.recipe)
+        return Where("local", loaded.recipe.workers, None, chosen=chosen)
     from launcher.config.cluster import load_cluster, require_trainable
     from launcher.config.pools import in_pool
 
     hosts, pool = in_pool(load_cluster(cluster), pool)
     nodes = require_trainable(hosts, pool)
     check_hosts_share(loaded, hosts.cluster.name, {node.name: node.share for node in nodes})
-    return Where(hosts.cluster.name, len(nodes), hosts, pool)
+    chosen = choices_there(
+        loaded.recipe, hosts, [(node, node.gpus or 1, node.cpus) for node in nodes]
+    )
+    return Where(hosts.cluster.name, len(nodes), hosts, pool, chosen)

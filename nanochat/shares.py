@@ -26,7 +26,12 @@ def deal(rows: int, weights: Sequence[float]) -> list[range]:
     return [range(start, end) for start, end in itertools.pairwise(ends)]
 
 
-def largest_micro_batch(rows: int, sequence_length: int, device_type: str) -> int:
-    """The most rows that divide a rank's rows per step and stay within the tokens of one pass."""
-    most = max(1, MICRO_BATCH_TOKENS[device_type] // sequence_length)
-    return max(size for size in range(1, min(rows, most) + 1) if rows % size == 0)
+def largest_micro_batch(
+    rows: int, sequence_length: int, device_type: str, pass_tokens: int | None = None
+) -> int:
+    """Rows per pass of a rank that has `rows` per step: in as few passes as stay within
+    `pass_tokens` (default: those above), all of one size but for a last one that may be smaller."""
+    tokens = MICRO_BATCH_TOKENS[device_type] if pass_tokens is None else pass_tokens
+    most = max(1, tokens // sequence_length)
+    passes = -(-rows // most)
+    return -(-rows // passes)

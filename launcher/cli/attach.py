@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import click
 
@@ -21,10 +21,17 @@ from launcher.runs.state import RunState, status_of
 from launcher.runs.submit import DriverProcess
 
 
-def run_here(folder: RunFolder, *, detach: bool, as_json: bool) -> None:
+class Report(Protocol):
+    def __call__(self, run: Run, *, as_json: bool) -> None:
+        """Print how a run ended. Raises RunFailed."""
+
+
+def run_here(
+    folder: RunFolder, *, detach: bool, as_json: bool, report: Report | None = None
+) -> None:
     """Start the run's driver on this machine; follow it to its end, or leave it with `detach`.
 
-    Ctrl-C (or SIGTERM) saves and stops; a second one stops at once.
+    Ctrl-C (or SIGTERM) saves and stops; a second one stops at once. `report`: default: report_end.
     """
     run = LocalRun(folder)
     state = RunState.of(folder)
@@ -41,7 +48,7 @@ def run_here(folder: RunFolder, *, detach: bool, as_json: bool) -> None:
             interrupts.say(progress)
     driver.wait()
     if interrupts.count < 2 or status_of(folder) in ("finished", "stopped"):
-        report_end(run, as_json=as_json)
+        (report or report_end)(run, as_json=as_json)
         if interrupts.count:
             raise Interrupted("")  # the report has said it
     else:
@@ -50,7 +57,7 @@ def run_here(folder: RunFolder, *, detach: bool, as_json: bool) -> None:
         )
 
 
-def follow_there(run: RemoteRun, *, as_json: bool) -> None:
+def follow_there(run: RemoteRun, *, as_json: bool, report: Report | None = None) -> None:
     """Follow a cluster's run to its end. Ctrl-C leaves it alone: it goes on."""
     state = RunState.of(run.folder, alive=True)
     follower = Follower(run, from_now=True)
@@ -61,11 +68,20 @@ def follow_there(run: RemoteRun, *, as_json: bool) -> None:
                 progress.show(news)
     except KeyboardInterrupt:
         raise Interrupted(f"detached: {detached_words(run)}") from None
-    report_end(run, as_json=as_json)
+    (report or report_end)(run, as_json=as_json)
 
 
 def report_end(run: Run, *, as_json: bool) -> None:
     """Print the summary. Raises RunFailed where the run failed or died without a word."""
+    summary = require_summary(run)
+    if as_json:
+        click.echo(json.dumps(summary))
+    else:
+        click.echo(summary_block(shown_name(run), summary, run.folder.spec()))
+
+
+def require_summary(run: Run) -> dict[str, Any]:
+    """Raises RunFailed where the run failed or died without a word."""
     folder, name = run.folder, shown_name(run)
     summary = folder.summary()
     if summary is None:
@@ -85,19 +101,17 @@ def report_end(run: Run, *, as_json: bool) -> None:
             then = f"launch resume {name}   goes on then"
         message = failure.get("message", "see its log")
         raise RunFailed(f"run '{name}' failed: {message}", fix=f"{fix}\n{then}")
-    if as_json:
-        click.echo(json.dumps(summary))
-    else:
-        click.echo(summary_block(name, summary, folder.spec()["settings"]["data"]["source"]))
+    return summary
 
 
-def summary_block(name: str, summary: dict[str, Any], source: str) -> str:
+def summary_block(name: str, summary: dict[str, Any], spec: dict[str, Any]) -> str:
     """`key  value` lines: short for a person, and one awk away for a script."""
     s = summary
+    source = spec["settings"]["data"]["source"]
     lines = [
         ("run", f"{name} ({s['status']})"),
         ("steps", f"{s['steps']:,}  ({count(s['tokens'])} tokens in {duration(s['seconds'])})"),
-        ("speed", f"{s['tokens_per_second']:,.0f} tok/s" if s["tokens_per_second"] else "-"),
+        ("speed", _speed(s["tokens_per_second"], spec.get("predicted"))),
         ("train_loss", f"{s['train_loss']:.4f} nats per token" if s["train_loss"] else "-"),
         ("val_bpb", f"{s['val_bpb']:.4f}" if s["val_bpb"] else "-"),
         ("restarts", str(s["restarts"])),
@@ -109,6 +123,17 @@ def summary_block(name: str, summary: dict[str, Any], source: str) -> str:
     elif s["checkpoint"]:
         text += f"\n\n{sample_command(name, source)}   lets it speak"
     return text
+
+
+def _speed(tokens_per_second: float | None, predicted: dict[str, Any] | None) -> str:
+    """Beside what was predicted when the run was begun."""
+    if not tokens_per_second:
+        return "-"
+    words = f"{tokens_per_second:,.0f} tok/s"
+    if predicted is not None:
+        expected = predicted["tokens_per_second"]["expected"]
+        words += f"  (predicted {expected:,.0f}: {tokens_per_second / expected - 1:+.0%})"
+    return words
 
 
 def sample_command(name: str, source: str) -> str:

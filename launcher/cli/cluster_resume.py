@@ -28,6 +28,7 @@ from launcher.errors import (
     LoginRefused,
     Unreachable,
 )
+from launcher.guide.choices import Choices
 from launcher.raycluster.attendance import Attendance, attend
 from launcher.runs.changes import changed_recipe
 from launcher.runs.folder import RunFolder
@@ -135,7 +136,7 @@ class ResumeThere:
                 changes["text"] = run.folder.spec().get("text", {}) | sent
         say_what_changes(run.folder, changes)
         self._require_rows_for_all(up, spec)
-        changes |= up.nodes_entry(settings)
+        changes |= up.nodes_entry(settings, Choices.from_spec(spec))
         before, now = _dealt(spec["nodes"]), _dealt(changes["nodes"])
         if before != now:
             click.echo(
@@ -162,7 +163,7 @@ class ResumeThere:
         """Raises ConfigError where a node that the cluster has now would get no row of a step."""
         recipe = changed_recipe(spec, self._settings)
         one = recipe.recipe.model_copy(update={"workers": 1})  # they were those of other nodes
-        shares = {node.name: node.share for node in up.run_nodes}
+        shares = up.shares(Choices.from_spec(spec))
         check_hosts_share(replace(recipe, recipe=one), up.spec.cluster, shares)
 
     def _patiently(self, ask: Callable[[], Answer]) -> Answer:

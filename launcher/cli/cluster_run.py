@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from launcher.cli.attach import detached_words, follow_there, say_detached
+from launcher.cli.attach import Report, detached_words, follow_there, say_detached
 from launcher.cli.bring_up_view import BringUpView
 from launcher.config.cluster import (
     LoadedCluster,
@@ -18,8 +18,10 @@ from launcher.config.cluster import (
     require_trainable,
 )
 from launcher.config.paths import launch_home
-from launcher.config.recipe import Data, LoadedRecipe
+from launcher.config.recipe import Data, LoadedRecipe, Recipe
 from launcher.errors import Interrupted, RunBusy
+from launcher.guide.choices import Choices
+from launcher.guide.places import choices_there, with_choices
 from launcher.raycluster.attendance import Attendance, attend, run_nodes
 from launcher.raycluster.bring_up import Stages, bring_up, prepare
 from launcher.raycluster.spec import ClusterSpec, NodeSpec
@@ -36,6 +38,7 @@ class UpCluster:
     """A cluster that is up, for as long as the block lasts in which it was opened. `run_nodes`: of
     a run that begins; an elastic one's may be not there yet."""
 
+    cluster: LoadedCluster
     spec: ClusterSpec
     run_nodes: tuple[NodeSpec, ...]
     runs: ClusterRuns
@@ -54,10 +57,28 @@ class UpCluster:
         with self.view:
             return send_text(self.connections, self.spec, data, base, self.view.sent, waiting)
 
-    def nodes_entry(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def chosen(self, recipe: Recipe) -> Choices:
+        """By what was measured of its nodes, for a run that begins."""
+        by_name = {node.name: node for node in self.cluster.cluster.nodes}
+        nodes = [
+            (by_name[node.name], node.slots, max(1, node.cpus // node.slots))
+            for node in self.run_nodes
+            if node.name in by_name
+        ]
+        return choices_there(recipe, self.cluster, nodes)
+
+    def shares(self, chosen: Choices) -> dict[str, float]:
+        """Of the run's nodes: as the cluster file has them, else as they were chosen."""
+        file = {node.name: node.written_share for node in self.cluster.cluster.nodes}
+        written = any(file.get(node.name) is not None for node in self.run_nodes)
+        measured = {} if written else chosen.shares
+        return {node.name: measured.get(node.name, node.share) for node in self.run_nodes}
+
+    def nodes_entry(self, settings: Mapping[str, Any], chosen: Choices) -> dict[str, Any]:
         """What run.json says of a run's nodes."""
         workers = sum(node.slots for node in self.run_nodes)
-        nodes = [asdict(node) for node in self.run_nodes]
+        shares = self.shares(chosen)
+        nodes = [asdict(replace(node, share=shares[node.name])) for node in self.run_nodes]
         return {"nodes": nodes, "settings": {**settings, "workers": workers}}
 
     def forgotten_runs(self) -> set[str]:
@@ -80,18 +101,29 @@ def run_there(
     with open_up(cluster, pool, elastic=loaded.recipe.elastic) as up:
         if not spec["waits"]:
             _require_free_hosts(up)
-        with up.stages.stage("text"):
-            text = up.send_text(Data.model_validate(spec["settings"]["data"]), Path.cwd())
-        with up.stages.stage("create"):
-            entered = spec["entered"] + up.head_clock_offset_seconds
-            there = {
-                "entered": entered, "cluster": up.spec.cluster, "pool": pool, "text": text,
-                **up.nodes_entry(spec["settings"]),
-            }  # fmt: skip
-            run = up.runs.create(
-                run_name, loaded.name, {**spec, **there}, elsewhere=up.forgotten_runs()
-            )
+        chosen = up.chosen(loaded.recipe)
+        run = create_there(up, loaded.name, pool, with_choices(spec, chosen), run_name, chosen)
         submit(run, up, detach=detach, as_json=as_json)
+
+
+def create_there(
+    up: UpCluster,
+    recipe: str,
+    pool: str | None,
+    spec: Mapping[str, Any],
+    run_name: str | None,
+    chosen: Choices,
+) -> RemoteRun:
+    """A new run on the head, its text there too. `recipe`: what it is named after."""
+    with up.stages.stage("text"):
+        text = up.send_text(Data.model_validate(spec["settings"]["data"]), Path.cwd())
+    with up.stages.stage("create"):
+        entered = spec["entered"] + up.head_clock_offset_seconds
+        there = {
+            "entered": entered, "cluster": up.spec.cluster, "pool": pool, "text": text,
+            **up.nodes_entry(spec["settings"], chosen),
+        }  # fmt: skip
+        return up.runs.create(run_name, recipe, {**spec, **there}, elsewhere=up.forgotten_runs())
 
 
 def _require_free_hosts(up: UpCluster) -> None:
@@ -136,7 +168,7 @@ def open_up(
         here = launch_home() / "clusters" / spec.cluster
         here.mkdir(parents=True, exist_ok=True)
         write_json(here / USED_FILE, {"file": str(cluster.path.absolute()), "pool": cluster.part})
-        yield UpCluster(spec, expected, runs, there.connections, stages, view, offset)
+        yield UpCluster(cluster, spec, expected, runs, there.connections, stages, view, offset)
     finally:
         close_all(connections)
 
@@ -154,7 +186,9 @@ def _bring_up(
     return there, spec, prepared.facts[spec.head.name].clock_offset_seconds
 
 
-def submit(run: RemoteRun, up: UpCluster, *, detach: bool, as_json: bool) -> None:
+def submit(
+    run: RemoteRun, up: UpCluster, *, detach: bool, as_json: bool, report: Report | None = None
+) -> None:
     """And follow it, or leave it. Ctrl-C leaves it alone from the moment it may have begun."""
     try:
         with up.stages.stage("submit"):
@@ -165,4 +199,4 @@ def submit(run: RemoteRun, up: UpCluster, *, detach: bool, as_json: bool) -> Non
     if detach:
         say_detached(run, as_json=as_json)
     else:
-        follow_there(run, as_json=as_json)
+        follow_there(run, as_json=as_json, report=report)

@@ -28,6 +28,7 @@ COMMANDS = {
     "cluster": "Make machines ready, look after them, leave them clean.",
     "plan": "Say whether a recipe fits, how long it takes and whether it is worth it.",
     "size": "Show the sizing table, the guide's figures beside ours.",
+    "measure": "Measure machines and what is between them; runs use it.",
     "edit": "Edit a recipe or a cluster in $VISUAL or $EDITOR.",
 }
 

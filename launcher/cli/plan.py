@@ -8,7 +8,7 @@ import click
 
 from launcher.cli.output import Column, json_option, print_json, print_table
 from launcher.cli.plan_text import outlook_lines
-from launcher.cli.prospect_text import explained, prospect_rows
+from launcher.cli.prospect_text import explained, plan_rows
 from launcher.cli.recipe import find_place
 from launcher.config.recipe import load_recipe
 from launcher.figures import duration
@@ -48,8 +48,7 @@ def command(
     if as_json:
         print_json(document(plan))
         return
-    rows = [("verdict", verdict(plan)), *prospect_rows(plan.prospect)]
-    click.echo(outlook_lines(loaded.name, outlook(loaded.recipe), where, rows))
+    click.echo(outlook_lines(loaded.name, outlook(loaded.recipe), where, plan_rows(plan)))
     if explain:
         click.echo()
         click.echo(explained(plan.prospect))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from launcher.config.recipe import Recipe
 from launcher.figures import count, flops, size
+from launcher.guide.choices import Choices
 from launcher.guide.outlook import Outlook
 from nanochat.dataset.climbmix import CLIMBMIX, SHARD_BYTES, is_address
 
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Where:
-    """A run's place. `hosts`: None on this machine. `pool`: of the cluster; None: all hosts."""
+    """A run's place. `hosts`: None on this machine. `pool`: of the cluster; None: all hosts.
+    `chosen`: by what was measured there."""
 
     cluster: str
     workers: int
     hosts: LoadedCluster | None
     pool: str | None = None
+    chosen: Choices = field(default_factory=Choices)
 
 
 def plural(number: int, noun: str) -> str:
@@ -66,6 +69,7 @@ def outlook_lines(
             f"about 12 are optimal), {flops(outlook.tokens * outlook.flops_per_token)}",
         ),
         *outlook.reasons.items(),
+        *where.chosen.reasons.items(),
         ("text", text_words(recipe)),
         *foreseen,
         (

@@ -128,6 +128,7 @@ def event_line(event: Record) -> str | None:
         "start": lambda: _started(event, took),
         "text": lambda: event.get("words") or _waiting_for_text(event, took),
         "memory": lambda: event["words"],
+        "measure": lambda: f"  measured  {event['words']}",
         "slow": lambda: _slow(event),
         "wait": lambda: f"waiting for run '{event['run']}', which has these hosts",
         "import": lambda: f"imported from {event['source']} after {event['step']:,} steps",

@@ -5,19 +5,23 @@ from __future__ import annotations
 from itertools import accumulate
 
 from launcher.figures import duration, size
+from launcher.guide.plan import Plan
 from launcher.guide.prospect import HostMemory, Prospect
+from launcher.guide.verdict import verdict
 
 BAR_WIDTH = 24
 
 
-def prospect_rows(prospect: Prospect) -> list[tuple[str, str]]:
-    """Name and words of each line."""
+def plan_rows(plan: Plan) -> list[tuple[str, str]]:
+    """Name and words of each line: the verdict first."""
+    prospect = plan.prospect
     speed, spread = prospect.tokens_per_second, prospect.spread
     steps = prospect.recipe.steps_total
     horizon = f"{duration(3600 * prospect.hours)} for {steps:,} steps"
     if steps != 1000:
         horizon += f"; {duration(prospect.seconds_of(1000))} for 1,000"
     rows = [
+        ("verdict", verdict(plan)),
         (
             "speed",
             f"{speed:,.0f} tok/s ({speed / spread:,.0f} to {speed * spread:,.0f}), "
@@ -56,7 +60,7 @@ def explained(prospect: Prospect) -> str:
         )
     if len(step.busy_seconds) > 1:
         each = ", ".join(f"{host} {seconds:.2f} s" for host, seconds in step.busy_seconds.items())
-        lines.append(f"  until its gradients are whole, each host computes: {each}")
+        lines.append(f"  each host computes: {each}")
     peak = prospect.hosts[0].peak
     parts = ", ".join(f"{name} {size(value)}" for name, value in vars(peak).items() if value)
     return "\n".join([*lines, f"memory of a rank: {parts}"])

@@ -10,10 +10,13 @@ from launcher.cli.attach import run_here
 from launcher.cli.main import ENTERED
 from launcher.cli.output import json_option, print_json
 from launcher.cli.plan_text import Where, outlook_lines
+from launcher.cli.prospect_text import plan_rows
 from launcher.config.paths import shown_path
 from launcher.config.recipe import LoadedRecipe, load_recipe
 from launcher.errors import InputError
 from launcher.guide.outlook import outlook
+from launcher.guide.places import choices_here, choices_there, with_choices
+from launcher.guide.sites import PREDICTED, plan_for, prediction
 from launcher.runs.folder import create_run, require_run_name
 from launcher.runs.submit import (
     check_cores,
@@ -61,16 +64,19 @@ def command(
         require_run_name(run_name)
     where = find_place(loaded, cluster, pool)
     check_text(loaded, Path.cwd(), here=where.hosts is None)
-    plan = outlook(loaded.recipe)
+    sizes, plan = outlook(loaded.recipe), plan_for(loaded, cluster, pool)
+    words = outlook_lines(loaded.name, sizes, where, plan_rows(plan))
     if dry_run:
-        document = plan.as_json(loaded.name) | {"cluster": where.cluster, "workers": where.workers}
-        print_json(document) if as_json else click.echo(outlook_lines(loaded.name, plan, where))
+        document = sizes.as_json(loaded.name) | {"cluster": where.cluster, "workers": where.workers}
+        document["reasons"] |= where.chosen.reasons
+        document[PREDICTED] = prediction(plan)
+        print_json(document) if as_json else click.echo(words)
         return
-    spec = run_spec(loaded, cluster=where.cluster, entered=ENTERED)
+    spec = run_spec(loaded, cluster=where.cluster, entered=ENTERED) | {PREDICTED: prediction(plan)}
     if where.hosts is not None:
         from launcher.cli.cluster_run import run_there
 
-        click.echo(outlook_lines(loaded.name, plan, where), err=True)
+        click.echo(words, err=True)
         spec["waits"] = not no_wait
         run_there(
             loaded, where.hosts, where.pool, spec,
@@ -78,8 +84,8 @@ def command(
         )  # fmt: skip
         return
     require_training_packages("launch recipe")
-    folder = create_run(run_name, loaded.name, spec)
-    click.echo(outlook_lines(loaded.name, plan, where), err=True)
+    folder = create_run(run_name, loaded.name, with_choices(spec, where.chosen))
+    click.echo(words, err=True)
     click.echo(f"  {'folder':<10}{shown_path(folder.path)}", err=True)
     run_here(folder, detach=detach, as_json=as_json)
 
@@ -91,11 +97,15 @@ def find_place(loaded: LoadedRecipe, cluster: str, pool: str | None) -> Where:
         if pool is not None:
             raise InputError("--pool: local is one machine", fix="leave --pool out")
         check_cores(loaded)
-        return Where("local", loaded.recipe.workers, None)
+        chosen = choices_here(loaded.recipe)
+        return Where("local", loaded.recipe.workers, None, chosen=chosen)
     from launcher.config.cluster import load_cluster, require_trainable
     from launcher.config.pools import in_pool
 
     hosts, pool = in_pool(load_cluster(cluster), pool)
     nodes = require_trainable(hosts, pool)
     check_hosts_share(loaded, hosts.cluster.name, {node.name: node.share for node in nodes})
-    return Where(hosts.cluster.name, len(nodes), hosts, pool)
+    chosen = choices_there(
+        loaded.recipe, hosts, [(node, node.gpus or 1, node.cpus) for node in nodes]
+    )
+    return Where(hosts.cluster.name, len(nodes), hosts, pool, chosen)

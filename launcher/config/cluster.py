@@ -128,6 +128,11 @@ class Node(Block):
     watts: Positive | None = None
     """What it draws while it trains."""
 
+    @property
+    def written_share(self) -> float | None:
+        """None where the file leaves it out."""
+        return self.share if "share" in self.model_fields_set else None
+
 
 class Network(Block):
     """What lies between the nodes."""

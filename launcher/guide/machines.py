@@ -162,7 +162,7 @@ def _machine(node: Node, measurement: Measurement | None) -> Machine:
         known_from=known,
         memory_bytes=stated or speed.memory_bytes,
         disk_free_bytes=speed.disk_free_bytes,
-        share=node.share if "share" in node.model_fields_set else None,
+        share=node.written_share,
         watts=node.watts,
     )
 

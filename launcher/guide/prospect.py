@@ -74,19 +74,13 @@ class Prospect:
 
     @property
     def bottleneck(self) -> str:
-        """What most of a step goes to, with its part of it."""
+        """What most of a step goes to, where, and all parts of it."""
         step = self.step
-        parts = step.parts
+        parts = {name: seconds for name, seconds in step.parts.items() if seconds}
         name = max(parts, key=lambda part: parts[part])
-        where = {
-            "compute": f" on {step.slowest}" if step.slowest else "",
-            "network": "",
-            "optimizer": "",
-        }
-        shares = ", ".join(
-            f"{part} {seconds / step.seconds:.0%}" for part, seconds in parts.items() if seconds > 0
-        )
-        return f"{name}{where[name]} ({shares})"
+        where = f" on {step.slowest}" if step.slowest and name == "compute" else ""
+        shares = [f"{part} {100 * parts[part] / step.seconds:.0f}%" for part in parts]
+        return f"{name}{where}; of a step {', '.join(shares)}"
 
     @property
     def known_from(self) -> str:
@@ -194,7 +188,7 @@ def foresee(
 def deal_out(recipe: Recipe, site: Site) -> list[RankLoad] | None:
     """The rows of a step as a run would deal them out: see launcher.guide.choices."""
     machines = site.machines
-    places = [Place(m.name, slots=m.ranks, share=m.share) for m in machines]
+    places = [Place(each.name, slots=each.ranks, share=each.share) for each in machines]
     device = machines[0].device
     chosen = choose(recipe, site.measurement, places, device=device, torch_version=None)
     names = [machine.name for machine in machines for _ in range(machine.ranks)]

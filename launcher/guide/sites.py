@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from launcher.config.cluster_rules import LOCAL
 from launcher.config.recipe import LoadedRecipe
 from launcher.errors import InputError
 from launcher.guide.lessons import Lessons
@@ -10,7 +13,7 @@ from launcher.guide.measurement import load_measurement
 from launcher.guide.plan import Plan, make_plan
 from launcher.runs.folder import all_mirrors, all_runs
 
-LOCAL = "local"
+PREDICTED = "predicted"  # the key of run.json
 
 
 def find_sites(cluster: str, pool: str | None, workers: int) -> tuple[Site, dict[str, Site]]:
@@ -40,6 +43,14 @@ def find_sites(cluster: str, pool: str | None, workers: int) -> tuple[Site, dict
             if not mine & {node.name for node in whole.cluster.in_pool(name)}:
                 others[f"--pool {name}"] = site(name)
     return meant, others
+
+
+def prediction(plan: Plan) -> dict[str, Any]:
+    """What run.json keeps of it, to be compared with what the run does."""
+    prospect = plan.prospect
+    keys = ("tokens_per_second", "step_seconds", "hours")
+    figures = prospect.figures()
+    return {**{key: figures[key] for key in keys}, "basis": prospect.basis}
 
 
 def plan_for(loaded: LoadedRecipe, cluster: str, pool: str | None) -> Plan:

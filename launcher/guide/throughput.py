@@ -54,8 +54,8 @@ class RankLoad:
 
 @dataclass(frozen=True)
 class StepTime:
-    """A predicted step. `slowest`: the host that the others wait for; `busy_seconds`: of each host
-    until its gradients are whole; `wire_bytes` that each rank sends."""
+    """A predicted step. `slowest`: the host that the others wait for; `busy_seconds`: for how long
+    each host computes, optimizer included; `wire_bytes` that each rank sends."""
 
     terms: tuple[Term, ...]
     tokens: int
@@ -99,18 +99,23 @@ def step_time(
 ) -> StepTime:
     """`link`: the slowest between two of the ranks; None where there is one rank. `correction`: of
     what computes, from a real training."""
-    parts = {load.host: _rank_terms(model, load, speeds[load.host], correction) for load in ranks}
+    parts = {
+        load.host: _rank_terms(model, load, speeds[load.host], table_dtype, correction)
+        for load in ranks
+    }
+    # Ranks meet once a step, when gradients are summed: a rank that is done with its update before
+    # the others begins its next pass.
     busy = {host: sum(term.seconds for term in terms) for host, terms in parts.items()}
     slowest = max(busy, key=lambda host: busy[host])
     terms = list(parts[slowest])
-    wide = GRADIENT_BYTES[table_dtype]
-    terms += _optimizer_terms(model, [speeds[load.host] for load in ranks], wide, correction)
     tokens = [load.rows * model.sequence_length for load in ranks]
     sent = messages(model, tokens, table_dtype)
     if sent and link is not None:
         load = next(each for each in ranks if each.host == slowest)
-        layer = sum(_layer_seconds(model, load.micro_batch, speeds[slowest])) * correction
-        terms += _exchange_terms(model, sent, link, len(ranks), layer / model.depth * BACKWARD)
+        last_pass = load.micro_batch * model.sequence_length
+        blocks, attention, _ = _product_seconds(model, speeds[slowest], last_pass)
+        layer = BACKWARD * (blocks + attention) * correction / model.depth
+        terms += _exchange_terms(model, sent, link, len(ranks), layer)
     wire_bytes = round(sum(message.bytes for message in sent))
     return StepTime(tuple(terms), sum(tokens), slowest, busy, wire_bytes)
 
@@ -132,57 +137,68 @@ def rates_at(speed: HostSpeed, width: int) -> WidthRates:
     return speed.widths[known[-1]]
 
 
-def _layer_seconds(model: ModelConfig, rows: int, speed: HostSpeed) -> tuple[float, float]:
-    """Of all layers, for so many rows: products and attention."""
-    rates, tokens = rates_at(speed, model.dim), rows * model.sequence_length
-    products = tokens * block_product_flops(model) / rates.products
-    return products, tokens * attention_flops(model) / rates.attention
+def token_seconds(model: ModelConfig, speed: HostSpeed) -> float:
+    """Of one rank for the products of one token, forward and backward."""
+    return sum(_product_seconds(model, speed, 1))
+
+
+def update_seconds(model: ModelConfig, speed: HostSpeed, table_dtype: str) -> tuple[float, float]:
+    """Of one rank for the optimizer's step, whatever the batch: Muon, then AdamW."""
+    muon = muon_flops(model) / rates_at(speed, model.dim).muon
+    return muon, _moved_bytes(model, table_dtype) / speed.adamw_bytes_per_second
+
+
+def _moved_bytes(model: ModelConfig, table_dtype: str) -> int:
+    """Of AdamW's update."""
+    counts = parameter_counts(model)
+    tables = GRADIENT_BYTES[table_dtype] * (counts.wte + counts.value_embeds)
+    return ADAMW_TRANSFERS * (tables + 4 * (counts.lm_head + counts.scalars))
+
+
+def _product_seconds(
+    model: ModelConfig, speed: HostSpeed, tokens: int
+) -> tuple[float, float, float]:
+    """Of blocks, attention and head."""
+    rates = rates_at(speed, model.dim)
+    return (
+        tokens * block_product_flops(model) / rates.products,
+        tokens * attention_flops(model) / rates.attention,
+        tokens * head_flops(model) / rates.head,
+    )
 
 
 def _rank_terms(
-    model: ModelConfig, load: RankLoad, speed: HostSpeed, correction: float
+    model: ModelConfig, load: RankLoad, speed: HostSpeed, table_dtype: str, correction: float
 ) -> list[Term]:
     rates, tokens = rates_at(speed, model.dim), load.rows * model.sequence_length
-    blocks, attention = _layer_seconds(model, load.rows, speed)
-    head = head_flops(model)
+    blocks, attention, head = _product_seconds(model, speed, tokens)
     counts = parameter_counts(model)
     tables = 4 * (counts.wte + counts.value_embeds)
     # Each pass fills a gradient for every table with zeros; all but the first then add all
     # gradients to those of the passes before.
     added = ADDED_TRANSFERS * 4 * counts.total * (load.passes - 1)
     traffic = tables * load.passes + added
-    where = f"{tokens:,} tokens"
+    muon, adamw = update_seconds(model, speed, table_dtype)
 
     def words(part: float, rate: float) -> str:
-        return f"{where} x {part / 1e6:,.0f} MFLOPs at {rate / 1e9:,.1f} GFLOP/s"
+        return f"{tokens:,} tokens x {part / 1e6:,.0f} MFLOPs at {rate / 1e9:,.1f} GFLOP/s"
 
     each = [
         Term("blocks", blocks, words(block_product_flops(model), rates.products)),
         Term("attention", attention, words(attention_flops(model), rates.attention)),
-        Term("head", tokens * head / rates.head, words(head, rates.head)),
+        Term("head", head, words(head_flops(model), rates.head)),
         Term(
             "memory",
             traffic / speed.memory_bytes_per_second,
             f"{traffic / 1e9:,.2f} GB of gradients in {_passes(load.passes)} at "
             f"{speed.memory_bytes_per_second / 1e9:,.1f} GB/s",
         ),
+        Term("muon", muon, f"{muon_flops(model) / 1e9:,.0f} GFLOPs, whatever the batch"),
+        Term(
+            "adamw", adamw, f"{_moved_bytes(model, table_dtype) / 1e9:,.2f} GB, whatever the batch"
+        ),
     ]
     return [Term(term.name, term.seconds * correction, term.words) for term in each]
-
-
-def _optimizer_terms(
-    model: ModelConfig, speeds: Sequence[HostSpeed], table_bytes: int, correction: float
-) -> list[Term]:
-    """Every rank makes the whole update: the slowest one counts."""
-    counts, flops = parameter_counts(model), muon_flops(model)
-    tables = counts.wte + counts.value_embeds
-    moved = ADAMW_TRANSFERS * (table_bytes * tables + 4 * (counts.lm_head + counts.scalars))
-    muon = max(flops / rates_at(speed, model.dim).muon for speed in speeds)
-    adamw = max(moved / speed.adamw_bytes_per_second for speed in speeds)
-    return [
-        Term("muon", muon * correction, f"{flops / 1e9:,.0f} GFLOPs, whatever the batch"),
-        Term("adamw", adamw * correction, f"{moved / 1e9:,.2f} GB of weights and moments"),
-    ]
 
 
 def _exchange_terms(

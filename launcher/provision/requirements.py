@@ -45,6 +45,16 @@ def host_requirements(target: Target, lines: Iterable[str] | None = None) -> lis
     return sorted(found)
 
 
+def pinned_version(name: str) -> str | None:
+    """Of a package that this one requires in one version only."""
+    for line in requires(PACKAGE) or ():
+        requirement = Requirement(line)
+        pins = [each.version for each in requirement.specifier if each.operator == "=="]
+        if requirement.name == name and pins:
+            return pins[0]
+    return None
+
+
 def index_options(environment: Environment, target: Target) -> list[str]:
     """pip's options, besides what the client's own pip configuration says and pip reads by itself.
 

@@ -8,6 +8,7 @@ checkpoints/   summary.json              how it ended, for people and scripts
 lock           held by the driver for as long as it lives
 stop           its existence asks for a checkpoint and an end
 regroup        its existence asks for a checkpoint, to go on on other nodes
+measured.json  what a run of `launch measure` has found out
 failure.json   why going on is pointless (removed by `launch resume`)
 submitted.json on a cluster: since when a driver is to be at work, until there is a summary; how
                often one was started in a row without a new step
@@ -81,6 +82,10 @@ class RunFolder:
     @property
     def failure_file(self) -> Path:
         return self.path / "failure.json"
+
+    @property
+    def measured_file(self) -> Path:
+        return self.path / "measured.json"
 
     @property
     def submitted_file(self) -> Path:

@@ -17,7 +17,7 @@ from nanochat.lock import Held, hold
 
 APPENDED = ("events.jsonl", "metrics.jsonl", "log.txt")
 OVERLAP_BYTES = 256  # more than a line's time and step: two different ends never look alike
-REPLACED = ("run.json", "stop", "failure.json", "summary.json")
+REPLACED = ("run.json", "stop", "failure.json", "measured.json", "summary.json")
 
 
 class Mirror:

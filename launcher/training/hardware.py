@@ -4,39 +4,44 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
 from launcher.config.recipe import Recipe
 from launcher.errors import InputError, RunFailed
+from launcher.guide.choices import Choices
 from launcher.raycluster.session import Session
 from nanochat.shares import deal
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """`threads`: of each worker, by its node. `reasons`: why each is so, for people."""
+    """`threads`: of each worker, by its node; `cpus`: what they are pinned to, by those nodes where
+    they are. `reasons`: why each is so, for people."""
 
     device: str
     dtype: str
     threads: dict[str, int]
     reasons: dict[str, str]
+    cpus: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def choose_hardware(recipe: Recipe, session: Session) -> Hardware:
-    """Raises InputError where the recipe asks for what the machines cannot do."""
+def choose_hardware(recipe: Recipe, session: Session, chosen: Choices | None = None) -> Hardware:
+    """`chosen`: by what was measured, when the run was made. Raises InputError where the recipe
+    asks for what the machines cannot do."""
+    chosen = chosen or Choices()
     if session.accelerator not in (None, "cpu") and not torch.cuda.is_available():
         raise RunFailed(
             f"accelerator is {session.accelerator}, but torch {torch.__version__} sees no GPU",
             fix="launch cluster check says what is wrong with it; or write accelerator: cpu",
         )
     if torch.cuda.is_available():
-        return _gpu(recipe, session)
+        return _gpu(recipe, session, chosen)
     if min(session.threads.values()) < 1:
         raise InputError(
             f"workers: {session.workers} on a machine of {usable_cores()} cores",
@@ -46,12 +51,17 @@ def choose_hardware(recipe: Recipe, session: Session) -> Hardware:
     return Hardware(
         device="cpu",
         dtype=dtype,
-        threads=dict(session.threads),
+        threads={
+            name: min(count, chosen.threads.get(name, count))
+            for name, count in session.threads.items()
+        },
+        cpus=dict(chosen.cpus),
         reasons={
             "device": "CPU: torch sees no GPU",
             "dtype": f"{dtype}: {why}",
             "threads": _threads(session),
             **_shares(recipe.rows_per_step, session.shares),
+            **chosen.reasons,
         },
     )
 
@@ -77,7 +87,7 @@ def _shares(rows: int, shares: Mapping[str, float]) -> dict[str, str]:
     return {"shares": f"{each} of the {rows} rows of a step: the cluster file says so"}
 
 
-def _gpu(recipe: Recipe, session: Session) -> Hardware:
+def _gpu(recipe: Recipe, session: Session, chosen: Choices) -> Hardware:
     count = torch.cuda.device_count()
     on_cluster = session.accelerator is not None
     if recipe.workers > count and not on_cluster:
@@ -97,6 +107,7 @@ def _gpu(recipe: Recipe, session: Session) -> Hardware:
             "device": f"GPU: {name}",
             "dtype": f"{dtype}: {why}",
             **_shares(recipe.rows_per_step, session.shares),
+            **chosen.reasons,
         },
     )
 

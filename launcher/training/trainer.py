@@ -20,6 +20,7 @@ from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus
 from launcher.config.paths import launch_home
 from launcher.config.recipe import Recipe
 from launcher.errors import LaunchError, RunFailed
+from launcher.guide.choices import Choices
 from launcher.raycluster.session import NODE_ID, Session
 from launcher.runs.folder import RunFolder
 from launcher.runs.records import RecordWriter
@@ -48,7 +49,9 @@ def train_run(path: str, session: Session) -> tuple[str, str | None] | None:
     """
     folder = RunFolder(Path(path))
     try:
-        hardware = choose_hardware(Recipe.model_validate(folder.spec()["settings"]), session)
+        spec = folder.spec()
+        recipe = Recipe.model_validate(spec["settings"])
+        hardware = choose_hardware(recipe, session, Choices.from_spec(spec))
         folder.update_spec(**hardware.as_json())
         RecordWriter(folder.events).event("start", stage="hardware", **hardware.as_json())
         _fit(folder, session)

@@ -14,12 +14,15 @@ import torch.distributed as dist
 
 from launcher.config.paths import launch_home
 from launcher.runs.folder import RunFolder
+from launcher.runs.measured import MEASURES
 from launcher.runs.records import RecordWriter, read_records
 from launcher.training.failures import FinalFailure
 from launcher.training.gauges import Gauges
+from launcher.training.measuring import Measuring
 from launcher.training.ranks import NODE
 from launcher.training.recovered import Recovered, count_attempts
 from launcher.training.stacks import allow_stacks
+from launcher.training.threads import use_threads
 from launcher.training.train_config import run_config
 from nanochat.checkpoint import CheckpointFolder
 from nanochat.dataset.share import SharedData
@@ -53,7 +56,8 @@ def train_loop(arguments: dict[str, Any]) -> str | None:
         torch.cuda.set_device(device)
     node = os.environ.get(NODE, "")
     # A node that has come to an elastic run may not be in its file of hardware; its raylet knows.
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]) if node else spec["threads"][""])
+    threads = spec["threads"].get(node) or int(os.environ["OMP_NUM_THREADS"])
+    use_threads(threads, spec["cpus"].get(node))
     try:
         gauges = Gauges(folder.name) if arguments["exports_metrics"] and rank == 0 else None
         observer = RunObserver(folder, spec, leads=rank == 0, gauges=gauges)
@@ -67,6 +71,11 @@ def train_loop(arguments: dict[str, Any]) -> str | None:
         )
         group = _group(spec, node, world_size, device)
         observer.nodes = [each["name"] for each in group]
+        if MEASURES in spec:
+            Measuring(
+                folder, spec, observer.nodes or [""] * world_size, rank=rank, device=device,
+                say=lambda words: observer.event("measure", words=words),
+            ).run()  # fmt: skip
         result = train(
             run_config(spec),
             data,

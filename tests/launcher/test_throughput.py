@@ -69,6 +69,16 @@ def test_the_slowest_rank_is_waited_for() -> None:
     assert step.term("muon") == pytest.approx(muon_flops(D8) / 50e9)
 
 
+def test_a_fast_rank_goes_on_while_a_slow_one_is_updating() -> None:
+    """What it has more of rows may take as long as the other's update takes longer."""
+    ranks = [RankLoad("one", 4, 1), RankLoad("two", 1, 1)]
+    speeds = {"one": host_speed(), "two": host_speed(50.0)}
+    step = step_time(D8, ranks, speeds, LINK)
+    alone = [step_time(D8, [each], speeds, None).seconds for each in ranks]
+    computing = step.seconds - step.exposed_seconds
+    assert computing == pytest.approx(max(alone)) == pytest.approx(max(step.busy_seconds.values()))
+
+
 def test_what_is_sent_while_backward_goes_on_costs_nothing() -> None:
     fast = pair(D8, rows=16, bytes_per_second=1e9)
     assert fast.term("wire") > 0

@@ -1,0 +1,192 @@
+"""`launch measure`: what the machines can do, by a run that measures before it trains."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from launcher.cli.attach import require_summary, run_here
+from launcher.cli.main import ENTERED
+from launcher.cli.output import Column, Row, json_option, print_json, print_table
+from launcher.cli.plan_text import Where
+from launcher.cli.recipe import find_place
+from launcher.config.paths import shown_path
+from launcher.config.recipe import LoadedRecipe, load_recipe
+from launcher.errors import Interrupted, RunBusy
+from launcher.guide.choices import Choices
+from launcher.guide.measurement import Measurement, measurement_file
+from launcher.guide.sizes import find_size
+from launcher.runs.folder import create_run
+from launcher.runs.measured import MEASURES, finished_measurement, save_measurement
+from launcher.runs.removal import RunHere, RunThere
+from launcher.runs.run import Run, shown_name
+from launcher.runs.submit import require_training_packages, run_spec
+
+STEPS = 8
+GPU_TOKENS = 32_768  # of a step: with fewer a GPU waits for its host
+END_SECONDS = 20.0  # of a driver that has written its summary
+
+
+@click.command()
+@click.option("--cluster", default="local", show_default=True, metavar="C", help="Which machines.")
+@click.option("--pool", metavar="P", help="The hosts of one pool of the cluster only.")
+@click.option(
+    "--size", "sizes", multiple=True, metavar="NAME",
+    help="Time the parts of this size; several, small ones first. Else d4, d8 and d12, on GPUs d20 "
+    "and d24 too.",
+)  # fmt: skip
+@click.option(
+    "--recipe", "recipe", default="d4", show_default=True, metavar="NAME",
+    help=f"Whose {STEPS} steps are timed at the end.",
+)  # fmt: skip
+@click.option("--keep", is_flag=True, help="Do not remove the run that has measured.")
+@json_option
+def command(
+    cluster: str, pool: str | None, sizes: tuple[str, ...], recipe: str, keep: bool, as_json: bool
+) -> None:
+    """Measure processors, memory, disks and links as training uses them, in a minute or two.
+
+    From then on `launch recipe` chooses threads, shares and passes by it.
+    """
+    where, loaded = _place(recipe, cluster, pool)
+    models = [asdict(find_size(name).model) for name in sizes]
+    spec = run_spec(loaded, cluster=where.cluster, entered=ENTERED) | {MEASURES: {"models": models}}
+    if where.hosts is not None:
+        _measure_there(loaded, where, spec, keep=keep, as_json=as_json)
+        return
+    require_training_packages("launch measure")
+    folder = create_run(None, "measure", spec)
+    click.echo("measuring this machine, and nothing else should run on it meanwhile", err=True)
+    run_here(folder, detach=False, as_json=as_json, report=report)
+    if not keep:
+        RunHere.of(folder, folder.name).remove()
+
+
+def _measure_there(
+    loaded: LoadedRecipe, where: Where, spec: dict[str, Any], *, keep: bool, as_json: bool
+) -> None:
+    from launcher.cli.cluster_run import create_there, open_up, submit
+
+    assert where.hosts is not None
+    with open_up(where.hosts, where.pool) as up:
+        run = create_there(up, "measure", where.pool, spec, None, Choices())
+        submit(run, up, detach=False, as_json=as_json, report=report)
+        if not keep:
+            head = {up.spec.head.name: up.runs.head}  # it may have been lost on the way
+            _remove_there({**up.connections, **head}, up.spec.cluster, run.name)
+
+
+def _remove_there(connections: Any, cluster: str, name: str) -> None:
+    deadline = time.monotonic() + END_SECONDS
+    while True:
+        try:
+            RunThere.find(connections, cluster, name).remove()
+            return
+        except RunBusy:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
+def _place(name: str, cluster: str, pool: str | None) -> tuple[Where, LoadedRecipe]:
+    """With at least a row for every rank, and as little beside the steps as may be."""
+    recipe = load_recipe(name).recipe
+    rows = recipe.rows_per_step
+    if cluster != "local":
+        from launcher.config.cluster import load_cluster, require_trainable
+        from launcher.config.pools import in_pool
+
+        nodes = require_trainable(*in_pool(load_cluster(cluster), pool))
+        least = GPU_TOKENS // recipe.sequence_length if nodes[0].accelerator != "cpu" else 1
+        rows = max(rows, least, sum(node.gpus or 1 for node in nodes))
+    settings = {
+        "tokens_per_step": rows * recipe.sequence_length,
+        "evaluation.every_steps": STEPS,  # before the first and after the last
+        "evaluation.tokens": recipe.sequence_length,
+        "checkpoint.every_steps": "null",
+        "checkpoint.every_minutes": "null",
+        "elastic": "false",
+        "workers": 1,
+    }
+    overrides = [("--set", f"{key}={value}") for key, value in settings.items()]
+    loaded = load_recipe(name, [*overrides, ("--steps", str(STEPS))])
+    return find_place(loaded, cluster, pool), loaded
+
+
+def report(run: Run, *, as_json: bool) -> None:
+    """Save what was measured, and print it."""
+    summary = require_summary(run)
+    if summary["status"] != "finished":
+        raise Interrupted(
+            "measuring was stopped: nothing is saved",
+            fix=f"launch runs remove {shown_name(run)}   takes away what is left of it",
+        )
+    measurement = finished_measurement(run.folder)
+    save_measurement(measurement)
+    if as_json:
+        print_json(measurement.model_dump(mode="json"))
+    else:
+        print_measurement(measurement)
+
+
+def print_measurement(measurement: Measurement) -> None:
+    """Hosts, links and the probe, as a person reads them."""
+    rows = [{"host": name or "here", **vars(speed)} for name, speed in measurement.hosts.items()]
+    widths = sorted({width for row in rows for width in row["widths"]})
+    columns = [
+        Column("host", lambda row: row["host"]),
+        Column("processor", lambda row: row["processor"]),
+        Column("threads", lambda row: str(row["threads"]), right=True),
+        *(_width_column(width) for width in widths),
+        Column("memory GB/s", lambda row: _scaled(row["memory_bytes_per_second"], 1e9), right=True),
+        Column("disk MB/s", lambda row: _scaled(row["disk_bytes_per_second"], 1e6), right=True),
+    ]
+    print_table(columns, rows, as_json=False)
+    for row in rows:
+        words = [f"threads {row['why_threads']}"]
+        if row["pass_tokens"] is not None:
+            words.append(f"passes of {row['pass_tokens']:,} tokens are as fast as any")
+        click.echo(f"{row['host']}: {'; '.join(words)}")
+    if measurement.links:
+        click.echo()
+        _print_links(measurement)
+    if (probe := measurement.probe) is not None:
+        click.echo(
+            f"\n{probe.recipe} on all of it: {probe.tokens_per_step / probe.step_seconds:,.0f} "
+            f"tok/s, {probe.step_seconds:.2f} s a step of {probe.tokens_per_step:,} tokens "
+            f"(median of {probe.steps})"
+        )
+    file = shown_path(measurement_file(measurement.cluster))
+    click.echo(f"saved in {file}: `launch recipe` chooses by it from now on")
+
+
+def _print_links(measurement: Measurement) -> None:
+    rows = [
+        {"between": names.replace(" ", " - "), **vars(link)}
+        for names, link in measurement.links.items()
+    ]
+    columns = [
+        Column("between", lambda row: row["between"]),
+        Column("Mbit/s", lambda row: _scaled(8 * row["bytes_per_second"], 1e6), right=True),
+        Column("latency ms", lambda row: f"{row['latency_seconds'] * 1e3:.2g}", right=True),
+        Column("cpu s/GB", lambda row: f"{row['cpu_seconds_per_byte'] * 1e9:.2g}", right=True),
+    ]
+    print_table(columns, rows, as_json=False)
+
+
+def _width_column(width: int) -> Column:
+    """GFLOP/s of the products of this width."""
+
+    def cell(row: Row) -> str:
+        rates = row["widths"].get(width)
+        return "-" if rates is None else _scaled(rates.products, 1e9)
+
+    return Column(f"GFLOP/s at {width}", cell, right=True)
+
+
+def _scaled(value: float, unit: float) -> str:
+    number = value / unit
+    return f"{number:,.0f}" if number >= 99.5 else f"{number:.3g}"

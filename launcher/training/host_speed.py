@@ -1,0 +1,144 @@
+"""How fast this host computes, as one rank would use it: how many threads, at which rates."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+import torch
+
+from launcher.guide.measurement import HostSpeed, WidthRates
+from launcher.training.threads import Threads, giga, least_of_the_best, try_threads, with_threads
+from nanochat.available_memory import available_bytes
+from nanochat.cores import find_cores
+from nanochat.memory import keep_freed_memory
+from nanochat.shares import MICRO_BATCH_TOKENS
+from nanochat.sizes import ModelConfig
+from nanochat.speed import (
+    MOST_CALL_SECONDS,
+    PASS_TOKENS,
+    Bench,
+    PartRates,
+    disk_rate,
+    longest_call_seconds,
+)
+
+SMALL = (  # the shapes of d4, d8, d12
+    ModelConfig(depth=4, head_dim=64, sequence_length=512),
+    ModelConfig(depth=8, sequence_length=1024),
+    ModelConfig(depth=12),
+)
+LARGE = (ModelConfig(depth=20), ModelConfig(depth=24))  # for GPUs
+PASSES = {"cpu": (1024, 2048, 4096, 8192), "cuda": (4096, 8192, 16_384, 32_768)}
+
+Say = Callable[[str], None]
+
+
+def default_models(device: torch.device) -> tuple[ModelConfig, ...]:
+    return SMALL + LARGE if device.type == "cuda" else SMALL
+
+
+def measure_host(
+    models: Sequence[ModelConfig],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    folder: Path,
+    most_threads: int,
+    say: Say,
+) -> HostSpeed:
+    """`models`: narrow ones first; threads and passes are tried with the first. `folder`: where
+    checkpoints go. Raises OSError where there is no room for 128 MB."""
+    resident = psutil.Process().memory_info().rss
+    if device.type == "cpu":
+        keep_freed_memory()
+    bench = Bench(device, dtype)
+    if device.type == "cpu":
+        threads = try_threads(
+            find_cores(),
+            most_threads,
+            lambda count, cpus: with_threads(count, cpus, lambda: bench.product_rate(models[0])),
+        )
+    else:
+        threads = Threads(1, None, {}, "1: the GPU computes")
+    say(f"threads {threads.why}")
+
+    def all_rates() -> HostSpeed:
+        widths = _widths(bench, models, say)
+        passes = bench.pass_rates(models[0], _whole_rows(PASSES[device.type], models[0]))
+        say("tokens per second by tokens per pass: " + _listed(passes))
+        speed = HostSpeed(
+            processor=_processor(device),
+            threads=threads.count,
+            thread_rates=threads.rates,
+            cpus=threads.cpus,
+            why_threads=threads.why,
+            widths=widths,
+            memory_bytes_per_second=bench.memory_rate(),
+            adamw_bytes_per_second=bench.adamw_rate(),
+            disk_bytes_per_second=disk_rate(folder),
+            resident_bytes=resident,
+            memory_bytes=_memory_bytes(device),
+            disk_free_bytes=shutil.disk_usage(folder).free,
+            pass_tokens=least_of_the_best(passes),
+            pass_rates=passes,
+        )
+        say(
+            f"memory {speed.memory_bytes_per_second / 1e9:.3g} GB/s, disk "
+            f"{speed.disk_bytes_per_second / 1e6:.3g} MB/s"
+        )
+        return speed
+
+    return with_threads(threads.count, threads.cpus, all_rates)
+
+
+def _widths(bench: Bench, models: Sequence[ModelConfig], say: Say) -> dict[int, WidthRates]:
+    """Without those that would take too long here."""
+    tokens = max(PASS_TOKENS, MICRO_BATCH_TOKENS["cuda"] * (bench.device.type == "cuda"))
+    found: dict[int, WidthRates] = {}
+    before: PartRates | None = None
+    for model in models:
+        if before and longest_call_seconds(before, model, tokens) > MOST_CALL_SECONDS:
+            say(f"width {model.dim} would take too long here: left out")
+            break
+        before = bench.part_rates(model, tokens)
+        found[model.dim] = WidthRates(**vars(before))
+        say(
+            f"width {model.dim}: {giga(before.products)} GFLOP/s, attention "
+            f"{giga(before.attention)}, head {giga(before.head)}, Muon {giga(before.muon)}"
+        )
+    return found
+
+
+def _memory_bytes(device: torch.device) -> int:
+    """What ranks may take, all of them together."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    resident = psutil.Process().memory_info().rss
+    return resident + (available_bytes() or psutil.virtual_memory().available)
+
+
+def _processor(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return processor_name(Path("/proc/cpuinfo").read_text()) or platform.machine()
+
+
+def processor_name(cpuinfo: str) -> str | None:
+    """Of /proc/cpuinfo. ARM's kernels know none."""
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return " ".join(value.split())
+    return None
+
+
+def _whole_rows(passes: Sequence[int], model: ModelConfig) -> list[int]:
+    return [tokens for tokens in passes if tokens % model.sequence_length == 0]
+
+
+def _listed(rates: Mapping[int, float]) -> str:
+    return ", ".join(f"{number:,}: {rate:,.0f}" for number, rate in rates.items())

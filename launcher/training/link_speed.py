@@ -1,0 +1,59 @@
+"""What lies between two hosts, measured by sums of both as in training."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from launcher.guide.measurement import LinkSpeed
+
+SIZES = [2**power for power in (16, 18, 20, 22, 24, 25)]  # bytes: 64 KB to 32 MB
+SMALL_SUMS, LARGE_SUMS = 50, 3
+MOST_SECONDS = 3.0  # of one sum: a larger one would take longer
+
+
+def measure_link(group: Any, device: torch.device) -> LinkSpeed:
+    """On both ranks of `group`, at once. Of two ranks each sends what a tensor has to sum it: half
+    of it twice. The figures are those of the slower end."""
+
+    def slower(seconds: float) -> float:
+        value = torch.tensor(seconds, dtype=torch.float64, device=device)
+        dist.all_reduce(value, dist.ReduceOp.MAX, group=group)
+        return value.item()
+
+    def sum_seconds(content: torch.Tensor, times: int) -> list[float]:
+        return [
+            _seconds(lambda: dist.all_reduce(content, group=group), device) for _ in range(times)
+        ]
+
+    small = torch.zeros(2, device=device)
+    sum_seconds(small, 3)
+    latency = slower(statistics.median(sum_seconds(small, SMALL_SUMS)))
+    for size in SIZES:
+        content = torch.zeros(size // 4, device=device)
+        sum_seconds(content, 1)
+        computed = time.process_time()
+        seconds = statistics.median(sum_seconds(content, LARGE_SUMS))
+        computed = (time.process_time() - computed) / LARGE_SUMS
+        seconds = slower(seconds)
+        if 4 * seconds > MOST_SECONDS:
+            break
+    return LinkSpeed(
+        bytes_per_second=size / max(seconds - latency, seconds / 2),  # of a link as fast as memory
+        latency_seconds=latency,
+        # Where a GPU computes, a core that waits for it takes nothing from it.
+        cpu_seconds_per_byte=0.0 if device.type == "cuda" else slower(computed) / size,
+    )
+
+
+def _seconds(call: Callable[[], object], device: torch.device) -> float:
+    began = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began

@@ -1,0 +1,97 @@
+"""The threads that compute for a rank: how many, on which CPUs, and which number is the best."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from nanochat.cores import Cores
+
+AS_FAST = 0.97  # of the best rate: what lacks is not worth more threads, or more memory
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Threads:
+    """`cpus`: what they are pinned to; `rates`: of those that are not, FLOP/s by their number."""
+
+    count: int
+    cpus: tuple[int, ...] | None
+    rates: dict[int, float]
+    why: str
+
+
+def try_threads(
+    cores: Cores, most: int, rate: Callable[[int, tuple[int, ...] | None], float]
+) -> Threads:
+    """The fewest of those within 3% of the fastest; pinned to one CPU of each performance core only
+    where that is faster by as much. rate(count, cpus): FLOP/s."""
+    rates = {count: rate(count, None) for count in cores.thread_counts(most)}
+    best = least_of_the_best(rates)
+    usable = len(cores.usable)
+    others = {count: each for count, each in rates.items() if count != best}
+    pins = cores.performance[:most]
+    if pins:
+        pinned = rate(len(pins), pins)
+        if pinned * AS_FAST > max(rates.values()):
+            why = (
+                f"{len(pins)} of {usable}, one on each performance core: {giga(pinned)} GFLOP/s; "
+                f"not pinned {_gives(rates)}"
+            )
+            return Threads(len(pins), pins, rates, why)
+    why = f"{best} of {usable}: {giga(rates[best])} GFLOP/s"
+    return Threads(best, None, rates, why + (f"; {_gives(others)}" if others else ""))
+
+
+def least_of_the_best(rates: Mapping[int, float]) -> int:
+    """The smallest number whose rate is within 3% of the highest."""
+    highest = max(rates.values())
+    return min(number for number, rate in rates.items() if rate >= AS_FAST * highest)
+
+
+def with_threads(count: int, cpus: Sequence[int] | None, call: Callable[[], Answer]) -> Answer:
+    """What it returns, from a thread of its own: the threads that compute for it are made there and
+    inherit what it is pinned to, and those of another one keep their number."""
+    answers: list[Answer] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            use_threads(count, cpus)
+            answers.append(call())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return answers[0]
+
+
+def use_threads(count: int, cpus: Sequence[int] | None) -> None:
+    """From here on in this thread, which has computed nothing yet where `cpus` are to hold."""
+    if cpus:
+        with contextlib.suppress(OSError):  # the machine has other CPUs by now
+            os.sched_setaffinity(0, cpus)
+    torch.set_num_threads(count)
+
+
+def _gives(rates: Mapping[int, float]) -> str:
+    return ", ".join(
+        f"{count} {'gives' if count == 1 else 'give'} {giga(rate)}"
+        for count, rate in sorted(rates.items())
+    )
+
+
+def giga(rate: float) -> str:
+    """Thousands of millions, for people."""
+    return f"{rate / 1e9:,.3g}" if rate < 999.5e9 else f"{rate / 1e9:,.0f}"

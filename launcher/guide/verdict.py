@@ -87,14 +87,15 @@ def _slower_than_one(plan: Plan, alone: Alternative) -> str:
         f"{alone.words} is enough: {one:,.0f} tok/s against {all_:,.0f} of all: "
         f"{_why_one_is_enough(prospect)}"
     )
-    larger = [
+    better = [
         each
-        for each in plan.of("tokens_per_step")
-        if each.prospect.recipe.tokens_per_step > prospect.recipe.tokens_per_step
-        and each.prospect.tokens_per_second > one * WORTHLESS_HOST
+        for kind in ("shares", "tokens_per_step")
+        for each in plan.of(kind)
+        if each.prospect.tokens_per_second > one * WORTHLESS_HOST
     ]
-    if larger:
-        words += f"; with {larger[0].options} all make {larger[0].prospect.tokens_per_second:,.0f}"
+    if better:
+        all_would = better[0].prospect.tokens_per_second
+        words += f"; with {better[0].words} ({better[0].options}) all make {all_would:,.0f}"
     return words
 
 
@@ -103,9 +104,8 @@ def _why_one_is_enough(prospect: Prospect) -> str:
     step = prospect.step
     waiting = max(step.busy_seconds.values()) - min(step.busy_seconds.values())
     if waiting > step.exposed_seconds:
-        return f"the others wait {duration(waiting)} of a step's {duration(step.seconds)} for " + (
-            step.slowest
-        )
+        of = f"{duration(waiting)} of a step's {duration(step.seconds)}"
+        return f"the others wait {of} for {step.slowest}"
     return (
         f"{size(step.wire_bytes)} of gradients a step take {duration(step.term('wire'))}, "
         f"{duration(step.exposed_seconds)} of them with nothing to compute meanwhile"

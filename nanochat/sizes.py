@@ -145,24 +145,38 @@ def orthogonalise_flops(rows: int, columns: int) -> int:
     return 5 * (4 * small**2 * large + 2 * small**3)
 
 
-def state_bytes(config: ModelConfig, *, bf16_tables: bool = False) -> int:
-    """Bytes of weights, gradients and optimizer state that one rank holds between steps.
+@dataclass(frozen=True)
+class StateBytes:
+    """What one rank holds between steps."""
 
-    AdamW keeps two moments per parameter, Muon one and a factored second (counted exactly).
+    weights: int
+    gradients: int
+    optimizer: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer
+
+
+def state_parts(config: ModelConfig, *, bf16_tables: bool = False) -> StateBytes:
+    """AdamW keeps two moments per parameter, Muon one and a factored second (counted exactly).
+
     `bf16_tables`: token and value embeddings, their gradients and moments in bfloat16, as on
     GPUs; everything else is float32.
     """
-    total = 0
+    weights = optimizer = 0
     for name, shape in parameter_shapes(config).items():
-        size = math.prod(shape)
         group = _group(name)
-        if group == "matrices":
-            rows, columns = shape
-            total += 4 * (3 * size + max(rows, columns))
-        else:
-            table = group in ("wte", "value_embeds")
-            total += (2 if bf16_tables and table else 4) * 4 * size
-    return total
+        width = 2 if bf16_tables and group in ("wte", "value_embeds") else 4
+        size = math.prod(shape)
+        weights += width * size
+        optimizer += width * (size + max(shape) if group == "matrices" else 2 * size)
+    return StateBytes(weights, weights, optimizer)
+
+
+def state_bytes(config: ModelConfig, *, bf16_tables: bool = False) -> int:
+    """Bytes of weights, gradients and optimizer state that one rank holds between steps."""
+    return state_parts(config, bf16_tables=bf16_tables).total
 
 
 def _group(name: str) -> str:

@@ -7,10 +7,9 @@ from collections.abc import Callable
 import click
 
 from launcher.cli.output import Column, Row, json_option, print_table
+from launcher.cli.size_page import print_page
 from launcher.figures import count, size
-from launcher.guide.sizes import all_sizes, find_size
-
-TOLERANCE = 0.05  # the guide rounds to two digits: up to 5% is rounding
+from launcher.guide.sizes import TOLERANCE, all_sizes, find_size
 
 
 @click.command("size")
@@ -19,7 +18,8 @@ TOLERANCE = 0.05  # the guide rounds to two digits: up to 5% is rounding
 def command(names: tuple[str, ...], as_json: bool) -> None:
     """Show the sizing table, the guide's figures beside ours.
 
-    NAME is a recipe, or dN for any depth N. Without one: all recipes.
+    NAME is a recipe, or dN for any depth N. Without one: all recipes. With a single one, below its
+    row: parameters, FLOPs and state by part, horizons, and what public runs reached, with sources.
 
     \b
     context   tokens seen at once, and how far layers look back (S short, L all)
@@ -28,7 +28,10 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
     ✗ x0.64   the guide's figure is 0.64 of ours; up to 5% is its rounding
     """
     sizes = [find_size(name) for name in names] if names else all_sizes()
-    print_table(COLUMNS, [size.as_json() for size in sizes], as_json=as_json)
+    rows = [size.as_json() for size in sizes]
+    print_table(COLUMNS, rows, as_json=as_json)
+    if len(names) == 1 and not as_json:
+        print_page(rows[0])
 
 
 def _ratio(guide: float | None, ours: float) -> float | None:

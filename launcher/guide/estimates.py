@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from launcher.guide.measurement import HostSpeed, LinkSpeed, WidthRates
+from launcher.guide.public_runs import PUBLIC_RUNS, PublicRun
+from nanochat.sizes import flops_per_token, muon_flops, parameter_counts
 
 # Of one core in float32, forward and backward, as an AMD EPYC (Milan) core was measured to do
 # (`launch measure`, 2026-11-27): half to twice of it is what cores of the last ten years do.
@@ -54,6 +57,7 @@ GPUS = {
     "MI300X": Gpu(1307e12, 5300e9),
     "MI325X": Gpu(1307e12, 6000e9),
 }
+REFERENCE_WIDTH = 768
 UNKNOWN_GPU = Gpu(30e12, 350e9)
 GPU_EFFICIENCY = 0.3  # of those products, where no run on such a GPU is known
 MUON_EFFICIENCY = 0.15  # small matrices, one after the other
@@ -82,29 +86,62 @@ def cpu_speed(cores: int, memory_bytes: int | None) -> HostSpeed:
     )
 
 
-def gpu_speed(model: str | None, efficiency: dict[int, float], memory_bytes: int) -> HostSpeed:
-    """`efficiency`: share of the stated products that is reached, by the model's width."""
-    _, gpu = known_gpu(model) or ("", UNKNOWN_GPU)
+def gpu_speed(model: str | None, memory_bytes: int) -> tuple[HostSpeed, str]:
+    """And what it is estimated of: trainings that were logged on such a GPU, else what its maker
+    states."""
+    name, gpu = known_gpu(model) or ("", UNKNOWN_GPU)
+    logged = _logged_on(name)
+    rates = {run.model.dim: _rate(run, gpu) for run in logged.values()}
+    known = f"estimated of trainings that were logged on one ({_sources(logged)})"
+    if not rates:
+        rates = {REFERENCE_WIDTH: GPU_EFFICIENCY * gpu.flops}
+        stated = f"{GPU_EFFICIENCY:.0%} of what its maker states"
+        known = f"estimated: {stated if name else f'{model or "its GPU"} is not known here'}"
+    muon = MUON_EFFICIENCY * gpu.flops
     widths = {
-        width: WidthRates(
-            products=share * gpu.flops,
-            attention=share * gpu.flops,
-            head=share * gpu.flops,
-            muon=MUON_EFFICIENCY * gpu.flops,
-        )
-        for width, share in efficiency.items()
+        width: WidthRates(products=rate, attention=rate, head=rate, muon=muon)
+        for width, rate in rates.items()
     }
-    return HostSpeed(
+    moved = MEMORY_EFFICIENCY * gpu.memory_bytes_per_second
+    speed = HostSpeed(
         processor=model or "GPU",
         threads=1,
         thread_rates={},
         why_threads="1: the GPU computes",
         widths=widths,
-        memory_bytes_per_second=MEMORY_EFFICIENCY * gpu.memory_bytes_per_second,
-        adamw_bytes_per_second=MEMORY_EFFICIENCY * gpu.memory_bytes_per_second,
+        memory_bytes_per_second=moved,
+        adamw_bytes_per_second=moved,
         disk_bytes_per_second=DISK_BYTES_PER_SECOND,
         memory_bytes=memory_bytes,
     )
+    return speed, known
+
+
+def _logged_on(name: str) -> dict[int, PublicRun]:
+    """Of one such GPU in bfloat16, by depth: the first that is listed."""
+    found: dict[int, PublicRun] = {}
+    for run in PUBLIC_RUNS:
+        alike = name and (known_gpu(run.gpu_model) or ("", None))[0] == name
+        whole = run.tokens_per_step and run.tokens_per_second and run.basis == "logged"
+        if alike and whole and run.devices == 1 and run.precision == "bfloat16":
+            found.setdefault(run.model.depth, run)
+    return found
+
+
+def _rate(run: PublicRun, gpu: Gpu) -> float:
+    """FLOP/s of its products, such that a whole step takes what was logged. Windows that are masked
+    save nothing: all FLOPs are counted."""
+    assert run.tokens_per_step and run.tokens_per_second
+    model = replace(run.model, window_pattern="L")
+    step = run.tokens_per_step / run.tokens_per_second
+    moved = 14 * parameter_counts(model).total / (MEMORY_EFFICIENCY * gpu.memory_bytes_per_second)
+    update = muon_flops(model) / (MUON_EFFICIENCY * gpu.flops) + moved
+    return run.tokens_per_step * flops_per_token(model) / max(step - update, step / 2)
+
+
+def _sources(logged: Mapping[int, PublicRun]) -> str:
+    each = (f"d{depth} {run.tokens_per_second:,.0f} tok/s" for depth, run in sorted(logged.items()))
+    return ", ".join(each)
 
 
 def stated_link(profile: str, gbit_per_second: float | None) -> LinkSpeed:

@@ -11,16 +11,12 @@ from launcher.config.cluster import LoadedCluster, Node
 from launcher.config.paths import launch_home
 from launcher.guide.estimates import (
     ASSUMED_CORES,
-    GPU_EFFICIENCY,
-    UNKNOWN_GPU,
     WITHIN,
     cpu_speed,
     gpu_speed,
-    known_gpu,
     stated_link,
 )
 from launcher.guide.measurement import HostSpeed, LinkSpeed, Measurement
-from launcher.guide.public_runs import gpu_efficiency
 from nanochat.available_memory import available_bytes
 
 GIGABYTE = 1_000_000_000
@@ -139,15 +135,7 @@ def _machine(node: Node, measurement: Measurement | None) -> Machine:
     if measurement is not None and speed is not None:
         known = _when(measurement)
     elif gpu:
-        memory = stated or ASSUMED_GPU_GB * GIGABYTE
-        found = known_gpu(node.gpu_model)
-        name = found[0] if found else ""
-        efficiency, known = gpu_efficiency(name, (found[1] if found else UNKNOWN_GPU).flops)
-        speed = gpu_speed(node.gpu_model, efficiency or {768: GPU_EFFICIENCY}, memory)
-        if not efficiency:
-            known = f"estimated: {GPU_EFFICIENCY:.0%} of what its maker states"
-        if found is None:
-            known = f"estimated: {node.gpu_model or 'its GPU'} is not known here"
+        speed, known = gpu_speed(node.gpu_model, stated or ASSUMED_GPU_GB * GIGABYTE)
     else:
         cores = node.cpus or ASSUMED_CORES
         speed = cpu_speed(cores, stated)

@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from launcher.config.paths import list_files
-from launcher.config.recipe import Guide, load_recipe
+from launcher.config.recipe import Guide, Recipe, load_recipe
 from launcher.errors import InputError
-from nanochat.sizes import ModelConfig, flops_per_token, parameter_counts, state_bytes
+from launcher.guide.horizons import horizons
+from launcher.guide.public_runs import runs_of_depth
+from nanochat.sizes import (
+    ModelConfig,
+    attention_flops,
+    block_product_flops,
+    flops_per_token,
+    head_flops,
+    parameter_counts,
+    state_bytes,
+    state_parts,
+)
 
 DEEPEST = 100  # layers, as in recipes
+TOLERANCE = 0.05  # the guide rounds to two digits: up to 5% is rounding
 
 
 @dataclass(frozen=True)
 class Size:
-    """One model size. `guide` has what the guide says of it, if it knows it."""
+    """One model size, with the training that its recipe, or the rules for its depth, give it."""
 
     name: str
-    model: ModelConfig
-    guide: Guide
+    recipe: Recipe
+
+    @property
+    def model(self) -> ModelConfig:
+        return self.recipe.model
+
+    @property
+    def guide(self) -> Guide:
+        """What the guide says of it, if it knows it."""
+        return self.recipe.guide
 
     def as_json(self) -> dict[str, Any]:
         """The object of `launch size --json`. state_bytes: all float32."""
@@ -44,7 +64,30 @@ class Size:
             "window_pattern": self.model.window_pattern,
             "state_bytes": state_bytes(self.model),
             "guide": self.guide.figures(),
+            "flops_parts": {
+                "block_products": block_product_flops(self.model),
+                "attention": attention_flops(self.model),
+                "head": head_flops(self.model),
+                "six_n": six_n(self.model),
+            },
+            "state": {
+                "float32": _state(self.model, bf16_tables=False),
+                "bfloat16_tables": _state(self.model, bf16_tables=True),
+            },
+            "horizons": horizons(self.recipe),
+            "public_runs": [run.as_json() for run in runs_of_depth(self.model.depth)],
         }
+
+
+def six_n(model: ModelConfig) -> int:
+    """6 x all parameters: the common estimate of training FLOPs per token, which misleads here, for
+    most of them are lookup tables."""
+    return 6 * parameter_counts(model).total
+
+
+def _state(model: ModelConfig, *, bf16_tables: bool) -> dict[str, int]:
+    parts = state_parts(model, bf16_tables=bf16_tables)
+    return asdict(parts) | {"total": parts.total}
 
 
 def find_size(name: str) -> Size:
@@ -52,10 +95,10 @@ def find_size(name: str) -> Size:
     depth = re.fullmatch(r"d([0-9]+)", name)
     if depth is None or any(recipe.name == name for recipe in list_files("recipe")):
         loaded = load_recipe(name)
-        return Size(loaded.name, loaded.recipe.model, loaded.recipe.guide)
+        return Size(loaded.name, loaded.recipe)
     if not 1 <= int(depth[1]) <= DEEPEST:
         raise InputError(f"no size {name}: depths go from 1 to {DEEPEST}", fix="launch size d12")
-    return Size(name, ModelConfig(depth=int(depth[1])), Guide())
+    return Size(name, Recipe(depth=int(depth[1])))
 
 
 def all_sizes() -> list[Size]:

@@ -158,6 +158,59 @@ def test_size_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 100
 
 
+PAGE = """\
+size  dim  heads  context  params  guide says  FLOP/tok  guide says    state
+d6    384      3   2048 L   73.5M  -               196M  -           1.13 GB
+
+parameters      how many  what
+wte           12,582,912  token embedding: rows looked up, nothing multiplied
+value_embeds  37,748,736  one more such table for every second layer, added to its values
+lm_head       12,582,912  the head: multiplied for every token
+matrices      10,616,940  attention and MLP of the blocks, gates of the value embeddings
+scalars               38  weights of layers and of the token before (smear)
+scaling       23,199,852  matrices + lm_head: what horizons are counted by
+total         73,531,538  all but the line above, which counts two groups again
+
+FLOPs per token     how many  what
+products of blocks     63.7M  6 x matrices and the smear gate
+attention              56.6M  12 x dim x window of every layer
+head                   75.5M  6 x lm_head
+all                     196M  the sum: forward and backward
+6N                      441M  x2.25 of that: 6 x all parameters, lookup tables too
+
+state of a worker        weights  gradients  optimizer    total
+float32, as on CPUs       294 MB     294 MB     546 MB  1.13 GB
+bf16 tables, as on GPUs   193 MB     193 MB     345 MB   731 MB
+
+horizon        tokens  per parameter  per scaling  what
+optimal          278M           3.79           12  about the compute optimum, by upstream
+public, least    239M           3.25         10.3  karpathy/nanochat dev/LOG.md, 2026-01-27
+public, most     260M           3.53         11.2  the same, by budgets of FLOPs
+recipe           278M           3.79           12  1,062 x 262,144: x1 of optimal
+
+bits per byte: no public run of 6 layers says any
+
+tok/s  basis   precision  peak memory  on                     source
+160K   logged  bfloat16        1.1 GB  RTX 4070, 12 GB, WSL2  [1]
+
+[1] Bl4ckd09/nanochat-on-rtx4070
+    rounded by its author
+"""
+
+
+def test_size_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
+    assert launch("size", "d6").stdout == PAGE
+
+
+def test_size_page_says_what_does_not_compare() -> None:
+    lines = launch("size", "d8").stdout.splitlines()
+    assert "0.991            164M  ClimbMix     RTX 4070, 12 GB     [3]" in lines
+    assert "1.078               -  FineWeb-EDU  8 H100, 80 GB each  [5]" in lines
+    assert "not comparable to ClimbMix: FineWeb-EDU" in lines
+    assert max(map(len, lines)) <= 100
+
+
 def test_size_table_where_the_terminal_has_no_cross(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
     assert "80M ? x0.64" in launch("size", "d8").stdout

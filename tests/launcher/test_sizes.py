@@ -122,7 +122,7 @@ def test_json_has_the_keys_of_the_contract() -> None:
     row = find_size("d4").as_json()
     assert list(row) == [
         "name", "depth", "dim", "heads", "parameters", "flops_per_token", "sequence_length",
-        "window_pattern", "state_bytes", "guide",
+        "window_pattern", "state_bytes", "guide", "flops_parts", "state", "horizons", "public_runs",
     ]  # fmt: skip
     assert list(row["parameters"]) == [
         "total", "wte", "value_embeds", "lm_head", "matrices", "scalars", "scaling",
@@ -131,6 +131,88 @@ def test_json_has_the_keys_of_the_contract() -> None:
     assert parts["scaling"] == parts["matrices"] + parts["lm_head"]
     assert row["guide"]["parameters"] == 37_000_000
     assert row["guide"]["flops_per_token"] == 72_000_000
+
+
+FLOPS = [  # name, products of blocks, attention, head, 6N / all
+    ("d4", 18_875_088, 6_291_456, 50_331_648, 2.92),
+    ("d8", 150_996_240, 50_331_648, 100_663_296, 2.50),
+    ("d12", 509_610_672, 226_492_416, 150_994_944, 1.94),
+    ("d20", 2_359_303_344, 629_145_600, 251_658_240, 1.66),
+    ("d24", 4_076_874_000, 905_969_664, 301_989_888, 1.57),
+]
+
+
+@pytest.mark.parametrize(("name", "products", "attention", "head", "factor"), FLOPS)
+def test_flops_by_part(name: str, products: int, attention: int, head: int, factor: float) -> None:
+    row = find_size(name).as_json()
+    parts = row["flops_parts"]
+    assert (parts["block_products"], parts["attention"], parts["head"]) == (
+        products,
+        attention,
+        head,
+    )
+    assert products + attention + head == row["flops_per_token"]
+    assert round(parts["six_n"] / row["flops_per_token"], 2) == factor
+
+
+def test_the_guides_flops_of_deep_models_are_6n() -> None:
+    """Of the parameters that the guide gives them, to the two digits that it has."""
+    for name in ("d12", "d20", "d24"):
+        guide = find_size(name).guide
+        assert guide.parameters is not None
+        assert float(f"{6 * guide.parameters:.1e}") == guide.flops_per_token
+
+
+STATE = [  # name, precision, GB of weights, gradients, optimizer, total
+    ("d4", "float32", 0.15, 0.15, 0.28, 0.57),
+    ("d8", "float32", 0.50, 0.50, 0.91, 1.91),
+    ("d8", "bfloat16_tables", 0.34, 0.34, 0.57, 1.24),
+    ("d12", "bfloat16_tables", 0.79, 0.79, 1.25, 2.83),
+    ("d20", "bfloat16_tables", 2.66, 2.66, 3.76, 9.08),
+    ("d24", "float32", 5.54, 5.54, 8.36, 19.43),
+    ("d24", "bfloat16_tables", 4.23, 4.23, 5.74, 14.20),
+]
+
+
+@pytest.mark.parametrize(("name", "precision", "weights", "gradients", "optimizer", "total"), STATE)
+def test_state_by_part(
+    name: str, precision: str, weights: float, gradients: float, optimizer: float, total: float
+) -> None:
+    found = find_size(name).as_json()["state"][precision]
+    assert [round(found[part] / 1e9, 2) for part in found] == [
+        weights, gradients, optimizer, total,
+    ]  # fmt: skip
+
+
+HORIZONS = [  # name, tokens, per parameter, per scaling parameter, of the optimum, guide's ratio
+    ("d4", 2_048_000, 0.06, 0.18, 0.01, None),
+    ("d8", 163_840_000, 1.30, 3.91, 0.33, 2.05),
+    ("d12", 13_107_200_000, 45.79, 119.05, 9.92, 45.8),
+    ("d20", 5_221_908_480, 5.82, 12.00, 1.00, None),
+    ("d24", 8_757_706_752, 6.33, 12.00, 1.00, None),
+]
+
+
+@pytest.mark.parametrize(("name", "tokens", "per", "scaling", "of", "said"), HORIZONS)
+def test_horizons(
+    name: str, tokens: int, per: float, scaling: float, of: float, said: float | None
+) -> None:
+    found = find_size(name).as_json()["horizons"]
+    recipe = found["recipe"]
+    assert recipe["tokens"] == tokens
+    ratios = ("per_parameter", "per_scaling_parameter", "of_optimal")
+    assert [round(recipe[ratio], 2) for ratio in ratios] == [per, scaling, of]
+    assert (found["guide"] and found["guide"]["says_per_parameter"]) == said
+    assert found["optimal"]["per_scaling_parameter"] == 12
+    assert found["public_range"]["low"]["per_scaling_parameter"] == pytest.approx(10.3)
+    assert found["public_range"]["high"]["per_scaling_parameter"] == pytest.approx(11.2)
+
+
+@pytest.mark.parametrize("depth", [6, 10, 26, 100])
+def test_any_depth_has_the_horizon_of_the_rules(depth: int) -> None:
+    """12 tokens per scaling parameter, to whole steps."""
+    found = find_size(f"d{depth}").as_json()["horizons"]["recipe"]
+    assert 0.998 < found["of_optimal"] <= 1
 
 
 def test_the_guide_knows_no_d6() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from launcher.cli.output import Column, Row, count, print_table, size
+from launcher.cli.output import Column, Row, print_table
+from launcher.figures import count, size
 from launcher.guide.public_runs import CLIMBMIX
 
 WHAT = {  # group of parameters -> what it is

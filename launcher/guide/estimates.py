@@ -95,8 +95,9 @@ def gpu_speed(model: str | None, memory_bytes: int) -> tuple[HostSpeed, str]:
     known = f"estimated of trainings that were logged on one ({_sources(logged)})"
     if not rates:
         rates = {REFERENCE_WIDTH: GPU_EFFICIENCY * gpu.flops}
-        stated = f"{GPU_EFFICIENCY:.0%} of what its maker states"
-        known = f"estimated: {stated if name else f'{model or "its GPU"} is not known here'}"
+        known = f"estimated: {GPU_EFFICIENCY:.0%} of what its maker states"
+    if not name:
+        known = f"estimated: {model or 'its GPU'} is not known here"
     muon = MUON_EFFICIENCY * gpu.flops
     widths = {
         width: WidthRates(products=rate, attention=rate, head=rate, muon=muon)

@@ -20,8 +20,8 @@ MOST_TOKENS = 2**20
 
 @dataclass(frozen=True)
 class Alternative:
-    """Another way, and what it would be. `kind`: shares, host, pool, tokens_per_step or size;
-    `words`: what it is; `options`: that a command line needs for it, where some are enough."""
+    """Another way, and what it would be. `kind`: shares, host, pool, micro_batch, tokens_per_step
+    or size; `words`: what it is; `options`: that a command line needs for it, where some are enough."""
 
     kind: str
     words: str
@@ -51,13 +51,14 @@ def make_plan(
     prospect = _foresee(recipe, site, lessons)
     if prospect is None:
         return None
-    found = _alternatives(recipe, site, others, lessons)
+    found = _alternatives(prospect, site, others, lessons)
     return Plan(name, prospect, tuple(found))
 
 
 def _alternatives(
-    recipe: Recipe, site: Site, others: dict[str, Site], lessons: Lessons
+    foreseen: Prospect, site: Site, others: dict[str, Site], lessons: Lessons
 ) -> Iterator[Alternative]:
+    recipe = foreseen.recipe
     candidates: list[tuple[str, str, str | None, Recipe, Site]] = []
     balanced = by_speed(recipe, site)
     if balanced is not None:
@@ -81,10 +82,24 @@ def _alternatives(
     for depth in SMALLER_DEPTHS:
         if depth < recipe.depth:
             candidates.append(("size", f"d{depth}", None, with_depth(recipe, depth), site))
+    if not foreseen.fits:
+        yield from _smaller_passes(foreseen, site, lessons)
     for kind, what, options, changed, there in candidates:
         prospect = _foresee(changed, there, lessons)
         if prospect is not None:
             yield Alternative(kind, what, options, prospect)
+
+
+def _smaller_passes(foreseen: Prospect, site: Site, lessons: Lessons) -> Iterator[Alternative]:
+    """The largest with which it fits, where one does."""
+    rows = max(load.micro_batch for load in foreseen.ranks)
+    while (rows := rows // 2) >= 1:
+        changed = foreseen.recipe.model_copy(update={"micro_batch": rows})
+        prospect = _foresee(changed, site, lessons)
+        if prospect is not None and prospect.fits:
+            words = f"passes of {rows * changed.sequence_length:,} tokens"
+            yield Alternative("micro_batch", words, f"--set micro_batch={rows}", prospect)
+            return
 
 
 def by_speed(recipe: Recipe, site: Site) -> Site | None:

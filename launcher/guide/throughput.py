@@ -198,6 +198,11 @@ def _rank_terms(
             "adamw", adamw, f"{_moved_bytes(model, table_dtype) / 1e9:,.2f} GB, whatever the batch"
         ),
     ]
+    update, one_pass = speed.launch_seconds
+    launches = model.depth * (update + one_pass * load.passes)
+    waiting = launches - sum(term.seconds for term in each)
+    if waiting > 0:
+        each.append(Term("kernels", waiting, f"the CPU takes {launches:.2f} s to start them"))
     return [Term(term.name, term.seconds * correction, term.words) for term in each]
 
 

@@ -52,7 +52,7 @@ def _does_not_fit(plan: Plan) -> str:
     would = [each for each in plan.alternatives if each.prospect.fits]
     words = [
         _with_time(next(each for each in would if each.kind == kind))
-        for kind in ("pool", "host", "size")
+        for kind in ("micro_batch", "pool", "host", "size")
         if any(each.kind == kind for each in would)
     ]
     what = f"; what would: {', or '.join(words)}" if words else ""

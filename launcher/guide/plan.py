@@ -21,7 +21,7 @@ MOST_TOKENS = 2**20
 @dataclass(frozen=True)
 class Alternative:
     """Another way, and what it would be. `kind`: shares, host, pool, micro_batch, tokens_per_step
-    or size; `words`: what it is; `options`: that a command line needs for it, where some are enough."""
+    or size; `words`: what it is; `options`: what a command line needs for it, where that is all."""
 
     kind: str
     words: str

@@ -84,7 +84,8 @@ class Lab:
             host.cut_power()
             _run("ip", "netns", "del", host.namespace, check=False)
             groups = f"/sys/fs/cgroup/systemd/{self.folder.name}-{host.name}"  # of its systemd
-            _run("find", groups, "-depth", "-type", "d", "-delete", check=False)
+            for group in (groups, str(host._cpu_group)):
+                _run("find", group, "-depth", "-type", "d", "-delete", check=False)
         _run("ip", "link", "del", self.bridge, check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -232,6 +233,23 @@ class Host:
         _run("tc", "qdisc", "del", "dev", self.cable, "root")
         _run("tc", "-n", self.namespace, "qdisc", "del", "dev", "eth0", "root")
 
+    def limit_cpu(self, part: float) -> None:
+        """So much of its core's time, from now on; needs version 1 of control groups."""
+        group = self._cpu_group
+        group.mkdir(exist_ok=True)
+        (group / "cpu.cfs_period_us").write_text("10000")
+        (group / "cpu.cfs_quota_us").write_text(str(round(10_000 * part)))
+        for pid, _ in self._all():
+            with contextlib.suppress(OSError):  # it has just ended
+                (group / "cgroup.procs").write_text(str(pid))
+
+    def unlimit_cpu(self) -> None:
+        (self._cpu_group / "cpu.cfs_quota_us").write_text("-1")
+
+    @property
+    def _cpu_group(self) -> Path:
+        return Path("/sys/fs/cgroup/cpu", f"{self.lab.folder.name}-{self.name}")
+
     def firewall(self, rule: str) -> None:
         """One nftables rule for what comes in, such as `tcp dport 20000 drop`."""
         nft = ("ip", "netns", "exec", self.namespace, "nft")
@@ -297,13 +315,20 @@ class Host:
 
     def ssh(self, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
         """As a user with OpenSSH would, with the lab's key."""
+        return _run(*self._ssh_words(command), check=check)
+
+    def start_ssh(self, command: str) -> subprocess.Popen[str]:
+        """The same, not waited for."""
+        return subprocess.Popen(self._ssh_words(command), stdout=subprocess.PIPE, text=True)
+
+    def _ssh_words(self, command: str) -> list[str]:
         known = self.lab.folder / "known_hosts"
         known.write_text(self.lab.known_hosts())
-        return _run(
+        return [
             "ssh", "-F", "none", "-i", str(self.lab.key), "-p", str(self.port),
             "-o", "BatchMode=yes", "-o", f"UserKnownHostsFile={known}",
-            f"{USER}@{self.address}", command, check=check,
-        )  # fmt: skip
+            f"{USER}@{self.address}", command,
+        ]  # fmt: skip
 
     def processes(self) -> list[str]:
         """Command lines of all that runs on the host, its sshd and cron left out."""

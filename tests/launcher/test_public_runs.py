@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from launcher.guide.public_run import PublicRun
 from launcher.guide.public_runs import (
     CLIMBMIX,
     FINEWEB_EDU,
     PUBLIC_RUNS,
     RTX4070_D12_ON,
-    PublicRun,
     optimum_range,
 )
 from nanochat.sizes import flops_per_token

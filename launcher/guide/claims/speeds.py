@@ -21,6 +21,12 @@ QUOTES = {  # tokens per second, time per step, 1,000 steps, as the guide has th
     "d12": ("~5", "7.5min", "5.2 days"),
     "d20": ("~1.4", "26min", "18 days"),
 }
+UNITS = {
+    "s": ("seconds", 1),
+    "min": ("minutes", 60),
+    "hrs": ("hours", 3600),
+    "days": ("days", 86_400),
+}
 
 
 def claims() -> Iterator[Claim]:
@@ -93,29 +99,25 @@ def _seconds_per_step(name: str) -> Claim:
     if recipe.tokens_per_step != TOKENS_PER_STEP:
         minutes = recipe.tokens_per_step / best_known(name) / 60
         why += f"; a step of {recipe.tokens_per_step:,} takes {digits(minutes)} minutes"
-    return compared(
-        f"CPU speeds, {name}: time/step",
-        QUOTES[name][1],
-        guide_figure(name, "seconds_per_step"),
-        TOKENS_PER_STEP / best_known(name),
-        "seconds",
-        why,
-        Holds.ONLY_IF,
-    )
+    seconds = guide_figure(name, "seconds_per_step"), TOKENS_PER_STEP / best_known(name)
+    return _lasting(f"CPU speeds, {name}: time/step", QUOTES[name][1], *seconds, why)
 
 
 def _thousand_steps(name: str) -> Claim:
-    of_optimal = 1_000 * TOKENS_PER_STEP / optimal_tokens(shipped(name).model)
-    return compared(
-        f"CPU speeds, {name}: 1000 steps",
-        QUOTES[name][2],
-        guide_figure(name, "hours_per_1000_steps"),
-        1_000 * TOKENS_PER_STEP / best_known(name) / 3600,
-        "hours",
-        f"only at {TOKENS_PER_STEP:,} tokens per step: 2.05M tokens, {of_optimal:.2%} of the "
-        "optimum",
-        Holds.ONLY_IF,
+    tokens = 1_000 * TOKENS_PER_STEP
+    of_optimal = tokens / optimal_tokens(shipped(name).model)
+    why = (
+        f"only at {TOKENS_PER_STEP:,} tokens per step: {digits(tokens / 1e6)}M tokens, "
+        f"{of_optimal:.2%} of the optimum"
     )
+    seconds = 3600 * guide_figure(name, "hours_per_1000_steps"), tokens / best_known(name)
+    return _lasting(f"CPU speeds, {name}: 1000 steps", QUOTES[name][2], *seconds, why)
+
+
+def _lasting(line: str, quote: str, guide: float, ours: float, why: str) -> Claim:
+    """Seconds, in the unit that the guide has."""
+    unit, length = UNITS[quote.lstrip("0123456789. ")]
+    return compared(line, quote, guide / length, ours / length, unit, why, Holds.ONLY_IF)
 
 
 def _law() -> Iterator[Claim]:

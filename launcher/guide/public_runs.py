@@ -98,7 +98,7 @@ RTX4070_D12_ON = PublicRun(
     note="the run before, gone on with on other text",
 )
 CPU_D4 = PublicRun(
-    model=_model(4, context=512, head_dim=64),
+    model=_model(4, context=512, windows="SSSL", head_dim=64),
     hardware=CPU_PAIR,
     gpu_model=None,
     devices=2,

@@ -64,7 +64,7 @@ LINES: list[tuple[str, str, float | None, float, Holds]] = [
     ("CPU speeds, d20: time/step", "26min", 26, 12.74, ONLY_IF),
     ("CPU speeds, d20: 1000 steps", "18 days", 18, 8.845, ONLY_IF),
     ("CPU speeds, formula", "∝ 1 / FLOPs", 3.286, 2.179, NO),
-    ("CPU speeds, formula: bound", "compute-bound", 1, 1.664, NO),
+    ("CPU speeds, formula: bound", "compute-bound", 1, 1.746, NO),
     ("CPU speeds, formula: d4→d12", "24x", 24, 11.75, NO),
     ("CPU speeds, formula: d12", "115/24 ≈ 5", 5, 9.787, NO),
     ("realistic, d4: 20 steps", "20 x 2048 = 40,960", 40_960, 40_960, YES),

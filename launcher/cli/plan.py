@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from launcher.cli.guide_page import print_page
 from launcher.cli.output import Column, json_option, print_json, print_table
 from launcher.cli.plan_text import outlook_lines
 from launcher.cli.prospect_text import explained, plan_rows
@@ -13,13 +14,17 @@ from launcher.cli.recipe import find_place
 from launcher.config.recipe import load_recipe
 from launcher.figures import duration
 from launcher.guide.outlook import outlook
+from launcher.guide.page import make_page
 from launcher.guide.plan import Plan
 from launcher.guide.sites import plan_for
+from launcher.guide.sizes import all_sizes
 from launcher.guide.verdict import verdict
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", required=False)
+@click.option("--all", "everything", is_flag=True, help="The guide's tables for these machines.")
+@click.option("--markdown", is_flag=True, help="With --all: as a page to keep.")
 @click.option("--cluster", default="local", show_default=True, metavar="C", help="Where.")
 @click.option("--pool", metavar="P", help="The hosts of one pool of the cluster only.")
 @click.option("--steps", help="Optimizer steps.")
@@ -27,7 +32,9 @@ from launcher.guide.verdict import verdict
 @click.option("--explain", is_flag=True, help="Where the seconds of a step and the memory go.")
 @json_option
 def command(
-    name: str,
+    name: str | None,
+    everything: bool,
+    markdown: bool,
     cluster: str,
     pool: str | None,
     steps: str | None,
@@ -40,6 +47,14 @@ def command(
     Figures are measured (`launch measure`, and every run since) or estimated of what is written in
     the cluster file, and say which. Exit code 0 whatever the verdict.
     """
+    if everything:
+        _require_no_others(name, steps, settings, explain)
+        print_page(make_page(all_sizes(), cluster, pool), as_json=as_json, markdown=markdown)
+        return
+    if name is None or markdown:
+        raise click.UsageError(
+            "name a recipe, or --all" if name is None else "--markdown is for --all"
+        )
     overrides = [("--set", setting) for setting in settings]
     overrides += [("--steps", steps)] if steps is not None else []
     loaded = load_recipe(name, overrides)
@@ -55,6 +70,12 @@ def command(
     if plan.alternatives:
         click.echo()
         print_table(COLUMNS, [each.as_json() for each in plan.alternatives], as_json=False)
+
+
+def _require_no_others(name: str | None, steps: str | None, settings: Any, explain: bool) -> None:
+    given = {"NAME": name, "--steps": steps, "--set": settings, "--explain": explain}
+    if others := [option for option, value in given.items() if value]:
+        raise click.UsageError(f"--all is of all sizes as they are: leave {others[0]} out")
 
 
 def document(plan: Plan) -> dict[str, Any]:

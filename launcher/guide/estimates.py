@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from launcher.guide.measurement import HostSpeed, LinkSpeed, WidthRates
-from launcher.guide.public_runs import PUBLIC_RUNS, PublicRun
+from launcher.guide.public_run import PublicRun
+from launcher.guide.public_runs import PUBLIC_RUNS
 from nanochat.sizes import flops_per_token, muon_flops, parameter_counts
 
 # Of one core in float32, forward and backward, as an AMD EPYC (Milan) core was measured to do

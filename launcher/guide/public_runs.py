@@ -6,13 +6,10 @@ its author says it, `derived` where it is worked out from others that are.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
 
+from launcher.guide.public_run import BitsPerByte, Precision, PublicRun
 from nanochat.sizes import ModelConfig, parameter_counts
-
-Basis = Literal["logged", "derived"]
-Precision = Literal["float32", "bfloat16", "float8"]
 
 MIB = 2**20
 HOUR = 3600
@@ -31,61 +28,6 @@ RTX_5090 = "NVIDIA GeForce RTX 5090"
 H100 = "NVIDIA H100 80GB HBM3"
 MI300X = "AMD Instinct MI300X"
 CPU_PAIR = "i9-13900KF and i5-12450H"
-
-
-@dataclass(frozen=True)
-class BitsPerByte:
-    """A validation. `tokens`: trained on by then; None: its source does not say."""
-
-    tokens: int | None
-    val_bpb: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class PublicRun:
-    """One training run. `gpu_model` as cluster files name it, None: on CPUs; `tokens_per_second` of
-    all `devices` together, `slowest` and `fastest` of its steps where it varied; `tokens` and
-    `tokens_per_step` as far as the source says; `peak_bytes` per device; `source`: who, where,
-    when."""
-
-    model: ModelConfig
-    hardware: str
-    gpu_model: str | None
-    precision: Precision
-    source: str
-    devices: int = 1
-    tokens_per_second: float | None = None
-    basis: Basis = "logged"
-    slowest: float | None = None
-    fastest: float | None = None
-    tokens: int | None = None
-    tokens_per_step: int | None = None
-    peak_bytes: int | None = None
-    text: str | None = None
-    bits_per_byte: tuple[BitsPerByte, ...] = ()
-    note: str = ""
-
-    @property
-    def last(self) -> BitsPerByte:
-        """The validation at its end. Raises IndexError where it had none."""
-        return self.bits_per_byte[-1]
-
-    @property
-    def best(self) -> BitsPerByte:
-        return min(self.bits_per_byte, key=lambda found: found.val_bpb)
-
-    def bpb_at(self, tokens: int) -> float:
-        """Raises KeyError where it was not validated just then."""
-        return {found.tokens: found.val_bpb for found in self.bits_per_byte}[tokens]
-
-    def as_json(self) -> dict[str, Any]:
-        """As `launch size --json` has it: the model's shape without what all share."""
-        fields = asdict(self)
-        model = {name: fields["model"][name] for name in SHAPE}
-        return model | {name: value for name, value in fields.items() if name != "model"}
-
-
-SHAPE = ("depth", "head_dim", "sequence_length", "window_pattern", "vocab_size")
 
 
 def _model(depth: int, *, context: int = 2048, windows: str = "L", **others: int) -> ModelConfig:
@@ -156,7 +98,7 @@ RTX4070_D12_ON = PublicRun(
     note="the run before, gone on with on other text",
 )
 CPU_D4 = PublicRun(
-    model=_model(4, context=512, head_dim=64),
+    model=_model(4, context=512, windows="SSSL", head_dim=64),
     hardware=CPU_PAIR,
     gpu_model=None,
     devices=2,

@@ -45,6 +45,11 @@ def find_sites(cluster: str, pool: str | None, workers: int) -> tuple[Site, dict
     return meant, others
 
 
+def known_lessons() -> Lessons:
+    """Of all runs that this machine has seen."""
+    return Lessons([*all_runs(), *all_mirrors()])
+
+
 def prediction(plan: Plan) -> dict[str, Any]:
     """What run.json keeps of it, to be compared with what the run does."""
     prospect = plan.prospect
@@ -56,8 +61,7 @@ def prediction(plan: Plan) -> dict[str, Any]:
 def plan_for(loaded: LoadedRecipe, cluster: str, pool: str | None) -> Plan:
     """Raises what `find_sites` does, and ConfigError where a host would get no row of a step."""
     site, others = find_sites(cluster, pool, loaded.recipe.workers)
-    lessons = Lessons([*all_runs(), *all_mirrors()])
-    plan = make_plan(loaded.name, loaded.recipe, site, others, lessons)
+    plan = make_plan(loaded.name, loaded.recipe, site, others, known_lessons())
     if plan is None:
         rows = loaded.recipe.rows_per_step
         raise loaded.error(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from launcher.figures import count, duration, size
 from launcher.guide.plan import Alternative, Plan
 from launcher.guide.prospect import Prospect
+from launcher.guide.public_runs import PUBLIC_RUNS
 
+WAIT_HOURS = 1.0  # within an hour nobody needs another machine
 PATIENCE_HOURS = 7 * 24.0  # a week of training is what people wait for
 LONG_HOURS = 30 * 24.0
 # Another way is named when it is this much faster: below, it is not worth changing anything.
@@ -17,23 +19,51 @@ def verdict(plan: Plan) -> str:
     prospect = plan.prospect
     if not prospect.fits:
         return _does_not_fit(plan)
-    fastest = _fastest_elsewhere(plan)
-    if fastest is not None and prospect.hours > 1:
-        times = fastest.prospect.tokens_per_second / prospect.tokens_per_second
+    elsewhere = _fastest_elsewhere(plan)
+    if elsewhere is not None and prospect.hours > WAIT_HOURS:
+        times = elsewhere.prospect.tokens_per_second / prospect.tokens_per_second
+        there = _hours(elsewhere.prospect)
         return (
-            f"use {fastest.words} instead ({fastest.options}): "
-            f"{duration(3600 * fastest.prospect.hours)} against {_hours(prospect)}, {times:,.0f}x"
+            f"use {elsewhere.words} instead ({elsewhere.options}): {there} against "
+            f"{_hours(prospect)}, {times:,.0f}x"
+        )
+    if _soonest_hours(plan) > LONG_HOURS:
+        return (
+            f"not worth it here: {_hours(prospect)} for the whole horizon, "
+            f"{duration(prospect.seconds_of(1000))} for 1,000 steps{_shorter(plan)}"
+            f"{_logged_elsewhere(prospect)}"
         )
     alone = _faster_alone(plan)
     if alone is not None:
         return _slower_than_one(plan, alone)
     if prospect.hours <= PATIENCE_HOURS:
         return f"worth it: {_hours(prospect)} for the whole horizon"
-    if prospect.hours <= LONG_HOURS:
-        return f"a long run: {_hours(prospect)} for the whole horizon{_shorter(plan)}"
+    return f"a long run: {_hours(prospect)} for the whole horizon{_shorter(plan)}"
+
+
+def _soonest_hours(plan: Plan) -> float:
+    """With all of the machines or one of them, however rows are dealt."""
+    same = [each.prospect for kind in ("shares", "host") for each in plan.of(kind)]
+    return min(each.hours for each in (plan.prospect, *same) if each.fits)
+
+
+def _logged_elsewhere(prospect: Prospect) -> str:
+    """What one GPU of others has done with this size; nothing where a GPU is what this is."""
+    if prospect.site.machines[0].device != "cpu":
+        return ""
+    model = prospect.recipe.model
+    runs = [
+        run
+        for run in PUBLIC_RUNS
+        if run.model.depth == model.depth and run.gpu_model and run.devices == 1
+    ]
+    run = next((run for run in runs if run.tokens_per_second), None)
+    if run is None or run.tokens_per_second is None:
+        return ""
+    tokens = prospect.recipe.steps_total * prospect.recipe.tokens_per_step
     return (
-        f"not worth it here: {_hours(prospect)} for the whole horizon, "
-        f"{duration(prospect.seconds_of(1000))} for 1,000 steps{_shorter(plan)}"
+        f"; one {run.hardware.partition(',')[0]} was logged at {run.tokens_per_second:,.0f} tok/s: "
+        f"{duration(tokens / run.tokens_per_second)}"
     )
 
 

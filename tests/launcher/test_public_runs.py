@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from launcher.guide.public_run import PublicRun
 from launcher.guide.public_runs import (
     CLIMBMIX,
     FINEWEB_EDU,
     PUBLIC_RUNS,
     RTX4070_D12_ON,
-    PublicRun,
     optimum_range,
 )
 from nanochat.sizes import flops_per_token
@@ -25,7 +25,7 @@ SPEEDS = [  # gpu_model, depth, precision, windows, tokens per second, basis
     ("AMD Instinct MI300X", 24, "float8", "SSSL", 98_500, "logged"),
     ("NVIDIA H100 80GB HBM3", 4, "bfloat16", "L", 38_600, "logged"),
     ("NVIDIA H100 80GB HBM3", 24, "bfloat16", "L", 65_700, "logged"),
-    (None, 4, "float32", "L", 122, "logged"),
+    (None, 4, "float32", "SSSL", 122, "logged"),
     (None, 8, "float32", "SSSL", 56, "logged"),
 ]
 

@@ -67,9 +67,10 @@ def _flops(row: Row) -> None:
 
 
 def _state(row: Row) -> None:
-    """Of one worker between steps. Peak memory, which also has activations, belongs beside it."""
+    """Of one worker between steps, and at its peak: with activations, and on a CPU the copy that
+    checkpoints are written from."""
     rows = [{"precision": words} | row["state"][key] for key, words in PRECISIONS.items()]
-    parts = ("weights", "gradients", "optimizer", "total")
+    parts = ("weights", "gradients", "optimizer", "total", "peak")
     print_table(
         [
             Column("state of a worker", lambda kind: kind["precision"]),

@@ -16,7 +16,7 @@ PASSING_WIDTHS = 12  # of the layer that backward is in: gradients of the hidden
 # Arrays of a chunk's logits that live at once: float32 on a CPU, with a copy in bfloat16 on a GPU.
 HEAD_BYTES = {"cpu": 8, "cuda": 12}
 # Before there is a model: Python, torch, Ray's worker. Where it was measured, that counts.
-PROCESS_BYTES = {"cpu": 450_000_000, "cuda": 500_000_000}
+PROCESS_BYTES = {"cpu": 600_000_000, "cuda": 500_000_000}
 
 
 @dataclass(frozen=True)

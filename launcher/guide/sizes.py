@@ -10,7 +10,9 @@ from launcher.config.paths import list_files
 from launcher.config.recipe import Guide, Recipe, load_recipe
 from launcher.errors import InputError
 from launcher.guide.horizons import horizons
+from launcher.guide.memory import peak_memory
 from launcher.guide.public_runs import runs_of_depth
+from nanochat.shares import largest_micro_batch
 from nanochat.sizes import (
     ModelConfig,
     attention_flops,
@@ -71,8 +73,8 @@ class Size:
                 "six_n": six_n(self.model),
             },
             "state": {
-                "float32": _state(self.model, bf16_tables=False),
-                "bfloat16_tables": _state(self.model, bf16_tables=True),
+                "float32": _state(self.recipe, device="cpu"),
+                "bfloat16_tables": _state(self.recipe, device="cuda"),
             },
             "horizons": horizons(self.recipe),
             "public_runs": [run.as_json() for run in runs_of_depth(self.model.depth)],
@@ -85,9 +87,15 @@ def six_n(model: ModelConfig) -> int:
     return 6 * parameter_counts(model).total
 
 
-def _state(model: ModelConfig, *, bf16_tables: bool) -> dict[str, int]:
-    parts = state_parts(model, bf16_tables=bf16_tables)
-    return asdict(parts) | {"total": parts.total}
+def _state(recipe: Recipe, *, device: str) -> dict[str, int]:
+    """Of one rank that takes all rows: what it holds between steps, and its peak in one, with
+    passes as large as the training makes them and checkpoints on the way."""
+    model, bf16 = recipe.model, device == "cuda"
+    parts = state_parts(model, bf16_tables=bf16)
+    rows = largest_micro_batch(recipe.rows_per_step, model.sequence_length, device)
+    dtype = "bfloat16" if bf16 else "float32"
+    peak = peak_memory(model, recipe.micro_batch or rows, device=device, dtype=dtype)
+    return asdict(parts) | {"total": parts.total, "peak": peak.total}
 
 
 def find_size(name: str) -> Size:

@@ -13,6 +13,7 @@ import pytest
 from lab import Host
 from pair import CLUSTER, HostRun, PairClient, printed_steps, wait
 from running import Run
+from situations import Seen
 
 BOUND = 1e-5
 ELASTIC = ("--set", "elastic=true")
@@ -21,13 +22,14 @@ SLOW = ("--steps", "1000", "--set", "tokens_per_step=16384", "--set", "checkpoin
 
 
 def test_a_run_goes_on_with_the_hosts_that_are_there(
-    client: PairClient, whole: Run, hosts: tuple[Host, Host]
+    client: PairClient, whole: Run, hosts: tuple[Host, Host], seen: Seen
 ) -> None:
     """It starts while one is off, takes it when it has booted, goes on when it is lost again."""
     one, two = hosts
     train = ("recipe", "tiny", "--cluster", CLUSTER, *SLOW, "--detach")
     two.cut_power()
-    begun = client.launch(*train, "--name", "some", *ELASTIC)
+    what = "an elastic run begins while one of its hosts is off"
+    begun = seen.launch(client, what, *train, "--name", "some", *ELASTIC)
     assert begun.returncode == 0, begun.stderr
     assert "going on without it, the recipe is elastic" in begun.stderr
     some = Followed(client, "some", one)
@@ -74,16 +76,17 @@ def test_a_run_goes_on_with_the_hosts_that_are_there(
 
 
 def test_a_drained_host_costs_no_step(
-    client: PairClient, whole: Run, hosts: tuple[Host, Host], slow_link: None
+    client: PairClient, whole: Run, hosts: tuple[Host, Host], slow_link: None, seen: Seen
 ) -> None:
-    head = client.launch("cluster", "drain", CLUSTER, "one")
+    head = seen.launch(client, "the head is to be drained", "cluster", "drain", CLUSTER, "one")
     assert head.returncode == 2 and "one is the head of pair" in head.stderr
     started = client.start("recipe", "tiny", "--cluster", CLUSTER, "--name", "left", *ELASTIC)
     wait(lambda: len(client.run("left").metrics) > 3, 120, "steps")
-    drained = client.cluster("drain", "two")
+    what = "a host is drained under an elastic run"
+    drained = seen.launch(client, what, "cluster", "drain", CLUSTER, "two")
     code, output = started.end(90)
     assert code == 0, output
-    assert [run["run"] for run in drained["runs"]] == ["left"]
+    assert drained.returncode == 0 and "left" in drained.stderr + drained.stdout
     left = client.run("left")
     [change] = [event for event in left.events if event["kind"] == "resize"]
     assert (change["nodes"], change["why"]) == (["one"], "two is drained")
@@ -98,16 +101,18 @@ def test_a_drained_host_costs_no_step(
     )
     assert without.returncode == 0 and "two is drained and left out" in without.stderr
     assert not HostRun(hosts[1], "less").path.exists()
-    assert "two was drained: it is taken back" in client.launch("cluster", "up", CLUSTER).stderr
+    back = seen.launch(client, "a drained host is taken back", "cluster", "up", CLUSTER)
+    assert "two was drained: it is taken back" in back.stderr
     assert [node["drained"] for node in client.cluster("status")] == [False, False]
 
 
 def test_a_run_that_is_not_elastic_is_saved_and_goes_on_elsewhere(
-    client: PairClient, whole: Run, slow_link: None
+    client: PairClient, whole: Run, slow_link: None, seen: Seen
 ) -> None:
     begun = client.start("recipe", "tiny", "--cluster", CLUSTER, "--name", "moves")
     wait(lambda: len(client.run("moves").metrics) > 3, 120, "steps")
-    drained = client.launch("cluster", "drain", CLUSTER, "two")
+    what = "a host is drained under a run that is not elastic"
+    drained = seen.launch(client, what, "cluster", "drain", CLUSTER, "two")
     assert drained.returncode == 0, drained.stderr
     assert f"launch resume {CLUSTER}/moves   goes on without two" in drained.stderr
     assert begun.end()[0] == 0

@@ -10,6 +10,7 @@ import pytest
 from lab import Host
 from pair import CLUSTER, HostRun, PairClient, printed_steps, wait
 from running import Run
+from situations import Seen
 
 
 def stopped_early(client: PairClient, name: str) -> Run:
@@ -29,7 +30,7 @@ def restarts(run: Run) -> list[str]:
 
 
 def test_a_run_goes_on_after_its_driver_was_killed_and_after_its_heads_power_was_cut(
-    client: PairClient, whole: Run, hosts: tuple[Host, Host], slow_link: None
+    client: PairClient, whole: Run, hosts: tuple[Host, Host], slow_link: None, seen: Seen
 ) -> None:
     """Nobody does anything but boot the head. It ends with the losses and weights of a run that
     nothing befell. While the head is off one client follows it, one waits to go on with another
@@ -49,7 +50,7 @@ def test_a_run_goes_on_after_its_driver_was_killed_and_after_its_heads_power_was
     one.cut_power()
     assert len(there.metrics) > 8 and not (there.path / "summary.json").exists()
     wait(lambda: "trying to reach it again" in follower.output(), 60, "the follower to notice")
-    refused = client.launch("resume", "night")
+    refused = seen.launch(client, "a run's head is off", "resume", "night")
     assert refused.returncode == 1 and f"launch resume {CLUSTER}/night --wait" in refused.stderr
     waiting = [client.start("resume", name, "--wait") for name in ("night", "paused")]
     for each in waiting:
@@ -93,7 +94,7 @@ def test_a_finished_run_is_prolonged_with_other_shares(
 
 
 def test_a_run_goes_on_on_one_of_its_nodes_which_was_not_its_head(
-    client: PairClient, whole: Run, hosts: tuple[Host, Host]
+    client: PairClient, whole: Run, hosts: tuple[Host, Host], seen: Seen
 ) -> None:
     """The client brings the record; the checkpoint is there. The same rows in the same order: the
     losses are the undisturbed run's but for rounding."""
@@ -105,7 +106,8 @@ def test_a_run_goes_on_on_one_of_its_nodes_which_was_not_its_head(
     try:
         gone = moved_checkpoints(hosts[1])
         gone.rename(gone.with_name("aside"))
-        lost = client.launch("resume", "moved")
+        what = "a run goes on elsewhere, where none of its checkpoints is"
+        lost = seen.launch(client, what, "resume", "moved")
         gone.with_name("aside").rename(gone)
         assert lost.returncode == 2 and "has any of its checkpoints" in lost.stderr
         done = client.launch("resume", "moved", timeout=240)

@@ -26,7 +26,7 @@ COMMANDS = {
     "export": "Write a model for others, or for upstream's tools.",
     "import": "Read a model that was exported, or upstream's.",
     "cluster": "Make machines ready, look after them, leave them clean.",
-    "plan": "Say whether a recipe fits, how long it takes and whether it is worth it.",
+    "plan": "Say whether a recipe fits, how long it takes, if it is worth it.",
     "size": "Show the sizing table, the guide's figures beside ours.",
     "measure": "Measure machines and what is between them; runs use it.",
     "edit": "Edit a recipe or a cluster in $VISUAL or $EDITOR.",

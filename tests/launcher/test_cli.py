@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
+from launcher import figures
 from launcher.cli import edit, main, output
 from launcher.config.paths import shipped_folder
 from launcher.errors import ConfigError, Interrupted, LaunchError, RunFailed
@@ -19,7 +20,7 @@ from launcher.errors import ConfigError, Interrupted, LaunchError, RunFailed
 ROOT = Path(main.__file__).parents[2]
 COMMANDS = [
     "recipe", "runs", "logs", "stop", "resume", "sample", "plot", "export", "import", "cluster",
-    "size", "edit",
+    "plan", "size", "measure", "edit",
 ]  # fmt: skip
 ENTRY = "from launcher.cli.main import main; main()"
 
@@ -178,9 +179,9 @@ head                   75.5M  6 x lm_head
 all                     196M  the sum: forward and backward
 6N                      441M  x2.25 of that: 6 x all parameters, lookup tables too
 
-state of a worker        weights  gradients  optimizer    total
-float32, as on CPUs       294 MB     294 MB     546 MB  1.13 GB
-bf16 tables, as on GPUs   193 MB     193 MB     345 MB   731 MB
+state of a worker        weights  gradients  optimizer    total     peak
+float32, as on CPUs       294 MB     294 MB     546 MB  1.13 GB  3.56 GB
+bf16 tables, as on GPUs   193 MB     193 MB     345 MB   731 MB  4.54 GB
 
 horizon        tokens  per parameter  per scaling  what
 optimal          278M           3.79           12  about the compute optimum, by upstream
@@ -219,25 +220,25 @@ def test_size_table_where_the_terminal_has_no_cross(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("write", "number", "words"),
     [
-        (output.count, 512, "512"),
-        (output.count, 36_700_290, "36.7M"),
-        (output.count, 999_600, "1M"),
-        (output.count, 1_384_122_122, "1.38B"),
-        (output.flops, 75_498_192, "75.5 MFLOPs"),
-        (output.flops, 1.5e20, "150 EFLOPs"),
-        (output.size, 1_910_000_000, "1.91 GB"),
-        (output.size, 512, "512 B"),
-        (output.size, 3_000, "3 kB"),
-        (output.duration, 0.04, "0.0 s"),
-        (output.duration, 9.94, "9.9 s"),
-        (output.duration, 59.4, "59 s"),
-        (output.duration, 59.6, "1 min"),
-        (output.duration, 450, "7 min 30 s"),
-        (output.duration, 3_599.6, "1 h"),
-        (output.duration, 12_300, "3 h 25 min"),
-        (output.duration, 86_399, "1 d"),
-        (output.duration, 450_000, "5 d 5 h"),
-        (output.duration, 2_620_000_000, "83.0 years"),
+        (figures.count, 512, "512"),
+        (figures.count, 36_700_290, "36.7M"),
+        (figures.count, 999_600, "1M"),
+        (figures.count, 1_384_122_122, "1.38B"),
+        (figures.flops, 75_498_192, "75.5 MFLOPs"),
+        (figures.flops, 1.5e20, "150 EFLOPs"),
+        (figures.size, 1_910_000_000, "1.91 GB"),
+        (figures.size, 512, "512 B"),
+        (figures.size, 3_000, "3 kB"),
+        (figures.duration, 0.04, "0.0 s"),
+        (figures.duration, 9.94, "9.9 s"),
+        (figures.duration, 59.4, "59 s"),
+        (figures.duration, 59.6, "1 min"),
+        (figures.duration, 450, "7 min 30 s"),
+        (figures.duration, 3_599.6, "1 h"),
+        (figures.duration, 12_300, "3 h 25 min"),
+        (figures.duration, 86_399, "1 d"),
+        (figures.duration, 450_000, "5 d 5 h"),
+        (figures.duration, 2_620_000_000, "83.0 years"),
     ],
 )
 def test_figures_for_people(write, number: float, words: str) -> None:

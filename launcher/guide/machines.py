@@ -17,6 +17,7 @@ from launcher.guide.estimates import (
     stated_link,
 )
 from launcher.guide.measurement import HostSpeed, LinkSpeed, Measurement
+from launcher.hosts.gpus_here import gpus_here
 from nanochat.available_memory import available_bytes
 
 GIGABYTE = 1_000_000_000
@@ -87,20 +88,24 @@ def this_machine(measurement: Measurement | None, workers: int) -> Site:
     speed = measurement.hosts.get("") if measurement else None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cpus = cores or 1
-    gpu = measurement is not None and measurement.device == "cuda"
-    known = _when(measurement) if measurement else f"estimated of its {_cores(cpus)}"
-    if speed is None:
-        speed = cpu_speed(cpus, None)
-    elif workers > 1 and not gpu:
-        speed = _part_of(speed, workers, cpus)
+    gpu = None if measurement else next(iter(gpus_here().gpus), None)
+    on_gpu = gpu is not None or (measurement is not None and measurement.device == "cuda")
+    if measurement is not None and speed is not None:
+        known = _when(measurement)
+        if workers > 1 and not on_gpu:
+            speed = _part_of(speed, workers, cpus)
+    elif gpu is not None:
+        speed, known = gpu_speed(gpu.name, gpu.memory_bytes)
+    else:
+        speed, known = cpu_speed(cpus, None), f"estimated of its {_cores(cpus)}"
     machine = Machine(
         name="",
-        accelerator="cuda" if gpu else "cpu",
+        accelerator="cuda" if on_gpu else "cpu",
         ranks=workers,
         speed=speed,
         measured=measurement is not None,
         known_from=known,
-        memory_bytes=speed.memory_bytes if gpu else available_bytes() or speed.memory_bytes,
+        memory_bytes=speed.memory_bytes if on_gpu else available_bytes() or speed.memory_bytes,
         disk_free_bytes=shutil.disk_usage(_there()).free,
         share=None,
         watts=None,

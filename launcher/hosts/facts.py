@@ -21,9 +21,10 @@ Parsed = TypeVar("Parsed")
 
 FACTS_SECONDS = 20.0
 
+SAY = 'say() { echo "@$1"; }\n'
 SCRIPT = r"""
 export LC_ALL=C PATH="$PATH:$HOME/.local/bin:/usr/local/bin:/usr/sbin:/sbin"
-say() { echo "@$1"; }
+SAY
 say clock; date +%s.%N
 say system; uname -s; uname -m; uname -n
 say user; id -un; echo "$HOME"
@@ -75,7 +76,7 @@ say logout; grep -hiE '^ *KillUserProcesses *= *(yes|true|on|1) *$' /etc/systemd
   /etc/systemd/logind.conf.d/*.conf /usr/lib/systemd/logind.conf.d/*.conf 2>/dev/null
 say clock; date +%s.%N
 say end
-""".replace("GPUS", gpus.SCRIPT.strip())
+""".replace("GPUS", gpus.SCRIPT.strip()).replace("SAY\n", SAY)
 EPHEMERAL_PORTS = (32768, 60999)  # Linux's default
 
 
@@ -167,12 +168,7 @@ def gather_facts(connection: Connection) -> HostFacts:
 
 def parse_facts(output: str, *, asked_at: float, answered_at: float) -> HostFacts:
     """`asked_at`, `answered_at`: our clock around the script."""
-    sections: dict[str, list[str]] = {}
-    for line in output.splitlines():
-        if line.startswith("@"):
-            current = sections.setdefault(line[1:], [])
-        elif sections and line.strip():  # before the first: what the login shell says
-            current.append(line.strip())
+    sections = sections_of(output)
     system, architecture, hostname = _padded(sections, "system", 3)
     user, home = _padded(sections, "user", 2)
     memory = dict(_memory(sections.get("memory", [])))
@@ -211,6 +207,17 @@ def parse_facts(output: str, *, asked_at: float, answered_at: float) -> HostFact
         logout_kills=bool(sections.get("logout")),
         answer_seconds=round(answered_at - asked_at, 3),
     )
+
+
+def sections_of(output: str) -> dict[str, list[str]]:
+    """Name -> its lines."""
+    sections: dict[str, list[str]] = {}
+    for line in output.splitlines():
+        if line.startswith("@"):
+            current = sections.setdefault(line[1:], [])
+        elif sections and line.strip():  # before the first: what the login shell says
+            current.append(line.strip())
+    return sections
 
 
 def _padded(sections: Mapping[str, list[str]], name: str, count: int) -> list[str]:

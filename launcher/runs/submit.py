@@ -15,6 +15,7 @@ from typing import Any
 from launcher.config.paths import launch_home
 from launcher.config.recipe import LoadedRecipe, rows_text
 from launcher.errors import InputError, MissingExtra, RunFailed
+from launcher.hosts.gpus_here import has_gpu
 from launcher.runs.folder import RunFolder
 from nanochat.dataset.climbmix import CLIMBMIX
 from nanochat.dataset.sources import parse_source
@@ -22,7 +23,6 @@ from nanochat.errors import DataError
 from nanochat.shares import deal
 
 START_SECONDS = 60.0
-GPU_DEVICES = ("/dev/nvidia0", "/dev/kfd")
 TRAINING_PACKAGES = ("torch", "ray", "tiktoken", "rustbpe", "pyarrow", "safetensors", "psutil")
 
 
@@ -45,7 +45,7 @@ def check_cores(loaded: LoadedRecipe) -> None:
     if not sys.platform.startswith("linux"):
         raise InputError("training needs Linux", fix="train on machines that have it: --cluster C")
     workers, cores = loaded.recipe.workers, len(os.sched_getaffinity(0))
-    if workers > cores and not any(Path(path).exists() for path in GPU_DEVICES):
+    if workers > cores and not has_gpu():
         raise loaded.error("workers", f"{workers} on a machine of {cores} cores")
 
 

@@ -1,0 +1,30 @@
+"""The GPUs of this machine, asked as hosts are."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from launcher.hosts.facts import SAY, sections_of
+from launcher.hosts.gpus import SCRIPT, GpuFacts, parse_gpus
+
+DEVICES = ("/dev/nvidia0", "/dev/kfd")
+ANSWER_SECONDS = 20.0
+
+
+def has_gpu() -> bool:
+    """Whether a driver has one."""
+    return any(Path(device).exists() for device in DEVICES)
+
+
+def gpus_here() -> GpuFacts:
+    """None of them where no driver has one, or its tool hangs."""
+    if not has_gpu():
+        return GpuFacts()
+    try:
+        done = subprocess.run(
+            ["sh", "-c", SAY + SCRIPT], capture_output=True, text=True, timeout=ANSWER_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return GpuFacts()
+    return parse_gpus(sections_of(done.stdout))

@@ -17,6 +17,7 @@ from launcher.guide.machines import Site
 from launcher.guide.prospect import foresee
 from launcher.runs.folder import RunFolder
 from launcher.runs.records import Record, each_step_once, read_records
+from nanochat.shares import largest_micro_batch
 
 LEAST_STEPS, SETTLING_STEPS = 8, 3
 NEWEST_RUNS = 20
@@ -70,12 +71,15 @@ def _known_of(site: Site, runs: Sequence[RunFolder]) -> Iterator[_Known]:
     measured = site.measurement
     if measured is not None and measured.probe is not None:
         probe = measured.probe
+        rows = probe.tokens_per_step // probe.sequence_length // len(probe.shares)
+        device = site.machines[0].device
         recipe = Recipe(
             depth=probe.depth,
             head_dim=probe.head_dim,
             sequence_length=probe.sequence_length,
             tokens_per_step=probe.tokens_per_step,
             steps=1000,
+            micro_batch=largest_micro_batch(max(1, rows), probe.sequence_length, device),
         )
         if set(probe.shares) == {machine.name for machine in site.machines}:
             log = _log_correction(recipe, site.with_shares(probe.shares), probe.step_seconds)

@@ -73,7 +73,11 @@ def _measure_there(
     assert where.hosts is not None
     with open_up(where.hosts, where.pool) as up:
         run = create_there(up, "measure", where.pool, spec, None, Choices())
-        submit(run, up, detach=False, as_json=as_json, report=report)
+        try:
+            submit(run, up, detach=False, as_json=as_json, report=report)
+        except Interrupted:
+            run.request_stop()
+            raise _stopped(run) from None
         if not keep:
             head = {up.spec.head.name: up.runs.head}  # it may have been lost on the way
             _remove_there({**up.connections, **head}, up.spec.cluster, run.name)
@@ -120,16 +124,20 @@ def report(run: Run, *, as_json: bool) -> None:
     """Save what was measured, and print it."""
     summary = require_summary(run)
     if summary["status"] != "finished":
-        raise Interrupted(
-            "measuring was stopped: nothing is saved",
-            fix=f"launch runs remove {shown_name(run)}   takes away what is left of it",
-        )
+        raise _stopped(run)
     measurement = finished_measurement(run.folder)
     save_measurement(measurement)
     if as_json:
         print_json(measurement.model_dump(mode="json"))
     else:
         print_measurement(measurement)
+
+
+def _stopped(run: Run) -> Interrupted:
+    return Interrupted(
+        "measuring was stopped: nothing is saved",
+        fix=f"launch runs remove {shown_name(run)}   takes away what is left of it",
+    )
 
 
 def print_measurement(measurement: Measurement) -> None:

@@ -19,7 +19,7 @@ from launcher.errors import ConfigError, Interrupted, LaunchError, RunFailed
 ROOT = Path(main.__file__).parents[2]
 COMMANDS = [
     "recipe", "runs", "logs", "stop", "resume", "sample", "plot", "export", "import", "cluster",
-    "size", "edit",
+    "size", "measure", "edit",
 ]  # fmt: skip
 ENTRY = "from launcher.cli.main import main; main()"
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from nanochat.available_memory import available_bytes
 from nanochat.hashed_file import write_hashed
 from nanochat.loss import mean_head_loss
-from nanochat.memory import available_bytes
 from nanochat.model import GPT, Block, attend
 from nanochat.optimizer.adamw import GROUPS, AdamW
 from nanochat.optimizer.muon import muon_update, variance_shape

@@ -54,7 +54,7 @@ class Choices:
 
 def choose(
     recipe: Recipe,
-    measured: Measurement,
+    measured: Measurement | None,
     places: Sequence[Place],
     *,
     device: str | None,
@@ -62,7 +62,7 @@ def choose(
 ) -> Choices:
     """`places`: in rank order. `device`: cpu or cuda, None: what there is. `torch_version`: that
     the run will have."""
-    if device not in (None, measured.device):
+    if measured is None or device not in (None, measured.device):
         return Choices()
     date = f"measured {measured.day}"
     hosts = {

@@ -33,10 +33,8 @@ def choices_there(
 def _choices(
     recipe: Recipe, cluster: str, places: Sequence[Place], *, device: str | None
 ) -> Choices:
-    measured = load_measurement(cluster)
-    if measured is None:
-        return Choices()
-    return choose(recipe, measured, places, device=device, torch_version=pinned_version("torch"))
+    measured, version = load_measurement(cluster), pinned_version("torch")
+    return choose(recipe, measured, places, device=device, torch_version=version)
 
 
 def with_choices(spec: dict[str, Any], chosen: Choices) -> dict[str, Any]:

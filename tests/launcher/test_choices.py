@@ -65,7 +65,7 @@ def recipe(**changes: Any) -> Recipe:
 
 
 def chosen(
-    measurement: Measurement, *places: Place, of: Recipe | None = None, **options: Any
+    measurement: Measurement | None, *places: Place, of: Recipe | None = None, **options: Any
 ) -> Choices:
     told: dict[str, Any] = {"device": "cpu", "torch_version": "2.13.0", **options}
     return choose(of or recipe(), measurement, places, **told)
@@ -76,7 +76,7 @@ PAIR = (Place("one"), Place("two"))
 
 def test_nothing_measured_nothing_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAUNCH_HOME", str(tmp_path))
-    assert choices_here(recipe()) == Choices()
+    assert chosen(None, Place("")) == choices_here(recipe()) == Choices()
     spec = {"settings": {"depth": 4}}
     assert with_choices(spec, Choices()) == spec
     assert Choices.from_spec(spec) == Choices()

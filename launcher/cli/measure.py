@@ -108,6 +108,7 @@ def _place(name: str, cluster: str, pool: str | None) -> tuple[Where, LoadedReci
         rows = max(rows, least, sum(node.gpus or 1 for node in nodes))
     settings = {
         "tokens_per_step": rows * recipe.sequence_length,
+        "warmup_steps": STEPS,
         "evaluation.every_steps": STEPS,  # before the first and after the last
         "evaluation.tokens": recipe.sequence_length,
         "checkpoint.every_steps": "null",

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from nanochat.available_memory import available_bytes
 from nanochat.hashed_file import write_hashed
 from nanochat.loss import mean_head_loss
 from nanochat.model import GPT, Block, attend
@@ -181,8 +182,12 @@ class Bench:
                 parameter.normal_(0.0, 0.02)
                 parameter.grad = torch.zeros_like(parameter)
         found: dict[int, float] = {}
+        before = available_bytes() or 0
         for tokens in candidates:
+            left = available_bytes() or 0
             if found and tokens / max(found.values()) > MOST_CALL_SECONDS:
+                break
+            if left < 2 * (before - left):  # one of twice the tokens takes as much again
                 break
             shape = (tokens // model.sequence_length, model.sequence_length)
             ids = torch.randint(model.vocab_size, shape, device=self.device)

@@ -73,7 +73,11 @@ def _measure_there(
     assert where.hosts is not None
     with open_up(where.hosts, where.pool) as up:
         run = create_there(up, "measure", where.pool, spec, None, Choices())
-        submit(run, up, detach=False, as_json=as_json, report=report)
+        try:
+            submit(run, up, detach=False, as_json=as_json, report=report)
+        except Interrupted:
+            run.request_stop()
+            raise _stopped(run) from None
         if not keep:
             head = {up.spec.head.name: up.runs.head}  # it may have been lost on the way
             _remove_there({**up.connections, **head}, up.spec.cluster, run.name)
@@ -104,6 +108,7 @@ def _place(name: str, cluster: str, pool: str | None) -> tuple[Where, LoadedReci
         rows = max(rows, least, sum(node.gpus or 1 for node in nodes))
     settings = {
         "tokens_per_step": rows * recipe.sequence_length,
+        "warmup_steps": STEPS,
         "evaluation.every_steps": STEPS,  # before the first and after the last
         "evaluation.tokens": recipe.sequence_length,
         "checkpoint.every_steps": "null",
@@ -120,16 +125,20 @@ def report(run: Run, *, as_json: bool) -> None:
     """Save what was measured, and print it."""
     summary = require_summary(run)
     if summary["status"] != "finished":
-        raise Interrupted(
-            "measuring was stopped: nothing is saved",
-            fix=f"launch runs remove {shown_name(run)}   takes away what is left of it",
-        )
+        raise _stopped(run)
     measurement = finished_measurement(run.folder)
     save_measurement(measurement)
     if as_json:
         print_json(measurement.model_dump(mode="json"))
     else:
         print_measurement(measurement)
+
+
+def _stopped(run: Run) -> Interrupted:
+    return Interrupted(
+        "measuring was stopped: nothing is saved",
+        fix=f"launch runs remove {shown_name(run)}   takes away what is left of it",
+    )
 
 
 def print_measurement(measurement: Measurement) -> None:

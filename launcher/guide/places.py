@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from launcher.config.cluster import LoadedCluster, Node
@@ -15,13 +15,7 @@ from launcher.provision.requirements import pinned_version
 
 def choices_here(recipe: Recipe) -> Choices:
     """On this machine."""
-    return choose(
-        recipe,
-        load_measurement(LOCAL),
-        [Place("", slots=recipe.workers)],
-        device=None,
-        torch_version=pinned_version("torch"),
-    )
+    return _choices(recipe, LOCAL, [Place("", slots=recipe.workers)], device=None)
 
 
 def choices_there(
@@ -32,13 +26,15 @@ def choices_there(
     for node, slots, cpus in nodes:
         places.append(Place(node.name, slots, cpus, node.written_share))
         accelerators.add(node.accelerator)
-    return choose(
-        recipe,
-        load_measurement(loaded.cluster.name),
-        places,
-        device="cpu" if accelerators == {"cpu"} else "cuda",
-        torch_version=pinned_version("torch"),
-    )
+    device = "cpu" if accelerators == {"cpu"} else "cuda"
+    return _choices(recipe, loaded.cluster.name, places, device=device)
+
+
+def _choices(
+    recipe: Recipe, cluster: str, places: Sequence[Place], *, device: str | None
+) -> Choices:
+    measured, version = load_measurement(cluster), pinned_version("torch")
+    return choose(recipe, measured, places, device=device, torch_version=version)
 
 
 def with_choices(spec: dict[str, Any], chosen: Choices) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -19,6 +20,9 @@ from launcher.training.host_speed import default_models, measure_host
 from launcher.training.link_speed import measure_link
 from launcher.training.threads import use_threads
 from nanochat.sizes import ModelConfig
+
+# What the slowest host may take longer than the others, which wait for it.
+HOST_SECONDS = 1800.0
 
 
 class Measuring:
@@ -41,6 +45,9 @@ class Measuring:
         self._rank = rank
         self._device = device
         self._say = say
+        self._patient = None
+        if len(names) > 1:
+            self._patient = dist.new_group(timeout=timedelta(seconds=HOST_SECONDS))
 
     def run(self) -> None:
         """On all ranks. Raises OSError where a host has no room on its disk."""
@@ -117,5 +124,5 @@ class Measuring:
         if len(self._names) == 1:
             return [mine]
         every: list[Any] = [None] * len(self._names)
-        dist.all_gather_object(every, mine)
+        dist.all_gather_object(every, mine, group=self._patient)
         return every

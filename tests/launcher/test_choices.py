@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from launcher.guide.choices import (
     choose,
 )
 from launcher.guide.measurement import HostSpeed, Measurement, WidthRates
-from launcher.guide.places import with_choices
+from launcher.guide.places import choices_here, with_choices
 from launcher.guide.throughput import token_seconds, update_seconds
 from nanochat.shares import deal
 from nanochat.sizes import ModelConfig, flops_per_token, muon_flops
@@ -73,8 +74,9 @@ def chosen(
 PAIR = (Place("one"), Place("two"))
 
 
-def test_nothing_measured_nothing_chosen() -> None:
-    assert chosen(None, Place("")) == Choices()
+def test_nothing_measured_nothing_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAUNCH_HOME", str(tmp_path))
+    assert chosen(None, Place("")) == choices_here(recipe()) == Choices()
     spec = {"settings": {"depth": 4}}
     assert with_choices(spec, Choices()) == spec
     assert Choices.from_spec(spec) == Choices()

@@ -1,0 +1,69 @@
+"""What a run computes with, where something was chosen for it by what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from launcher.cli.cluster_run import UpCluster
+from launcher.config.cluster import load_cluster
+from launcher.config.recipe import Recipe
+from launcher.guide.choices import Choices
+from launcher.raycluster.local import LocalSession
+from launcher.raycluster.spec import NodeSpec
+from launcher.training.hardware import choose_hardware
+
+CHOSEN = Choices(
+    threads={"one": 3, "two": 9},
+    cpus={"one": (0, 2, 4)},
+    shares={"one": 1.5, "two": 0.5},
+    reasons={"threads": "one: 3 of 8", "shares": "one 3, two 1 of the 4 rows of a step"},
+)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="threads are a CPU's")
+def test_threads_are_those_that_were_chosen() -> None:
+    recipe = Recipe(
+        depth=4, head_dim=64, sequence_length=512, tokens_per_step=2048, steps=1, workers=1
+    )
+    session = LocalSession("", workers=1)
+    session.threads, session.shares = {"one": 8, "two": 4}, {"one": 1.5, "two": 0.5}
+    found = choose_hardware(recipe, session, CHOSEN)
+    assert found.threads == {"one": 3, "two": 4}  # never more than a rank may use
+    assert found.cpus == {"one": (0, 2, 4)}
+    assert found.reasons["threads"] == "one: 3 of 8"
+    assert found.reasons["shares"] == "one 3, two 1 of the 4 rows of a step"
+    plain = choose_hardware(recipe, session)
+    assert plain.threads == {"one": 8, "two": 4} and plain.cpus == {}
+    assert plain.reasons["shares"].endswith("the cluster file says so")
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("", {"one": 1.5, "two": 0.5, "new": 1.0}),
+        (", share: 2", {"one": 1.0, "two": 1.0, "new": 2.0}),
+    ],
+    ids=["chosen", "written"],
+)
+def test_chosen_shares_give_way_to_written_ones(
+    tmp_path: Path, written: str, expected: dict[str, float]
+) -> None:
+    file = tmp_path / "three.yaml"
+    file.write_text(
+        "nodes:\n  - {name: one, host: h1}\n  - {name: two, host: h2}\n"
+        f"  - {{name: new, host: h3{written}}}\n"
+    )
+    loaded = load_cluster(str(file))
+    nodes = tuple(
+        NodeSpec(node.name, "", "", cpus=4, slots=1, pool="default", share=node.share)
+        for node in loaded.cluster.nodes
+    )
+    rest: dict[str, Any] = dict.fromkeys(UpCluster.__dataclass_fields__)
+    up = UpCluster(**{**rest, "cluster": loaded, "run_nodes": nodes})
+    entry = up.nodes_entry({"depth": 4}, CHOSEN)
+    assert {node["name"]: node["share"] for node in entry["nodes"]} == expected
+    assert entry["settings"] == {"depth": 4, "workers": 3}

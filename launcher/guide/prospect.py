@@ -33,7 +33,8 @@ class HostMemory:
 
     @property
     def peak_bytes(self) -> int:
-        return self.peak.total * self.ranks
+        """Of all ranks: one of them writes checkpoints."""
+        return self.peak.total * self.ranks - self.peak.copy * (self.ranks - 1)
 
     @property
     def fits(self) -> bool | None:

@@ -21,7 +21,9 @@ from nanochat.shares import largest_micro_batch
 
 LEAST_STEPS, SETTLING_STEPS = 8, 3
 NEWEST_RUNS = 20
-MOST_CORRECTION = 20.0  # an estimate may be as far off
+# Beyond, something else was at work on those machines, or its estimate is of others.
+MOST_CORRECTION = {"measured": 2.0, "estimate": 20.0}
+LEAST_COMPUTE = 0.7  # of a step: of one that waits for the network nothing is learned of computing
 
 
 @dataclass(frozen=True)
@@ -123,12 +125,15 @@ def median_step_seconds(records: Sequence[Record]) -> float | None:
 
 def _log_correction(recipe: Recipe, site: Site, seconds: float) -> float | None:
     """With which the step takes as long: it grows with the correction, so halve the interval."""
-    low, high = -math.log(MOST_CORRECTION), math.log(MOST_CORRECTION)
+    plain = foresee(recipe, site)
+    if plain is None or plain.step.exposed_seconds > (1 - LEAST_COMPUTE) * plain.step.seconds:
+        return None
+    high = math.log(MOST_CORRECTION[plain.basis])
+    low = -high
     for _ in range(30):
         middle = (low + high) / 2
         prospect = foresee(recipe, site, correction=math.exp(middle))
-        if prospect is None:
-            return None
+        assert prospect is not None
         if prospect.step.seconds < seconds:
             low = middle
         else:

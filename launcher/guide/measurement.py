@@ -44,6 +44,7 @@ class HostSpeed(_Part):
     of the machine, or of one GPU; `disk_free_bytes`: where checkpoints go. `pass_tokens`: the
     fewest tokens of one forward and backward pass that are within 3% of the fastest; `pass_rates`:
     tokens per second of a whole model of the first width, by the tokens of a pass.
+    `pass_correction`: what such a pass takes / what its parts take by themselves.
     `launch_seconds`: what a CPU needs to start a GPU's kernels, per layer of an update and per
     layer of a pass, where rates do not have it in them.
     """
@@ -62,6 +63,7 @@ class HostSpeed(_Part):
     disk_free_bytes: int | None = None
     pass_tokens: int | None = None
     pass_rates: dict[int, float] = {}
+    pass_correction: float = 1.0
     launch_seconds: tuple[float, float] = (0.0, 0.0)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from launcher.guide.measurement import HostSpeed, LinkSpeed, WidthRates
@@ -148,6 +148,22 @@ def update_seconds(model: ModelConfig, speed: HostSpeed, table_dtype: str) -> tu
     return muon, _moved_bytes(model, table_dtype) / speed.adamw_bytes_per_second
 
 
+def pass_correction(model: ModelConfig, speed: HostSpeed, tokens: int, seconds: float) -> float:
+    """How much longer a whole pass took than its parts take by themselves. It was one of several,
+    whose gradients add up."""
+    traffic = _traffic(model, 2) - _traffic(model, 1)
+    parts = sum(_product_seconds(model, speed, tokens))
+    return seconds / (parts + traffic / speed.memory_bytes_per_second)
+
+
+def _traffic(model: ModelConfig, passes: int) -> int:
+    """Bytes of gradients. Each pass fills one for every table with zeros; all but the first then add
+    all gradients to those of the passes before."""
+    counts = parameter_counts(model)
+    tables = 4 * (counts.wte + counts.value_embeds)
+    return tables * passes + ADDED_TRANSFERS * 4 * counts.total * (passes - 1)
+
+
 def _moved_bytes(model: ModelConfig, table_dtype: str) -> int:
     """Of AdamW's update."""
     counts = parameter_counts(model)
@@ -172,18 +188,13 @@ def _rank_terms(
 ) -> list[Term]:
     rates, tokens = rates_at(speed, model.dim), load.rows * model.sequence_length
     blocks, attention, head = _product_seconds(model, speed, tokens)
-    counts = parameter_counts(model)
-    tables = 4 * (counts.wte + counts.value_embeds)
-    # Each pass fills a gradient for every table with zeros; all but the first then add all
-    # gradients to those of the passes before.
-    added = ADDED_TRANSFERS * 4 * counts.total * (load.passes - 1)
-    traffic = tables * load.passes + added
+    traffic = _traffic(model, load.passes)
     muon, adamw = update_seconds(model, speed, table_dtype)
 
     def words(part: float, rate: float) -> str:
         return f"{tokens:,} tokens x {part / 1e6:,.0f} MFLOPs at {rate / 1e9:,.1f} GFLOP/s"
 
-    each = [
+    passes = [
         Term("blocks", blocks, words(block_product_flops(model), rates.products)),
         Term("attention", attention, words(attention_flops(model), rates.attention)),
         Term("head", head, words(head_flops(model), rates.head)),
@@ -193,6 +204,9 @@ def _rank_terms(
             f"{traffic / 1e9:,.2f} GB of gradients in {_passes(load.passes)} at "
             f"{speed.memory_bytes_per_second / 1e9:,.1f} GB/s",
         ),
+    ]
+    each = [
+        *(replace(term, seconds=term.seconds * speed.pass_correction) for term in passes),
         Term("muon", muon, f"{muon_flops(model) / 1e9:,.0f} GFLOPs, whatever the batch"),
         Term(
             "adamw", adamw, f"{_moved_bytes(model, table_dtype) / 1e9:,.2f} GB, whatever the batch"

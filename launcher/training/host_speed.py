@@ -11,6 +11,7 @@ import psutil
 import torch
 
 from launcher.guide.measurement import HostSpeed, WidthRates
+from launcher.guide.throughput import pass_correction
 from launcher.training.threads import Threads, giga, least_of_the_best, try_threads, with_threads
 from nanochat.available_memory import available_bytes
 from nanochat.cores import find_cores
@@ -86,6 +87,7 @@ def measure_host(
             pass_tokens=least_of_the_best(passes),
             pass_rates=passes,
         )
+        speed = speed.model_copy(update={"pass_correction": _correction(models[0], speed)})
         say(
             f"memory {speed.memory_bytes_per_second / 1e9:.3g} GB/s, disk "
             f"{speed.disk_bytes_per_second / 1e6:.3g} MB/s"
@@ -93,6 +95,12 @@ def measure_host(
         return speed
 
     return with_threads(threads.count, threads.cpus, all_rates)
+
+
+def _correction(model: ModelConfig, speed: HostSpeed) -> float:
+    """Of the pass that is nearest to those whose parts were timed."""
+    tokens = min(speed.pass_rates, key=lambda tokens: abs(tokens - PASS_TOKENS))
+    return pass_correction(model, speed, tokens, tokens / speed.pass_rates[tokens])
 
 
 def _widths(bench: Bench, models: Sequence[ModelConfig], say: Say) -> dict[int, WidthRates]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from speeds import LINK, host_speed
 
-from launcher.guide.throughput import RankLoad, StepTime, rates_at, step_time
+from launcher.guide.throughput import RankLoad, StepTime, pass_correction, rates_at, step_time
 from launcher.guide.wire import different_tokens, messages
 from nanochat.sizes import (
     ModelConfig,
@@ -124,3 +124,17 @@ def test_a_correction_is_of_what_computes() -> None:
         step_time(D4, both, speeds, LINK, correction=factor).term("wire") for factor in (1.0, 2.0)
     ]
     assert wires[0] == wires[1]
+
+
+def test_a_whole_pass_corrects_its_parts() -> None:
+    """Of gradients that add up: tables filled with zeros, then all of them added."""
+    counts, speed = parameter_counts(D4), host_speed()
+    parts = 2048 * flops_per_token(D4) / 100e9
+    parts += 4 * (counts.wte + counts.value_embeds + 3 * counts.total) / 10e9
+    factor = pass_correction(D4, speed, 2048, 1.25 * parts)
+    assert factor == pytest.approx(1.25)
+    corrected = speed.model_copy(update={"pass_correction": factor})
+    ranks = [RankLoad("", 4, 4)]
+    plain, longer = (step_time(D4, ranks, {"": each}, None) for each in (speed, corrected))
+    assert longer.term("head") == pytest.approx(1.25 * plain.term("head"))
+    assert longer.term("muon") == plain.term("muon")

@@ -157,8 +157,8 @@ def pass_correction(model: ModelConfig, speed: HostSpeed, tokens: int, seconds: 
 
 
 def _traffic(model: ModelConfig, passes: int) -> int:
-    """Bytes of gradients. Each pass fills one for every table with zeros; all but the first then add
-    all gradients to those of the passes before."""
+    """Bytes of gradients. Each pass fills one for every table with zeros; all but the first then
+    add all gradients to those of the passes before."""
     counts = parameter_counts(model)
     tables = 4 * (counts.wte + counts.value_embeds)
     return tables * passes + ADDED_TRANSFERS * 4 * counts.total * (passes - 1)

@@ -88,16 +88,16 @@ def main() -> None:
         if rank == 0:
             print(json.dumps(content), flush=True)
 
-    say(what="calibration", rates=gathered(calibrate()))
     if job["measures_hosts"]:
+        before = calibrate()
         speed = measure_host(
             default_models(CPU), device=CPU, dtype=torch.float32, folder=Path(job["folder"]),
             most_threads=threads, say=lambda words: None,
         )  # fmt: skip
         say(what="hosts", speeds=gathered(speed.model_dump(mode="json")))
+        say(what="calibration", rates=gathered(statistics.mean((before, calibrate()))))
     if world_size > 1:
         say(what="link", speed=measure_link(dist.group.WORLD, CPU).model_dump(mode="json"))
-    say(what="calibration", rates=gathered(calibrate()))
     for row in job["rows"]:
         recipe = Recipe.model_validate(row["recipe"])
         watch = Watch(row.get("timed", TIMED_STEPS))

@@ -45,7 +45,8 @@ FIRST_SECONDS = 1800.0
 START_SECONDS = 60.0
 STATE_BYTES_PER_SECOND = 10e6
 SAVE_SECONDS = 60.0  # for a checkpoint before any is known
-# A host may just have become that slow: each time that nothing was frozen, the limits double.
+# A host may just have become that slow: each time that nothing was frozen, the limits double, until
+# RECENT_STEPS were made since: then the median knows how slow it is.
 MOST_DOUBLINGS = 4
 RECENT_STEPS = 20  # of which the median is taken
 
@@ -180,7 +181,7 @@ class _Watch:
             evaluates=evaluates,
             ends=step >= self._steps or any(path.exists() for path in asked),
         )
-        return limit * 2 ** min(MOST_DOUBLINGS, sum(e.get("frozen") is False for e in events))
+        return limit * 2 ** doublings(metrics, events)
 
     def _end_group(self, seconds: float, limit: float) -> None:
         """Collect stacks, kill, tell."""
@@ -243,6 +244,13 @@ class _Watch:
     def _name(self, rank: int) -> str:
         node = self._ranks[rank].metadata.node
         return f"rank {rank} on {node}" if node else f"rank {rank}"
+
+
+def doublings(metrics: Sequence[Record], events: Sequence[Record]) -> int:
+    """How often the limits are doubled. `metrics`: the last RECENT_STEPS, or as many as there are."""
+    since = metrics[0]["time"] if len(metrics) == RECENT_STEPS else 0.0
+    hangs = sum(event.get("frozen") is False and event["time"] > since for event in events)
+    return min(MOST_DOUBLINGS, hangs)
 
 
 def comparable(

@@ -11,7 +11,13 @@ from collections.abc import Iterator
 import pytest
 
 from launcher.training.stacks import collect_and_end, is_frozen, waits_for_others
-from launcher.training.watchdog import FIRST_SECONDS, Pace, comparable
+from launcher.training.watchdog import (
+    FIRST_SECONDS,
+    MOST_DOUBLINGS,
+    Pace,
+    comparable,
+    doublings,
+)
 
 D4 = Pace(step=2.0, evaluation=20.0, stall=0.2, checkpoint=6.0)
 LAN = {"floor": 20.0, "state_bytes": 500e6}
@@ -43,6 +49,16 @@ waits_for_the_others()
 def test_limits(pace: Pace, now: str, seconds: float) -> None:
     flags = {name: name in now.split() for name in ("starts", "evaluates", "ends")}
     assert pace.limit(**LAN, **flags) == pytest.approx(seconds)
+
+
+def test_limits_are_doubled_until_the_median_knows() -> None:
+    hangs = [{"kind": "fault", "frozen": frozen, "time": 9.5} for frozen in (False, True, False)]
+    assert doublings([], hangs) == 2 and doublings([], hangs * 3) == MOST_DOUBLINGS
+    steps = [{"time": float(second)} for second in range(40)]
+    assert doublings(steps[:20], hangs) == 2  # the first of these was made before them
+    assert doublings(steps[5:25], hangs) == 2
+    assert doublings(steps[10:30], hangs) == 0
+    assert doublings(steps[10:29], hangs) == 2
 
 
 def test_a_pace_is_of_recent_steps_and_of_whole_evaluations() -> None:

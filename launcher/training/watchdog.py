@@ -247,7 +247,7 @@ class _Watch:
 
 
 def doublings(metrics: Sequence[Record], events: Sequence[Record]) -> int:
-    """How often the limits are doubled. `metrics`: the last RECENT_STEPS, or as many as there are."""
+    """How often limits are doubled. `metrics`: the last RECENT_STEPS, or as many as there are."""
     since = metrics[0]["time"] if len(metrics) == RECENT_STEPS else 0.0
     hangs = sum(event.get("frozen") is False and event["time"] > since for event in events)
     return min(MOST_DOUBLINGS, hangs)

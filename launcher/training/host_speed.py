@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -33,6 +34,10 @@ SMALL = (  # the shapes of d4, d8, d12
     ModelConfig(depth=12),
 )
 LARGE = (ModelConfig(depth=20), ModelConfig(depth=24))  # for GPUs
+# Something else that computes is given this long to end: what has just been started beside a rank
+# imports for 3 s on two cores. Then it is said, and measured nevertheless.
+QUIET_SECONDS = 5.0
+BUSY_CORES = 0.5
 PASSES = {"cpu": (1024, 2048, 4096, 8192), "cuda": (4096, 8192, 16_384, 32_768)}
 
 Say = Callable[[str], None]
@@ -56,6 +61,7 @@ def measure_host(
     resident = psutil.Process().memory_info().rss
     if device.type == "cpu":
         keep_freed_memory()
+    _wait_for_quiet(say)
     bench = Bench(device, dtype)
     if device.type == "cpu":
         threads = try_threads(
@@ -101,6 +107,19 @@ def _correction(model: ModelConfig, speed: HostSpeed) -> float:
     """Of the pass that is nearest to those whose parts were timed."""
     tokens = min(speed.pass_rates, key=lambda tokens: abs(tokens - PASS_TOKENS))
     return pass_correction(model, speed, tokens, tokens / speed.pass_rates[tokens])
+
+
+def _wait_for_quiet(say: Say) -> None:
+    began = time.monotonic()
+    while (busy := _busy_cores()) > BUSY_CORES:
+        if time.monotonic() - began > QUIET_SECONDS:
+            say(f"something else keeps {busy:.1f} cores busy here: rates come out too low")
+            return
+
+
+def _busy_cores() -> float:
+    """In the next second, while this process waits."""
+    return psutil.cpu_percent(interval=1.0) / 100 * (psutil.cpu_count() or 1)
 
 
 def _widths(bench: Bench, models: Sequence[ModelConfig], say: Say) -> dict[int, WidthRates]:

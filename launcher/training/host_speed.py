@@ -6,6 +6,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -35,7 +36,7 @@ SMALL = (  # the shapes of d4, d8, d12
 )
 LARGE = (ModelConfig(depth=20), ModelConfig(depth=24))  # for GPUs
 # Something else that computes is given this long to end: what has just been started beside a rank
-# imports for 3 s on two cores. Then it is said, and measured nevertheless.
+# imports for 3 s on two cores. Then it is measured nevertheless, and said wherever that is used.
 QUIET_SECONDS = 5.0
 BUSY_CORES = 0.5
 PASSES = {"cpu": (1024, 2048, 4096, 8192), "cuda": (4096, 8192, 16_384, 32_768)}
@@ -61,7 +62,7 @@ def measure_host(
     resident = psutil.Process().memory_info().rss
     if device.type == "cpu":
         keep_freed_memory()
-    _wait_for_quiet(say)
+    beside = _wait_for_quiet()
     bench = Bench(device, dtype)
     if device.type == "cpu":
         threads = try_threads(
@@ -71,6 +72,7 @@ def measure_host(
         )
     else:
         threads = Threads(1, None, {}, "1: the GPU computes")
+    threads = replace(threads, why=threads.why + beside)
     say(f"threads {threads.why}")
 
     def all_rates() -> HostSpeed:
@@ -109,12 +111,13 @@ def _correction(model: ModelConfig, speed: HostSpeed) -> float:
     return pass_correction(model, speed, tokens, tokens / speed.pass_rates[tokens])
 
 
-def _wait_for_quiet(say: Say) -> None:
+def _wait_for_quiet() -> str:
+    """What is to be said of all that is measured now."""
     began = time.monotonic()
     while (busy := _busy_cores()) > BUSY_CORES:
         if time.monotonic() - began > QUIET_SECONDS:
-            say(f"something else keeps {busy:.1f} cores busy here: rates come out too low")
-            return
+            return f" (too low: something else kept {busy:.1f} cores busy)"
+    return ""
 
 
 def _busy_cores() -> float:

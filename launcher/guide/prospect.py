@@ -203,9 +203,12 @@ def deal_out(recipe: Recipe, site: Site) -> list[RankLoad] | None:
         return None
     length, given = recipe.sequence_length, recipe.micro_batch or chosen.micro_batch
     return [
-        RankLoad(name, len(rows), given or largest_micro_batch(len(rows), length, device))
+        RankLoad(
+            name, len(rows),
+            min(given or largest_micro_batch(len(rows), length, device), len(rows)),
+        )
         for name, rows in zip(names, dealt, strict=True)
-    ]
+    ]  # fmt: skip
 
 
 def checkpoint_bytes(model: ModelConfig) -> int:

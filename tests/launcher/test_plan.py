@@ -187,3 +187,11 @@ def test_every_figure_is_in_the_json() -> None:
     assert sum(term["seconds"] for term in found["terms"]) == pytest.approx(
         found["step_seconds"], abs=1e-3
     )
+
+
+def test_a_pass_has_no_more_rows_than_the_rank() -> None:
+    whole, more = (
+        plan(D8.model_copy(update={"micro_batch": rows}), two()).prospect for rows in (2, 10_000)
+    )
+    assert more.hosts[0].peak_bytes == whole.hosts[0].peak_bytes
+    assert more.step.terms == whole.step.terms

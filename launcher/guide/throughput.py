@@ -101,7 +101,7 @@ def step_time(
     what computes, from a real training."""
     parts = {
         load.host: _rank_terms(model, load, speeds[load.host], table_dtype, correction)
-        for load in ranks
+        for load in sorted(ranks, key=lambda load: load.rows)  # of a host's ranks the slowest
     }
     # Ranks meet once a step, when gradients are summed: a rank that is done with its update before
     # the others begins its next pass.

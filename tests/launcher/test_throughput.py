@@ -69,6 +69,13 @@ def test_the_slowest_rank_is_waited_for() -> None:
     assert step.term("muon") == pytest.approx(muon_flops(D8) / 50e9)
 
 
+def test_of_the_ranks_of_a_host_the_one_with_the_most_rows_counts() -> None:
+    speeds = {"": host_speed()}
+    step = step_time(D8, [RankLoad("", 3, 1), RankLoad("", 1, 1)], speeds, LINK)
+    alone = step_time(D8, [RankLoad("", 3, 1)], speeds, None)
+    assert step.term("head") == alone.term("head")
+
+
 def test_a_fast_rank_goes_on_while_a_slow_one_is_updating() -> None:
     """What it has more of rows may take as long as the other's update takes longer."""
     ranks = [RankLoad("one", 4, 1), RankLoad("two", 1, 1)]

@@ -92,12 +92,12 @@ def this_machine(measurement: Measurement | None, workers: int) -> Site:
     on_gpu = gpu is not None or (measurement is not None and measurement.device == "cuda")
     if measurement is not None and speed is not None:
         known = _when(measurement)
-        if workers > 1 and not on_gpu:
-            speed = _part_of(speed, workers, cpus)
     elif gpu is not None:
         speed, known = gpu_speed(gpu.name, gpu.memory_bytes)
     else:
         speed, known = cpu_speed(cpus, None), f"estimated of its {_cores(cpus)}"
+    if workers > 1 and not on_gpu:
+        speed = _part_of(speed, workers, cpus)
     machine = Machine(
         name="",
         accelerator="cuda" if on_gpu else "cpu",

@@ -13,10 +13,11 @@ from speeds import GIGA, LINK, host_speed, machine, measurement, site
 
 from launcher.config.recipe import Recipe
 from launcher.guide.lessons import Lessons
-from launcher.guide.machines import Site
+from launcher.guide.machines import Site, this_machine
 from launcher.guide.plan import Plan, make_plan
 from launcher.guide.prospect import foresee
 from launcher.guide.verdict import verdict
+from launcher.hosts.gpus import GpuFacts
 from launcher.runs.folder import RunFolder, write_json
 from launcher.runs.records import RecordWriter
 
@@ -195,3 +196,12 @@ def test_a_pass_has_no_more_rows_than_the_rank() -> None:
     )
     assert more.hosts[0].peak_bytes == whole.hosts[0].peak_bytes
     assert more.step.terms == whole.step.terms
+
+
+def test_workers_share_the_cores_of_an_unmeasured_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr("launcher.guide.machines.gpus_here", GpuFacts)
+    one, four = (this_machine(None, workers).machines[0].speed for workers in (1, 4))
+    assert four.threads == 2
+    assert four.widths[512].products == pytest.approx(one.widths[512].products / 4)
+    assert four.memory_bytes_per_second == one.memory_bytes_per_second / 4

@@ -49,11 +49,11 @@ def make_page(sizes: Sequence[Size], cluster: str, pool: str | None) -> Page:
     lines = []
     for each in sizes:
         length = each.model.sequence_length
-        least = with_tokens_per_step(
-            each.recipe, max(GUIDE_TOKENS_PER_STEP // length, ranks) * length
-        )
-        short = make_plan(each.name, least, site, others, lessons)
-        assert short is not None
+        rows, short = max(GUIDE_TOKENS_PER_STEP // length, ranks), None
+        while short is None:
+            least = with_tokens_per_step(each.recipe, rows * length)
+            short = make_plan(each.name, least, site, others, lessons)
+            rows *= 2  # unequal shares leave some none of so few
         whole = make_plan(each.name, each.recipe, site, others, lessons)
         lines.append(Line(each, whole or short, short))  # fewer rows than hosts
     return Page(site.name, tuple(lines), tuple(claims()))

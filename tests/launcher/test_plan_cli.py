@@ -131,3 +131,10 @@ def test_a_dry_run_has_the_prediction(capsys: pytest.CaptureFixture[str]) -> Non
         document["predicted"]["tokens_per_second"]
         == plan("d8", "--cluster", "rtx4070")["tokens_per_second"]
     )
+
+
+def test_shares_that_leave_a_host_none_of_a_short_step(tmp_path: Path) -> None:
+    file = tmp_path / "uneven.yaml"
+    file.write_text("nodes: [{host: a, share: 10}, {host: b, share: 0.5}]\n")
+    page = plan("--all", "--cluster", str(file))
+    assert page["sizes"][0]["short_steps"]["tokens_per_step"] == 16 * 512

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from launcher.config.recipe import Recipe
 from launcher.guide.machines import Site
 from launcher.guide.prospect import foresee
@@ -100,14 +102,18 @@ def _of_run(site: Site, run: RunFolder) -> _Known | None:
         return None
     if site.measurement is not None and spec["created"] < site.measurement.measured_at:
         return None
+    try:
+        recipe = Recipe.model_validate(spec["settings"])
+    except ValidationError:  # of another version
+        return None
     shares = {node["name"]: node["share"] for node in spec.get("nodes", ())} or {"": 1.0}
     same = set(shares) == {machine.name for machine in site.machines}
-    if not same or spec["device"] != site.machines[0].device or spec["settings"]["elastic"]:
+    same &= recipe.workers == sum(machine.ranks for machine in site.machines)
+    if not same or spec["device"] != site.machines[0].device or recipe.elastic:
         return None
     seconds = median_step_seconds(each_step_once(read_records(run.metrics)))
     if seconds is None:
         return None
-    recipe = Recipe.model_validate(spec["settings"])
     log = _log_correction(recipe, site.with_shares(shares), seconds)
     return None if log is None else _Known(recipe.depth, log, f"run {run.name}")
 

@@ -162,6 +162,8 @@ def test_runs_teach_what_they_took(tmp_path: Path) -> None:
         {"device": "cuda"},
         {"nodes": [{"name": "two", "share": 1.0}]},
         {"settings": D8.model_copy(update={"elastic": True}).model_dump(mode="json")},
+        {"settings": D8.model_copy(update={"workers": 2}).model_dump(mode="json")},
+        {"settings": {"depth": 8, "of_another_version": 1}},
     ],
 )
 def test_other_runs_teach_nothing(tmp_path: Path, other: dict[str, Any]) -> None:

@@ -85,7 +85,9 @@ def _known_of(site: Site, runs: Sequence[RunFolder]) -> Iterator[_Known]:
             steps=1000,
             micro_batch=largest_micro_batch(max(1, rows), probe.sequence_length, device),
         )
-        if set(probe.shares) == {machine.name for machine in site.machines}:
+        same = set(probe.shares) == {machine.name for machine in site.machines}
+        here = site.machines[0]
+        if same and (here.name or here.ranks == 1):  # this machine is measured with one worker
             log = _log_correction(recipe, site.with_shares(probe.shares), probe.step_seconds)
             if log is not None:
                 yield _Known(probe.depth, log, f"{probe.recipe}, {measured.day}")
@@ -130,12 +132,13 @@ def median_step_seconds(records: Sequence[Record]) -> float | None:
 
 
 def _log_correction(recipe: Recipe, site: Site, seconds: float) -> float | None:
-    """With which the step takes as long: it grows with the correction, so halve the interval."""
+    """With which the step takes as long: it grows with the correction, so halve the interval. None
+    where it would have to be more than MOST_CORRECTION."""
     plain = foresee(recipe, site)
     if plain is None or plain.step.exposed_seconds > (1 - LEAST_COMPUTE) * plain.step.seconds:
         return None
-    high = math.log(MOST_CORRECTION[plain.basis])
-    low = -high
+    most = math.log(MOST_CORRECTION[plain.basis])
+    low, high = -most, most
     for _ in range(30):
         middle = (low + high) / 2
         prospect = foresee(recipe, site, correction=math.exp(middle))
@@ -144,4 +147,5 @@ def _log_correction(recipe: Recipe, site: Site, seconds: float) -> float | None:
             low = middle
         else:
             high = middle
-    return (low + high) / 2
+    found = (low + high) / 2
+    return found if abs(found) < 0.999 * most else None

@@ -167,14 +167,15 @@ def test_runs_teach_what_they_took(tmp_path: Path) -> None:
     ],
 )
 def test_other_runs_teach_nothing(tmp_path: Path, other: dict[str, Any]) -> None:
-    lessons = Lessons([write_run(tmp_path / "d8-1", 100.0, **other)])
+    lessons = Lessons([write_run(tmp_path / "d8-1", 20.0, **other)])
     assert lessons.of(one(), D8).correction == 1.0
+    assert Lessons([write_run(tmp_path / "d8-2", 20.0)]).of(one(), D8).correction > 1.0
 
 
 def test_runs_before_the_measurement_teach_nothing(tmp_path: Path) -> None:
     there = replace(one(), measurement=measurement(one=host_speed()))
     later = there.measurement.model_copy(update={"measured_at": time.time() + 10})  # type: ignore[union-attr]
-    run = write_run(tmp_path / "d8-1", 100.0)
+    run = write_run(tmp_path / "d8-1", 20.0)
     assert Lessons([run]).of(replace(there, measurement=later), D8).correction == 1.0
     assert Lessons([run]).of(there, D8).correction > 1.0
 
@@ -207,3 +208,11 @@ def test_workers_share_the_cores_of_an_unmeasured_machine(monkeypatch: pytest.Mo
     assert four.threads == 2
     assert four.widths[512].products == pytest.approx(one.widths[512].products / 4)
     assert four.memory_bytes_per_second == one.memory_bytes_per_second / 4
+
+
+def test_a_run_beyond_belief_teaches_nothing(tmp_path: Path) -> None:
+    predicted = foresee(D8, one())
+    assert predicted is not None
+    for times in (0.1, 3.0):
+        run = write_run(tmp_path / f"{times}", times * predicted.step.seconds)
+        assert Lessons([run]).of(one(), D8).correction == 1.0

@@ -85,7 +85,7 @@ def _alternatives(
     if not foreseen.fits:
         yield from _smaller_passes(foreseen, site, lessons)
     for kind, what, options, changed, there in candidates:
-        prospect = _foresee(changed, there, lessons)
+        prospect = _foresee(changed, there, lessons, part_of=site if kind == "host" else None)
         if prospect is not None:
             yield Alternative(kind, what, options, prospect)
 
@@ -139,8 +139,14 @@ def _changed(recipe: Recipe, **changes: Any) -> Recipe:
     return recipe.model_copy(update={**horizon, "micro_batch": None, **changes})
 
 
-def _foresee(recipe: Recipe, site: Site, lessons: Lessons) -> Prospect | None:
+def _foresee(
+    recipe: Recipe, site: Site, lessons: Lessons, *, part_of: Site | None = None
+) -> Prospect | None:
+    """`part_of`: whose lessons count where `site` has none: else the one would be compared as it is
+    with the other as it should be."""
     lesson = lessons.of(site, recipe)
+    if not lesson.words and part_of is not None:
+        lesson = lessons.of(part_of, recipe)
     return foresee(
         recipe, site,
         correction=lesson.correction, taught=lesson.of_this_size, taught_by=lesson.words,

@@ -216,3 +216,17 @@ def test_a_run_beyond_belief_teaches_nothing(tmp_path: Path) -> None:
     for times in (0.1, 3.0):
         run = write_run(tmp_path / f"{times}", times * predicted.step.seconds)
         assert Lessons([run]).of(one(), D8).correction == 1.0
+
+
+def test_what_runs_of_all_hosts_teach_counts_for_each_alone(tmp_path: Path) -> None:
+    recipe = D8.model_copy(update={"tokens_per_step": 32_768})
+    there, plain = two(), plan(recipe, two())
+    shares = [{"name": name, "share": 1.0} for name in ("one", "two")]
+    settings = recipe.model_copy(update={"workers": 2}).model_dump(mode="json")
+    took = 1.5 * plain.prospect.step.seconds
+    run = write_run(tmp_path / "d8-1", took, nodes=shares, settings=settings)
+    taught = make_plan("d8", recipe, there, {}, Lessons([run]))
+    assert taught is not None
+    for before, after in zip(plain.of("host"), taught.of("host"), strict=True):
+        slower = before.prospect.tokens_per_second / after.prospect.tokens_per_second
+        assert slower == pytest.approx(1.5, rel=0.1)

@@ -116,7 +116,10 @@ def this_machine(measurement: Measurement | None, workers: int) -> Site:
 def cluster_site(
     loaded: LoadedCluster, nodes: Sequence[Node], measurement: Measurement | None
 ) -> Site:
-    """`nodes`: of one accelerator."""
+    """`nodes`: of one accelerator. What was measured of another one does not count."""
+    device = "cpu" if nodes[0].accelerator == "cpu" else "cuda"
+    if measurement is not None and measurement.device != device:
+        measurement = None
     machines = tuple(_machine(node, measurement) for node in nodes)
     network = loaded.cluster.network
     links = {}

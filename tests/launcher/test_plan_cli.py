@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from speeds import host_speed, measurement
 
 from launcher.cli.main import _run
 from launcher.cli.plan import command
 from launcher.guide.claims import claims
+from launcher.runs.measured import save_measurement
 
 
 @pytest.fixture(autouse=True)
@@ -138,3 +140,13 @@ def test_shares_that_leave_a_host_none_of_a_short_step(tmp_path: Path) -> None:
     file.write_text("nodes: [{host: a, share: 10}, {host: b, share: 0.5}]\n")
     page = plan("--all", "--cluster", str(file))
     assert page["sizes"][0]["short_steps"]["tokens_per_step"] == 16 * 512
+
+
+def test_what_was_measured_of_cpus_is_not_said_of_gpus(tmp_path: Path) -> None:
+    file = tmp_path / "home.yaml"
+    save_measurement(measurement(a=host_speed()))
+    bases = []
+    for accelerator in ("cpu", "cuda"):
+        file.write_text(f"nodes: [{{host: a, accelerator: {accelerator}}}]\n")
+        bases.append(plan("d8", "--cluster", str(file))["basis"])
+    assert bases == ["measured", "estimate"]

@@ -90,7 +90,7 @@ def cpu_speed(cores: int, memory_bytes: int | None) -> HostSpeed:
     )
 
 
-def gpu_speed(model: str | None, memory_bytes: int) -> tuple[HostSpeed, str]:
+def gpu_speed(model: str | None, memory_bytes: int | None) -> tuple[HostSpeed, str]:
     """And what it is estimated of: trainings that were logged on such a GPU, else what its maker
     states."""
     name, gpu = known_gpu(model) or ("", UNKNOWN_GPU)

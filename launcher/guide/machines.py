@@ -21,7 +21,6 @@ from launcher.hosts.gpus_here import gpus_here
 from nanochat.available_memory import available_bytes
 
 GIGABYTE = 1_000_000_000
-ASSUMED_GPU_GB = 12
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,8 @@ def _machine(node: Node, measurement: Measurement | None) -> Machine:
     if measurement is not None and speed is not None:
         known = _when(measurement)
     elif gpu:
-        speed, known = gpu_speed(node.gpu_model, stated or ASSUMED_GPU_GB * GIGABYTE)
+        speed, known = gpu_speed(node.gpu_model, stated)
+        known += "" if node.gpus else "; one GPU is assumed"
     else:
         cores = node.cpus or ASSUMED_CORES
         speed = cpu_speed(cores, stated)

@@ -150,3 +150,11 @@ def test_what_was_measured_of_cpus_is_not_said_of_gpus(tmp_path: Path) -> None:
         file.write_text(f"nodes: [{{host: a, accelerator: {accelerator}}}]\n")
         bases.append(plan("d8", "--cluster", str(file))["basis"])
     assert bases == ["measured", "estimate"]
+
+
+def test_the_memory_of_a_gpu_is_not_made_up(tmp_path: Path) -> None:
+    file = tmp_path / "gpu.yaml"
+    file.write_text("nodes: [{host: a, accelerator: rocm, gpu_model: AMD Instinct MI300X}]\n")
+    found = plan("d24", "--cluster", str(file))
+    assert found["hosts"][0]["available_bytes"] is None and found["hosts"][0]["fits"] is None
+    assert found["verdict"].startswith("worth it")

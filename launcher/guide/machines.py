@@ -131,6 +131,8 @@ def cluster_site(
                 stated = network.gbit_per_second is not None
                 known = "the cluster file says so" if stated else "assumed: nobody has measured it"
             links[one.name, other.name] = link
+    if not links:
+        known = "within the host, assumed"
     return Site(loaded.cluster.name, machines, links, known, measurement)
 
 

@@ -79,7 +79,7 @@ class Prospect:
         step = self.step
         parts = {name: seconds for name, seconds in step.parts.items() if seconds}
         name = max(parts, key=lambda part: parts[part])
-        where = f" on {step.slowest}" if step.slowest and name == "compute" else ""
+        where = f" on {step.slowest}" if step.slowest and name != "network" else ""
         shares = [f"{part} {100 * parts[part] / step.seconds:.0f}%" for part in parts]
         return f"{name}{where}; of a step {', '.join(shares)}"
 

@@ -81,11 +81,16 @@ class StepTime:
 
     @property
     def parts(self) -> dict[str, float]:
-        """Seconds of compute, optimizer and network, of what is not beside each other."""
+        """Seconds of what is not beside each other. Kernels: what a GPU waits for its CPU."""
         optimizer = self.term("muon") + self.term("adamw")
-        network = self.exposed_seconds
-        compute = self.seconds - optimizer - network
-        return {"compute": compute, "optimizer": optimizer, "network": network}
+        kernels, network = self.term("kernels"), self.exposed_seconds
+        compute = self.seconds - optimizer - kernels - network
+        return {
+            "compute": compute,
+            "starting kernels": kernels,
+            "optimizer": optimizer,
+            "network": network,
+        }
 
 
 def step_time(

@@ -158,3 +158,8 @@ def test_the_memory_of_a_gpu_is_not_made_up(tmp_path: Path) -> None:
     found = plan("d24", "--cluster", str(file))
     assert found["hosts"][0]["available_bytes"] is None and found["hosts"][0]["fits"] is None
     assert found["verdict"].startswith("worth it")
+
+
+def test_a_small_model_on_a_large_gpu_waits_for_its_cpu() -> None:
+    found = plan("d4", "--cluster", "mi300x")
+    assert found["bottleneck"].startswith("starting kernels on mi300x; of a step compute 1%")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from launcher.guide.measurement import HostSpeed, LinkSpeed, WidthRates
 from launcher.guide.public_run import PublicRun
 from launcher.guide.public_runs import PUBLIC_RUNS
+from nanochat.shares import MICRO_BATCH_TOKENS
 from nanochat.sizes import flops_per_token, muon_flops, parameter_counts
 
 # Of one core in float32, forward and backward, as an AMD EPYC (Milan) core was measured to do
@@ -95,7 +96,7 @@ def gpu_speed(model: str | None, memory_bytes: int | None) -> tuple[HostSpeed, s
     states."""
     name, gpu = known_gpu(model) or ("", UNKNOWN_GPU)
     logged = _logged_on(name)
-    rates = {run.model.dim: _rate(run, gpu) for run in logged.values()}
+    rates = {run.model.dim: _rate(run, gpu) for run in logged.values() if not _waits(run)}
     known = f"estimated of trainings that were logged on one ({_sources(logged)})"
     if not rates:
         rates = {REFERENCE_WIDTH: GPU_EFFICIENCY * gpu.flops}
@@ -132,6 +133,16 @@ def _logged_on(name: str) -> dict[int, PublicRun]:
         if alike and whole and run.devices == 1 and run.precision == "bfloat16":
             found.setdefault(run.model.depth, run)
     return found
+
+
+def _waits(run: PublicRun) -> bool:
+    """Whether its steps were as long as the CPU took to start their kernels: they say nothing of
+    the GPU's rate, which at larger batches is several times that."""
+    assert run.tokens_per_step and run.tokens_per_second
+    update, one_pass = LAUNCH_SECONDS
+    passes = -(-run.tokens_per_step // MICRO_BATCH_TOKENS["cuda"])
+    starting = run.model.depth * (update + one_pass * passes)
+    return starting > 0.8 * run.tokens_per_step / run.tokens_per_second
 
 
 def _rate(run: PublicRun, gpu: Gpu) -> float:

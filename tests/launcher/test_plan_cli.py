@@ -163,3 +163,15 @@ def test_the_memory_of_a_gpu_is_not_made_up(tmp_path: Path) -> None:
 def test_a_small_model_on_a_large_gpu_waits_for_its_cpu() -> None:
     found = plan("d4", "--cluster", "mi300x")
     assert found["bottleneck"].startswith("starting kernels on mi300x; of a step compute 1%")
+
+
+def test_a_small_model_is_not_slower_than_a_larger_one(tmp_path: Path) -> None:
+    """Short steps of d4 and d8 were logged on H100s, which waited for their CPU: no rate of one."""
+    file = tmp_path / "gpu.yaml"
+    file.write_text("nodes: [{host: a, accelerator: cuda, gpu_model: NVIDIA H100 80GB HBM3}]\n")
+    speeds = [
+        plan("d12", "--cluster", str(file), "--set", f"depth={depth}")["tokens_per_second"]
+        for depth in (4, 8, 12)
+    ]
+    expected = [speed["expected"] for speed in speeds]
+    assert expected == sorted(expected, reverse=True)

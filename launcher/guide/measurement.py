@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from launcher.config.paths import launch_home
 
-FORMAT = 1
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Part(BaseModel):
@@ -26,10 +27,10 @@ class WidthRates(_Part):
     the square of the sequence; `attention`: that; `head`: head, softcap and loss; `muon`: the
     update of a block's matrices, in FLOPs of its products (nanochat.optimizer.muon)."""
 
-    products: float
-    attention: float
-    head: float
-    muon: float
+    products: Rate
+    attention: Rate
+    head: Rate
+    muon: Rate
 
 
 class HostSpeed(_Part):
@@ -51,19 +52,19 @@ class HostSpeed(_Part):
 
     processor: str
     threads: int
-    thread_rates: dict[int, float]
+    thread_rates: dict[int, Rate]
     cpus: tuple[int, ...] | None = None
     why_threads: str
-    widths: dict[int, WidthRates]
-    memory_bytes_per_second: float
-    adamw_bytes_per_second: float
-    disk_bytes_per_second: float
+    widths: Annotated[dict[int, WidthRates], Field(min_length=1)]
+    memory_bytes_per_second: Rate
+    adamw_bytes_per_second: Rate
+    disk_bytes_per_second: Rate
     resident_bytes: int | None = None
     memory_bytes: int | None = None
     disk_free_bytes: int | None = None
     pass_tokens: int | None = None
-    pass_rates: dict[int, float] = {}
-    pass_correction: float = 1.0
+    pass_rates: dict[int, Rate] = {}
+    pass_correction: Rate = 1.0
     launch_seconds: tuple[float, float] = (0.0, 0.0)
 
 
@@ -72,7 +73,7 @@ class LinkSpeed(_Part):
 
     `cpu_seconds_per_byte`: of computing that a rank of either end loses to a byte that it sends."""
 
-    bytes_per_second: float
+    bytes_per_second: Rate
     latency_seconds: float
     cpu_seconds_per_byte: float
 
@@ -86,7 +87,7 @@ class Probe(_Part):
     sequence_length: int
     tokens_per_step: int
     shares: dict[str, float]
-    step_seconds: float
+    step_seconds: Rate
     steps: int
 
 
@@ -95,7 +96,7 @@ class Measurement(_Part):
     joined by a space. `measured_at`: seconds since 1970. `device`: cpu or cuda; `dtype` of the
     products. `versions`: torch and launch."""
 
-    format: int = FORMAT
+    format: Literal[1] = 1
     cluster: str
     measured_at: float
     device: str
@@ -118,7 +119,8 @@ def measurement_file(cluster: str) -> Path:
 
 
 def load_measurement(cluster: str) -> Measurement | None:
-    """None where nothing was measured, or in a format of another version."""
+    """None where nothing was measured, or in a format of another version, or figures that no
+    machine has."""
     try:
         return Measurement.model_validate_json(measurement_file(cluster).read_bytes())
     except (FileNotFoundError, ValidationError):

@@ -17,9 +17,16 @@ from launcher.guide.choices import (
     balanced_rows,
     choose,
 )
-from launcher.guide.measurement import HostSpeed, Measurement, WidthRates
+from launcher.guide.measurement import (
+    HostSpeed,
+    Measurement,
+    WidthRates,
+    load_measurement,
+    measurement_file,
+)
 from launcher.guide.places import choices_here, with_choices
 from launcher.guide.throughput import token_seconds, update_seconds
+from launcher.runs.measured import save_measurement
 from nanochat.shares import deal
 from nanochat.sizes import ModelConfig, flops_per_token, muon_flops
 
@@ -213,3 +220,26 @@ def test_seconds_are_flops_over_rates() -> None:
     assert sum(update_seconds(D4, host(100), "float32")) == pytest.approx(seconds)
     halves = muon_flops(D4) / 100e9 + (14 * 3 + 28) * tables / 4 / 20e9
     assert sum(update_seconds(D4, host(100), "bfloat16")) == pytest.approx(halves)
+
+
+@pytest.mark.parametrize(
+    ("whole", "damaged"),
+    [
+        ('"format":1', '"format":2'),
+        ('"products":100000000000.0', '"products":-1.0'),
+        ('"products":100000000000.0', '"products":NaN'),
+        ('{"products":', '{"product":'),
+        ("}", ""),
+    ],
+)
+def test_what_no_machine_has_was_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: str, damaged: str
+) -> None:
+    monkeypatch.setenv("LAUNCH_HOME", str(tmp_path))
+    save_measurement(measured({"": host(100)}))
+    assert load_measurement("pair") is not None
+    file = measurement_file("pair")
+    text = json.dumps(json.loads(file.read_text()), separators=(",", ":"))
+    assert whole in text
+    file.write_text(text.replace(whole, damaged, 1))
+    assert load_measurement("pair") is None

@@ -83,6 +83,8 @@ class Bench:
     # --- FLOP/s of a model of the width, sequence length and vocabulary of `model`
 
     def part_rates(self, model: ModelConfig, tokens: int = PASS_TOKENS) -> PartRates:
+        """Of passes of so many tokens, in whole rows."""
+        tokens = whole_rows(model, tokens)
         update, update_flops = self._muon(model)
         products, attention = self._block_rates(model, tokens)
         return PartRates(
@@ -94,15 +96,17 @@ class Bench:
 
     def product_rate(self, model: ModelConfig, tokens: int = PASS_TOKENS) -> float:
         """`part_rates(...).products`, alone."""
+        tokens = whole_rows(model, tokens)
         return self._block_rates(model, tokens)[0]
 
     def _block_rates(self, model: ModelConfig, tokens: int) -> tuple[float, float]:
         """Of the products and of the attention."""
         attention = self.seconds(self._attention(model, tokens))
-        products = self.seconds(self._two_blocks(model, tokens)) - 2 * attention
+        blocks = min(2, model.depth)
+        products = self.seconds(self._two_blocks(model, tokens)) - blocks * attention
         per_layer = tokens / model.depth
         return (
-            2 * per_layer * block_product_flops(model) / products,
+            blocks * per_layer * block_product_flops(model) / products,
             per_layer * attention_flops(model) / attention,
         )
 
@@ -243,6 +247,11 @@ def disk_rate(folder: Path) -> float:
             path.unlink(missing_ok=True)
         times.append(time.perf_counter() - began)
     return ARRAY_BYTES / statistics.median(times)
+
+
+def whole_rows(model: ModelConfig, tokens: int) -> int:
+    """Tokens of as many rows as these make, at least one."""
+    return max(1, tokens // model.sequence_length) * model.sequence_length
 
 
 def longest_call_seconds(rates: PartRates, model: ModelConfig, tokens: int = PASS_TOKENS) -> float:

@@ -27,6 +27,7 @@ from nanochat.speed import (
     PartRates,
     disk_rate,
     longest_call_seconds,
+    whole_rows,
 )
 
 SMALL = (  # the shapes of d4, d8, d12
@@ -77,7 +78,8 @@ def measure_host(
 
     def all_rates() -> HostSpeed:
         widths = _widths(bench, models, say)
-        passes = bench.pass_rates(models[0], _whole_rows(PASSES[device.type], models[0]))
+        candidates = {whole_rows(models[0], tokens) for tokens in PASSES[device.type]}
+        passes = bench.pass_rates(models[0], sorted(candidates))
         say("tokens per second by tokens per pass: " + _listed(passes))
         speed = HostSpeed(
             processor=_processor(device),
@@ -164,10 +166,6 @@ def processor_name(cpuinfo: str) -> str | None:
         if key.strip() == "model name":
             return " ".join(value.split())
     return None
-
-
-def _whole_rows(passes: Sequence[int], model: ModelConfig) -> list[int]:
-    return [tokens for tokens in passes if tokens % model.sequence_length == 0]
 
 
 def _listed(rates: Mapping[int, float]) -> str:

@@ -18,7 +18,7 @@ from nanochat.sizes import (
     flops_per_token,
     head_flops,
 )
-from nanochat.speed import Bench, disk_rate, longest_call_seconds
+from nanochat.speed import Bench, disk_rate, longest_call_seconds, whole_rows
 
 CPU = torch.device("cpu")
 
@@ -115,3 +115,15 @@ def test_the_parts_of_a_tokens_flops() -> None:
     parts = block_product_flops(d4), attention_flops(d4), head_flops(d4)
     assert parts == (6 * (4 * 12 * 256**2 + 2 * 4 * 12 + 24), 4 * 12 * 256 * 512, 6 * 32_768 * 256)
     assert sum(parts) == flops_per_token(d4) == 75_498_192
+
+
+def test_passes_are_of_whole_rows() -> None:
+    rows = [whole_rows(ModelConfig(depth=4, sequence_length=n), 2048) for n in (512, 768, 4096)]
+    assert rows == [2048, 1536, 4096]
+
+
+def test_a_model_of_one_layer_is_timed_as_one() -> None:
+    model = shape(depth=1)
+    tokens = model.sequence_length
+    rates = OneSecond(CPU, torch.float32).part_rates(model, tokens + 1)
+    assert rates.products == pytest.approx(tokens * block_product_flops(model) / (4.0 - 1.0))

@@ -6,8 +6,8 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from launcher.config.cluster import LoadedCluster, Node
 from launcher.config.paths import launch_home
 from launcher.guide.estimates import (
     ASSUMED_CORES,
@@ -19,6 +19,9 @@ from launcher.guide.estimates import (
 from launcher.guide.measurement import HostSpeed, LinkSpeed, Measurement
 from launcher.hosts.gpus_here import gpus_here
 from nanochat.available_memory import available_bytes
+
+if TYPE_CHECKING:
+    from launcher.config.cluster import LoadedCluster, Node
 
 GIGABYTE = 1_000_000_000
 

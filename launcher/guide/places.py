@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from launcher.config.cluster import LoadedCluster, Node
 from launcher.config.cluster_rules import LOCAL
 from launcher.config.recipe import Recipe
 from launcher.guide.choices import CHOSEN, Choices, Place, choose
 from launcher.guide.measurement import load_measurement
 from launcher.provision.requirements import pinned_version
+
+if TYPE_CHECKING:
+    from launcher.config.cluster import LoadedCluster, Node
 
 
 def choices_here(recipe: Recipe) -> Choices:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from nanochat.sizes import ModelConfig, parameter_counts, state_bytes
 # measured: see the README for how far they were; estimate: of machines that nobody has measured.
 SPREAD = {"taught": 1.1, "measured": 1.25, "estimate": 2.0}
 SECONDS_PER_HOUR = 3600
+UNTRAINED_TOKENS = 8192  # see nanochat.train, which needs torch
 COPY_TRANSFERS = 2  # of a checkpoint in memory: read and written
 
 
@@ -103,7 +105,9 @@ class Prospect:
     def seconds_of(self, steps: int) -> float:
         """With their evaluations and checkpoints."""
         recipe = self.recipe
-        evaluations = 1 + steps // recipe.evaluation.every_steps
+        # The one before training runs the model on a few rows; one is at the end in any case.
+        first = min(1.0, UNTRAINED_TOKENS / recipe.evaluation.tokens)
+        evaluations = first + math.ceil(steps / recipe.evaluation.every_steps)
         training = steps * self.step.seconds
         saves = 1.0
         if recipe.checkpoint.every_steps:

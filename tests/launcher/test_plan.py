@@ -12,6 +12,7 @@ import pytest
 from speeds import GIGA, LINK, host_speed, machine, measurement, site
 
 from launcher.config.recipe import Recipe
+from launcher.guide import prospect
 from launcher.guide.lessons import Lessons
 from launcher.guide.machines import Site, this_machine
 from launcher.guide.plan import Plan, make_plan
@@ -20,6 +21,7 @@ from launcher.guide.verdict import verdict
 from launcher.hosts.gpus import GpuFacts
 from launcher.runs.folder import RunFolder, write_json
 from launcher.runs.records import RecordWriter
+from nanochat import train
 
 D8 = Recipe(depth=8, sequence_length=1024, tokens_per_step=4096, steps=1000)
 FAST = replace(machine("gpu", host_speed(50_000.0)), accelerator="cuda")
@@ -44,10 +46,10 @@ def two(gflops: float = 100.0, **link: float) -> Site:
 def test_worth_it() -> None:
     found = plan(D8, one())
     assert found.prospect.fits
-    assert verdict(found) == "worth it: 4 h 31 min for the whole horizon"
+    assert verdict(found) == "worth it: 4 h 30 min for the whole horizon"
     assert found.prospect.hours == pytest.approx(
-        (1000 * found.prospect.step.seconds + 5 * found.prospect.evaluation_seconds) / 3600,
-        rel=0.01,  # and the copies for checkpoints
+        (1000 * found.prospect.step.seconds + 4.125 * found.prospect.evaluation_seconds) / 3600,
+        rel=0.001,  # and the copies for checkpoints
     )
 
 
@@ -68,13 +70,13 @@ def test_a_disk_without_room_for_checkpoints_does_not_fit() -> None:
 def test_too_long_to_be_worth_it() -> None:
     found = plan(D8.model_copy(update={"steps": 200_000}), one())
     assert verdict(found).startswith("not worth it here: ")
-    assert "4 h 31 min for 1,000 steps; d4, trained as long for its size, takes" in verdict(found)
+    assert "4 h 30 min for 1,000 steps; d4, trained as long for its size, takes" in verdict(found)
 
 
 def test_another_pool_that_is_much_faster() -> None:
     found = plan(D8, one(), {"--pool gpus": site(FAST)})
     assert verdict(found).startswith("use a CPU instead (--pool gpus): ")
-    assert "against 4 h 31 min" in verdict(found)
+    assert "against 4 h 30 min" in verdict(found)
     assert [each.kind for each in found.alternatives] == ["pool", "tokens_per_step", "size"]
 
 
@@ -230,3 +232,10 @@ def test_what_runs_of_all_hosts_teach_counts_for_each_alone(tmp_path: Path) -> N
     for before, after in zip(plain.of("host"), taught.of("host"), strict=True):
         slower = before.prospect.tokens_per_second / after.prospect.tokens_per_second
         assert slower == pytest.approx(1.5, rel=0.1)
+
+
+def test_evaluations_are_those_of_training() -> None:
+    found = plan(D8, one()).prospect
+    assert prospect.UNTRAINED_TOKENS == train.UNTRAINED_TOKENS
+    one_step = found.seconds_of(1) - found.step.seconds
+    assert one_step == pytest.approx(1.125 * found.evaluation_seconds, rel=0.01)

@@ -54,13 +54,15 @@ class Machine:
 
 @dataclass(frozen=True)
 class Site:
-    """Machines that can train together, and what lies between them."""
+    """Machines that can train together, and what lies between them. `options`: that name them on a
+    command line."""
 
     name: str
     machines: tuple[Machine, ...]
     links: Mapping[tuple[str, str], LinkSpeed]
     link_known_from: str
     measurement: Measurement | None
+    options: str
 
     @property
     def measured(self) -> bool:
@@ -112,11 +114,14 @@ def this_machine(measurement: Measurement | None, workers: int) -> Site:
         share=None,
         watts=None,
     )
-    return Site("local", (machine,), {}, "in its memory", measurement)
+    return Site("local", (machine,), {}, "in its memory", measurement, "")
 
 
 def cluster_site(
-    loaded: LoadedCluster, nodes: Sequence[Node], measurement: Measurement | None
+    loaded: LoadedCluster,
+    pool: str | None,
+    nodes: Sequence[Node],
+    measurement: Measurement | None,
 ) -> Site:
     """`nodes`: of one accelerator. What was measured of another one does not count."""
     device = "cpu" if nodes[0].accelerator == "cpu" else "cuda"
@@ -136,7 +141,8 @@ def cluster_site(
             links[one.name, other.name] = link
     if not links:
         known = "within the host, assumed"
-    return Site(loaded.cluster.name, machines, links, known, measurement)
+    options = f"--cluster {loaded.typed}" + (f" --pool {pool}" if pool else "")
+    return Site(loaded.cluster.name, machines, links, known, measurement, options)
 
 
 def _machine(node: Node, measurement: Measurement | None) -> Machine:

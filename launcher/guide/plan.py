@@ -63,9 +63,7 @@ def _alternatives(
     balanced = by_speed(recipe, site)
     if balanced is not None:
         words = "rows dealt by speed"
-        candidates.append(
-            ("shares", words, f"launch measure --cluster {site.name}", recipe, balanced)
-        )
+        candidates.append(("shares", words, f"launch measure {site.options}", recipe, balanced))
     if len(site.machines) > 1:
         for machine in site.machines:
             alone = site.only([machine.name])

@@ -33,7 +33,7 @@ def find_sites(cluster: str, pool: str | None, workers: int) -> tuple[Site, dict
     def site(name: str | None) -> Site:
         loaded, inner = in_pool(whole, name)
         nodes = require_trainable(loaded, inner)
-        return cluster_site(loaded, nodes, load_measurement(loaded.cluster.name))
+        return cluster_site(loaded, inner, nodes, load_measurement(loaded.cluster.name))
 
     meant = site(pool)
     others = {}

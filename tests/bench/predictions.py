@@ -95,7 +95,7 @@ def site_of(found: dict[str, Any]) -> Site:
             steps=PROBE_STEPS,
         ),
     )  # fmt: skip
-    return Site("bench", machines, links, "", measurement)
+    return Site("bench", machines, links, "", measurement, "")
 
 
 def predicted(found: dict[str, Any], recipe: Recipe, weights: list[float] | None) -> Prospect:

@@ -175,3 +175,13 @@ def test_a_small_model_is_not_slower_than_a_larger_one(tmp_path: Path) -> None:
     ]
     expected = [speed["expected"] for speed in speeds]
     assert expected == sorted(expected, reverse=True)
+
+
+def test_the_command_that_measures_names_the_pool_or_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "home.yaml"
+    file.write_text("nodes: [{host: a, cpus: 8}, {host: b, cpus: 2}]\n")
+    for where in (["--cluster", "homelab", "--pool", "cpu"], ["--cluster", file.name]):
+        [balanced] = [
+            each for each in plan("d8", *where)["alternatives"] if each["kind"] == "shares"
+        ]
+        assert balanced["options"] == f"launch measure {' '.join(where)}"

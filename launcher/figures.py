@@ -38,6 +38,12 @@ def duration(seconds: float) -> str:
     return f"{whole} {unit} {rest} {smaller}" if rest else f"{whole} {unit}"
 
 
+def energy(kilowatt_hours: float) -> str:
+    """4321.9 -> 4,322 kWh."""
+    number = f"{kilowatt_hours:,.0f}" if kilowatt_hours >= 99.5 else f"{kilowatt_hours:.3g}"
+    return f"{number} kWh"
+
+
 def _scaled(number: float, units: Sequence[str]) -> str:
     for unit in units[:-1]:
         if abs(number) < 999.5:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from launcher.figures import duration, size
+from launcher.figures import duration, energy, size
 from launcher.guide.plan import Plan
 from launcher.guide.prospect import HostMemory, Prospect
 from launcher.guide.verdict import verdict
@@ -17,7 +17,7 @@ def plan_rows(plan: Plan) -> list[tuple[str, str]]:
     prospect = plan.prospect
     speed, spread = prospect.tokens_per_second, prospect.spread
     steps = prospect.recipe.steps_total
-    horizon = f"{duration(3600 * prospect.hours)} for {steps:,} steps"
+    horizon = f"{duration(3600 * prospect.hours)} for {steps:,} step{'s' * (steps != 1)}"
     if steps != 1000:
         horizon += f"; {duration(prospect.seconds_of(1000))} for 1,000"
     rows = [
@@ -32,7 +32,7 @@ def plan_rows(plan: Plan) -> list[tuple[str, str]]:
         ("memory", "; ".join(map(_memory, prospect.hosts))),
     ]
     if (kilowatt_hours := prospect.kilowatt_hours) is not None:
-        rows.append(("energy", f"{kilowatt_hours:,.3g} kWh"))
+        rows.append(("energy", energy(kilowatt_hours)))
     return rows
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from launcher.figures import count, duration, size
+from launcher.figures import count, duration, energy, size
 from launcher.guide.claims import Claim, claims
 from launcher.guide.plan import Plan, make_plan, with_tokens_per_step
 from launcher.guide.sites import find_sites, known_lessons
@@ -105,11 +105,10 @@ def _horizon_cells(line: Line) -> list[str]:
     recipe = prospect.recipe
     tokens = recipe.steps_total * recipe.tokens_per_step
     ratio = tokens / parameter_counts(recipe.model).scaling
-    energy = prospect.kilowatt_hours
     return [
         line.size.name, f"{recipe.steps_total:,} x {recipe.tokens_per_step:,}", count(tokens),
         f"{ratio:.3g}", duration(3600 * prospect.hours),
-        "-" if energy is None else f"{energy:,.3g} kWh", "yes" if prospect.fits else "no",
+        _or_dash(prospect.kilowatt_hours, energy), "yes" if prospect.fits else "no",
     ]  # fmt: skip
 
 

@@ -130,8 +130,7 @@ def _speed(tokens_per_second: float | None, predicted: dict[str, Any] | None) ->
     if not tokens_per_second:
         return "-"
     words = f"{tokens_per_second:,.0f} tok/s"
-    if predicted is not None:
-        expected = predicted["tokens_per_second"]["expected"]
+    if predicted is not None and (expected := predicted["tokens_per_second"]["expected"]):
         words += f"  (predicted {expected:,.0f}: {tokens_per_second / expected - 1:+.0%})"
     return words
 

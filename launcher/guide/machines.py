@@ -54,13 +54,15 @@ class Machine:
 
 @dataclass(frozen=True)
 class Site:
-    """Machines that can train together, and what lies between them. `options`: that name them on a
+    """Machines that can train together, and what lies between them: `links_measured`, all of it, or
+    nothing is between hosts. `options`: that name them on a
     command line."""
 
     name: str
     machines: tuple[Machine, ...]
     links: Mapping[tuple[str, str], LinkSpeed]
     link_known_from: str
+    links_measured: bool
     measurement: Measurement | None
     options: str
 
@@ -114,7 +116,7 @@ def this_machine(measurement: Measurement | None, workers: int) -> Site:
         share=None,
         watts=None,
     )
-    return Site("local", (machine,), {}, "in its memory", measurement, "")
+    return Site("local", (machine,), {}, "in its memory", True, measurement, "")
 
 
 def cluster_site(
@@ -129,12 +131,13 @@ def cluster_site(
         measurement = None
     machines = tuple(_machine(node, measurement) for node in nodes)
     network = loaded.cluster.network
-    links = {}
+    links, all_measured = {}, True
     known = _when(measurement) if measurement else ""
     for index, one in enumerate(nodes):
         for other in nodes[index + 1 :]:
             link = measurement.link(one.name, other.name) if measurement else None
             if link is None:
+                all_measured = False
                 link = stated_link(network.profile, network.gbit_per_second)
                 stated = network.gbit_per_second is not None
                 known = "the cluster file says so" if stated else "assumed: nobody has measured it"
@@ -142,7 +145,7 @@ def cluster_site(
     if not links:
         known = "within the host, assumed"
     options = f"--cluster {loaded.typed}" + (f" --pool {pool}" if pool else "")
-    return Site(loaded.cluster.name, machines, links, known, measurement, options)
+    return Site(loaded.cluster.name, machines, links, known, all_measured, measurement, options)
 
 
 def _machine(node: Node, measurement: Measurement | None) -> Machine:

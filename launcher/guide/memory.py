@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from launcher.guide.wire import different_tokens
 from nanochat.sizes import ModelConfig, parameter_counts, state_bytes
 
 CHUNK_TOKENS = {"cpu": 512, "cuda": 4096}  # of the head: see nanochat.loss, which needs torch
@@ -42,12 +44,13 @@ def peak_memory(
     *,
     device: str,
     dtype: str = "float32",
-    world_size: int = 1,
+    rank_tokens: Sequence[int] = (0,),
     keeps_copy: bool = True,
     process_bytes: int | None = None,
 ) -> PeakMemory:
-    """`micro_batch`: rows of one pass. `device`: cpu or cuda, whose own memory is meant then.
-    `keeps_copy`: whether there are checkpoints on the way."""
+    """`micro_batch`: rows of one pass; `rank_tokens`: of each rank's step. `device`: cpu, or cuda,
+    whose own memory is meant then. `keeps_copy`: whether there are checkpoints on the way."""
+    rows = different_tokens(max(rank_tokens), model.vocab_size) if len(rank_tokens) > 1 else 0
     tokens, wide = micro_batch * model.sequence_length, 2 if dtype == "bfloat16" else 4
     values = sum(model.has_value_embedding(layer) for layer in range(model.depth))
     widths = KEPT_WIDTHS * model.depth + VALUE_WIDTHS * values + PASSING_WIDTHS
@@ -61,6 +64,7 @@ def peak_memory(
         state=state,
         activations=tokens * model.dim * wide * widths,
         head=chunk * model.padded_vocab_size * HEAD_BYTES[device],
-        exchange=0 if world_size == 1 else 4 * model.dim * min(tokens, model.vocab_size),
+        # Of each table the rows that this rank sends and those that it gets of every rank.
+        exchange=round(rows * model.dim * wide * (len(rank_tokens) + 1) * (values + 1)),
         copy=state - gradients if keeps_copy and device == "cpu" else 0,
     )

@@ -238,7 +238,7 @@ def _memory_of(recipe: Recipe, machine: Machine, ranks: list[RankLoad], dtype: s
         max(load.micro_batch for load in mine),
         device=machine.device,
         dtype=dtype,
-        world_size=len(ranks),
+        rank_tokens=[load.rows * recipe.sequence_length for load in ranks],
         keeps_copy=on_the_way,
         process_bytes=machine.speed.resident_bytes,
     )

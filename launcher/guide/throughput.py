@@ -119,7 +119,8 @@ def step_time(
         load = next(each for each in ranks if each.host == slowest)
         last_pass = load.micro_batch * model.sequence_length
         blocks, attention, _ = _product_seconds(model, speeds[slowest], last_pass)
-        layer = BACKWARD * (blocks + attention) * correction / model.depth
+        together = (blocks + attention) * speeds[slowest].pass_correction * correction
+        layer = BACKWARD * together / model.depth
         terms += _exchange_terms(model, sent, link, len(ranks), layer)
     wire_bytes = round(sum(message.bytes for message in sent))
     return StepTime(tuple(terms), sum(tokens), slowest, busy, wire_bytes)
@@ -143,8 +144,8 @@ def rates_at(speed: HostSpeed, width: int) -> WidthRates:
 
 
 def token_seconds(model: ModelConfig, speed: HostSpeed) -> float:
-    """Of one rank for the products of one token, forward and backward."""
-    return sum(_product_seconds(model, speed, 1))
+    """Of one rank for the products of one token, forward and backward, in a whole pass."""
+    return sum(_product_seconds(model, speed, 1)) * speed.pass_correction
 
 
 def update_seconds(model: ModelConfig, speed: HostSpeed, table_dtype: str) -> tuple[float, float]:
@@ -161,12 +162,13 @@ def pass_correction(model: ModelConfig, speed: HostSpeed, tokens: int, seconds: 
     return seconds / (parts + traffic / speed.memory_bytes_per_second)
 
 
-def _traffic(model: ModelConfig, passes: int) -> int:
+def _traffic(model: ModelConfig, passes: int, table_dtype: str = "float32") -> int:
     """Bytes of gradients. Each pass fills one for every table with zeros; all but the first then
     add all gradients to those of the passes before."""
     counts = parameter_counts(model)
-    tables = 4 * (counts.wte + counts.value_embeds)
-    return tables * passes + ADDED_TRANSFERS * 4 * counts.total * (passes - 1)
+    tables = GRADIENT_BYTES[table_dtype] * (counts.wte + counts.value_embeds)
+    others = 4 * (counts.total - counts.wte - counts.value_embeds)
+    return tables * passes + ADDED_TRANSFERS * (tables + others) * (passes - 1)
 
 
 def _moved_bytes(model: ModelConfig, table_dtype: str) -> int:
@@ -193,7 +195,7 @@ def _rank_terms(
 ) -> list[Term]:
     rates, tokens = rates_at(speed, model.dim), load.rows * model.sequence_length
     blocks, attention, head = _product_seconds(model, speed, tokens)
-    traffic = _traffic(model, load.passes)
+    traffic = _traffic(model, load.passes, table_dtype)
     muon, adamw = update_seconds(model, speed, table_dtype)
 
     def words(part: float, rate: float) -> str:

@@ -79,12 +79,15 @@ def _does_not_fit(plan: Plan) -> str:
         f"{machine.label} has {size(machine.disk_free_bytes or 0)} of disk left"
         for machine in prospect.full_disks
     ]
-    would = [each for each in plan.alternatives if each.prospect.fits]
-    words = [
-        _with_time(next(each for each in would if each.kind == kind))
-        for kind in ("micro_batch", "pool", "host", "size")
-        if any(each.kind == kind for each in would)
+    would = [
+        min(fitting, key=lambda each: each.prospect.hours)
+        for kind in ("micro_batch", "pool", "host")
+        if (fitting := [each for each in plan.of(kind) if each.prospect.fits])
     ]
+    would += [each for each in plan.of("size") if each.prospect.fits][:1]  # the largest that does
+    would.sort(key=lambda each: each.prospect.hours)
+    in_time = [each for each in would if each.prospect.hours <= LONG_HOURS] or would[:1]
+    words = [_with_time(each) for each in in_time]
     what = f"; what would: {', or '.join(words)}" if words else ""
     return f"does not fit: {'; '.join(lacking)}{what}"
 
@@ -113,8 +116,9 @@ def _faster_alone(plan: Plan) -> Alternative | None:
 def _slower_than_one(plan: Plan, alone: Alternative) -> str:
     prospect = plan.prospect
     one, all_ = alone.prospect.tokens_per_second, prospect.tokens_per_second
+    what = "is faster" if one > all_ * WORTHLESS_HOST else "is enough"
     words = (
-        f"{alone.words} is enough: {one:,.0f} tok/s against {all_:,.0f} of all: "
+        f"{alone.words} {what}: {one:,.0f} tok/s against {all_:,.0f} of all: "
         f"{_why_one_is_enough(prospect)}"
     )
     better = [

@@ -7,7 +7,12 @@ import time
 
 from launcher.config.recipe import Recipe
 from launcher.errors import RunFailed
-from launcher.guide.measurement import Measurement, Probe, measurement_file
+from launcher.guide.measurement import (
+    Measurement,
+    Probe,
+    load_measurement,
+    measurement_file,
+)
 from launcher.runs.folder import RunFolder, read_json, write_json
 from launcher.runs.records import each_step_once, read_records
 
@@ -39,6 +44,17 @@ def finished_measurement(folder: RunFolder) -> Measurement:
 
 
 def save_measurement(measurement: Measurement) -> None:
+    """What is known of other hosts of the cluster stays: one of its pools was measured."""
+    before = load_measurement(measurement.cluster)
+    if before is not None and (before.device, before.dtype) == (
+        measurement.device,
+        measurement.dtype,
+    ):
+        both = {
+            "hosts": {**before.hosts, **measurement.hosts},
+            "links": {**before.links, **measurement.links},
+        }
+        measurement = measurement.model_copy(update=both)
     file = measurement_file(measurement.cluster)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, measurement.model_dump(mode="json"))

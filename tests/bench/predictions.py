@@ -64,6 +64,8 @@ def recipe_of(name: str, tokens_per_step: int) -> Recipe:
         "tokens_per_step": tokens_per_step, "evaluation.every_steps": 10**6,
         "checkpoint.every_minutes": "null",
     }  # fmt: skip
+    if name == "d12":
+        settings["sequence_length"] = 1024  # two rows of 2,048 tokens: one for each of two hosts
     pairs = [("--set", f"{key}={value}") for key, value in settings.items()]
     return load_recipe(name, [*pairs, ("--steps", "1000")]).recipe
 
@@ -95,7 +97,7 @@ def site_of(found: dict[str, Any]) -> Site:
             steps=PROBE_STEPS,
         ),
     )  # fmt: skip
-    return Site("bench", machines, links, "", measurement, "")
+    return Site("bench", machines, links, "", True, measurement, "")
 
 
 def predicted(found: dict[str, Any], recipe: Recipe, weights: list[float] | None) -> Prospect:
@@ -158,11 +160,11 @@ class Bench:
             job["rows"] = [probe | {"recipe": recipe_of(*PROBE).model_dump(mode="json")}]
             self._take(found, launch(job))
             self.save()
+        job["threads"] = found["speeds"][0]["threads"]
         rows = []
         for recipe_name, every in TOKENS.items():
             for tokens in every:
-                if recipe_of(recipe_name, tokens).rows_per_step >= count:  # d12 has one of 2,048
-                    rows += self._rows(found, name, recipe_name, tokens)
+                rows += self._rows(found, name, recipe_name, tokens)
         rows = [row for row in rows if row["name"] not in found["rows"]]
         if rows:
             self._take(found, launch(job | {"measures_hosts": False, "rows": rows}))

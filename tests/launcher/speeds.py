@@ -46,7 +46,7 @@ def machine(name: str, speed: HostSpeed, **changes: Any) -> Machine:
 def site(*machines: Machine, link: LinkSpeed = LINK, name: str = "home") -> Site:
     names = [each.name for each in machines]
     pairs = {(one, other): link for i, one in enumerate(names) for other in names[i + 1 :]}
-    return Site(name, machines, pairs, "measured 2026-11-27", None, f"--cluster {name}")
+    return Site(name, machines, pairs, "measured 2026-11-27", True, None, f"--cluster {name}")
 
 
 def measurement(**hosts: HostSpeed) -> Measurement:

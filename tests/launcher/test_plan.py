@@ -83,7 +83,7 @@ def test_another_pool_that_is_much_faster() -> None:
 def test_two_that_are_slower_than_one_say_why() -> None:
     found = plan(D8, two(bytes_per_second=8e6))
     words = verdict(found)
-    assert words.startswith("one alone is enough: ")
+    assert words.startswith("one alone is faster: ")
     assert "175 MB of gradients a step take 22 s" in words
     assert "with 32,768 tokens a step (--set tokens_per_step=32768) all make" in words
     assert "network" in found.prospect.bottleneck

@@ -113,8 +113,10 @@ class Chaos:
         self.log.write("stopped", code=stopped.returncode, steps=self.trial.reached())
         self._over.set()
         watching.join()
-        found = self.summary() | self.compare()
+        found = self.summary()
         self.log.write("summary", **found)
+        found |= self.compare()
+        self.log.write("compared", **found)
         return found
 
     def settings(self, *other: str) -> list[str]:
@@ -298,7 +300,7 @@ class Chaos:
         """Trains one as far, with a checkpoint there."""
         self.log.write("undisturbed", until=last)
         calm = Trial(self.rig, "calm")
-        calm.begin(*self.settings(f"checkpoint.every_steps={last}", "checkpoint.keep=1"))
+        calm.begin(*self.settings(f"checkpoint.every_steps={last}", "checkpoint.keep=2"))
         saved = calm.head.path / "checkpoints" / f"step-{last:08d}"
         calm.wait_for(saved.exists, 10.0 * last)
         self.rig.client.launch("stop", f"{CLUSTER}/calm", timeout=120)

@@ -179,6 +179,11 @@ def state_bytes(config: ModelConfig, *, bf16_tables: bool = False) -> int:
     return state_parts(config, bf16_tables=bf16_tables).total
 
 
+def checkpoint_bytes(config: ModelConfig) -> int:
+    """Of weights and optimizer state in float32: all but the gradients."""
+    return state_bytes(config) - 4 * parameter_counts(config).total
+
+
 def _group(name: str) -> str:
     if name == "transformer.wte.weight":
         return "wte"

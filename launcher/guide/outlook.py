@@ -12,7 +12,7 @@ from nanochat.scaling import (
     learning_rate_scale,
     muon_weight_decay,
 )
-from nanochat.sizes import flops_per_token, parameter_counts, state_bytes
+from nanochat.sizes import checkpoint_bytes, flops_per_token, parameter_counts, state_bytes
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,11 @@ class Outlook:
 def outlook(recipe: Recipe) -> Outlook:
     model = recipe.model
     counts = parameter_counts(model)
-    state = state_bytes(model)
     return Outlook(
         recipe=recipe,
         parameters=counts.total,
         scaling_parameters=counts.scaling,
         flops_per_token=flops_per_token(model),
-        state_bytes=state,
-        checkpoint_bytes=state - 4 * counts.total,  # all but the gradients
+        state_bytes=state_bytes(model),
+        checkpoint_bytes=checkpoint_bytes(model),
     )

@@ -12,7 +12,7 @@ from launcher.guide.machines import Machine, Site
 from launcher.guide.memory import PeakMemory, peak_memory
 from launcher.guide.throughput import RankLoad, StepTime, step_time
 from nanochat.shares import deal, largest_micro_batch
-from nanochat.sizes import ModelConfig, parameter_counts, state_bytes
+from nanochat.sizes import checkpoint_bytes
 
 # How far from the truth a prediction may be, as a factor both ways. taught: by runs of this size;
 # measured: see the README for how far they were; estimate: of machines that nobody has measured.
@@ -213,11 +213,6 @@ def deal_out(recipe: Recipe, site: Site) -> list[RankLoad] | None:
         )
         for name, rows in zip(names, dealt, strict=True)
     ]  # fmt: skip
-
-
-def checkpoint_bytes(model: ModelConfig) -> int:
-    """Weights and optimizer state in float32: all but the gradients."""
-    return state_bytes(model) - 4 * parameter_counts(model).total
 
 
 def chosen_dtype(recipe: Recipe, device: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -60,6 +61,7 @@ GPUS = {
     "MI325X": Gpu(1307e12, 6000e9),
 }
 REFERENCE_WIDTH = 768
+VARIANT = re.compile(r"\b(Ti|SUPER|Laptop|Max-Q|Mobile|D)\b")  # another card than the plain one
 UNKNOWN_GPU = Gpu(30e12, 350e9)
 GPU_EFFICIENCY = 0.3  # of those products, where no run on such a GPU is known
 MUON_EFFICIENCY = 0.15  # small matrices, one after the other
@@ -95,7 +97,7 @@ def gpu_speed(model: str | None, memory_bytes: int | None) -> tuple[HostSpeed, s
     """And what it is estimated of: trainings that were logged on such a GPU, else what its maker
     states."""
     name, gpu = known_gpu(model) or ("", UNKNOWN_GPU)
-    logged = _logged_on(name)
+    logged = {} if VARIANT.search(model or "") else _logged_on(name)
     rates = {run.model.dim: _rate(run, gpu) for run in logged.values() if not _waits(run)}
     known = f"estimated of trainings that were logged on one ({_sources(logged)})"
     if not rates:

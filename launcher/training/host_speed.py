@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import time
@@ -39,7 +40,7 @@ LARGE = (ModelConfig(depth=20), ModelConfig(depth=24))  # for GPUs
 # Something else that computes is given this long to end: what has just been started beside a rank
 # imports for 3 s on two cores. Then it is measured nevertheless, and said wherever that is used.
 QUIET_SECONDS = 5.0
-BUSY_CORES = 0.5
+BUSY_CORES, BUSY_PART = 0.5, 0.1  # of the cores that this process may use: the more of the two
 PASSES = {"cpu": (1024, 2048, 4096, 8192), "cuda": (4096, 8192, 16_384, 32_768)}
 
 Say = Callable[[str], None]
@@ -115,16 +116,17 @@ def _correction(model: ModelConfig, speed: HostSpeed) -> float:
 
 def _wait_for_quiet() -> str:
     """What is to be said of all that is measured now."""
-    began = time.monotonic()
-    while (busy := _busy_cores()) > BUSY_CORES:
+    began, cores = time.monotonic(), sorted(os.sched_getaffinity(0))
+    while (busy := _busy_cores(cores)) > max(BUSY_CORES, BUSY_PART * len(cores)):
         if time.monotonic() - began > QUIET_SECONDS:
             return f" (too low: something else kept {busy:.1f} cores busy)"
     return ""
 
 
-def _busy_cores() -> float:
-    """In the next second, while this process waits."""
-    return psutil.cpu_percent(interval=1.0) / 100 * (psutil.cpu_count() or 1)
+def _busy_cores(cores: Sequence[int]) -> float:
+    """Of these in the next second, while this process waits."""
+    percent = psutil.cpu_percent(interval=1.0, percpu=True)
+    return sum(percent[core] for core in cores if core < len(percent)) / 100
 
 
 def _widths(bench: Bench, models: Sequence[ModelConfig], say: Say) -> dict[int, WidthRates]:

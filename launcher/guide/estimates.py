@@ -12,9 +12,10 @@ from launcher.guide.public_runs import PUBLIC_RUNS
 from nanochat.shares import MICRO_BATCH_TOKENS
 from nanochat.sizes import flops_per_token, muon_flops, parameter_counts
 
-# Of one core in float32, forward and backward, as an AMD EPYC (Milan) core was measured to do
-# (`launch measure`, 2026-11-27): half to twice of it is what cores of the last ten years do.
-CORE_GFLOPS = WidthRates(products=40e9, attention=25e9, head=45e9, muon=35e9)
+# Of one core in float32, forward and backward: half of what a core of an AMD EPYC with AVX-512 was
+# measured to do (two of them: 141 to 185, 139 to 264, 149 to 187, 105 to 181 GFLOP/s at the widths
+# of d4 to d12; `launch measure`, 2026-11-27). Cores of home machines are of all kinds.
+CORE_RATES = WidthRates(products=40e9, attention=50e9, head=42e9, muon=38e9)
 MEMORY_BYTES_PER_SECOND = 20e9  # of a machine with two channels of DDR4, all cores together
 DISK_BYTES_PER_SECOND = 400e6
 ASSUMED_CORES = 4
@@ -79,7 +80,7 @@ def known_gpu(model: str | None) -> tuple[str, Gpu] | None:
 
 
 def cpu_speed(cores: int, memory_bytes: int | None) -> HostSpeed:
-    each = {name: rate * cores for name, rate in CORE_GFLOPS.model_dump().items()}
+    each = {name: rate * cores for name, rate in CORE_RATES.model_dump().items()}
     return HostSpeed(
         processor=f"{cores} cores",
         threads=cores,

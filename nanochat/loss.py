@@ -19,10 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nanochat.shares import CHUNK_TOKENS
+
 LOGIT_SOFTCAP = 15.0
-# At 32,768 ids a chunk is 2 buffers of 67 MB on a CPU, where 512 is the fastest of 64 to 2,048
-# (d4), and of 537 MB on a GPU, whose products want more rows.
-CHUNK_TOKENS = {"cpu": 512, "cuda": 4096}
 
 
 def mean_head_loss(

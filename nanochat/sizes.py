@@ -14,6 +14,8 @@ VOCAB_MULTIPLE = 64  # the tables are padded to a multiple of this
 WIDTH_PER_LAYER = 64
 VALUE_GATE_CHANNELS = 12  # a value embedding's gate reads this many channels of its layer's input
 SMEAR_CHANNELS = 24  # the smear gate reads this many channels of the embedding
+# Of AdamW's update: weight and both moments are read and written, the gradient is read.
+ADAMW_TRANSFERS = 7
 WINDOW_MULTIPLE = 128  # short windows are rounded up to this many tokens
 
 

@@ -23,6 +23,7 @@ from nanochat.model import GPT, Block, attend
 from nanochat.optimizer.adamw import GROUPS, AdamW
 from nanochat.optimizer.muon import muon_update, variance_shape
 from nanochat.sizes import (
+    ADAMW_TRANSFERS,
     ModelConfig,
     attention_flops,
     block_product_flops,
@@ -38,8 +39,6 @@ LEAST_CALLS, LEAST_SECONDS, MOST_SECONDS = 3, 0.3, 1.0
 MOST_CALL_SECONDS = 6.0  # what would take longer for one call is left out
 ARRAY_BYTES = 2**27  # more than the caches of a core hold
 TABLE = (32_768, 256)  # of d4: 8.4M parameters
-# Of AdamW's update: weight and both moments are read and written, the gradient is read.
-ADAMW_TRANSFERS = 7
 
 
 @dataclass(frozen=True)

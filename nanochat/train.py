@@ -30,13 +30,9 @@ from nanochat.model import GPT
 from nanochat.observer import Observer
 from nanochat.optimizer import MuonAdamW, Schedule
 from nanochat.saver import Saver
-from nanochat.shares import deal, largest_micro_batch
+from nanochat.shares import UNTRAINED_TOKENS, deal, largest_micro_batch
 from nanochat.step_sum import sum_step
 from nanochat.train_config import TrainConfig
-
-# An untrained model loses the same on any token (ln of the vocabulary): running it on more than
-# these would only put the first step off.
-UNTRAINED_TOKENS = 8192
 
 SAID_SECONDS = 30.0  # between two words on waiting for text, where it is what holds a run up
 SILENT_SECONDS = 5.0  # of waiting, before it is said nevertheless: silence looks like a hang

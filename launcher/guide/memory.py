@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from launcher.guide.wire import different_tokens
+from nanochat.shares import CHUNK_TOKENS
 from nanochat.sizes import ModelConfig, parameter_counts, state_bytes
 
-CHUNK_TOKENS = {"cpu": 512, "cuda": 4096}  # of the head: see nanochat.loss, which needs torch
 # What backward keeps of each token, in arrays of the model's width, per layer: the block's input,
 # its norm, queries and keys before and after their norm, values, attention's output, the sum after
 # it, its norm, twice the four-fold hidden layer, and what a residual scale multiplies.

@@ -11,14 +11,13 @@ from launcher.guide.choices import Place, choose
 from launcher.guide.machines import Machine, Site
 from launcher.guide.memory import PeakMemory, peak_memory
 from launcher.guide.throughput import RankLoad, StepTime, step_time
-from nanochat.shares import deal, largest_micro_batch
+from nanochat.shares import UNTRAINED_TOKENS, deal, largest_micro_batch
 from nanochat.sizes import checkpoint_bytes
 
 # How far from the truth a prediction may be, as a factor both ways. taught: by runs of this size;
 # measured: see the README for how far they were; estimate: of machines that nobody has measured.
 SPREAD = {"taught": 1.1, "measured": 1.25, "estimate": 2.0}
 SECONDS_PER_HOUR = 3600
-UNTRAINED_TOKENS = 8192  # see nanochat.train, which needs torch
 COPY_TRANSFERS = 2  # of a checkpoint in memory: read and written
 
 

@@ -17,6 +17,7 @@ from itertools import pairwise
 from launcher.guide.measurement import HostSpeed, LinkSpeed, WidthRates
 from launcher.guide.wire import GRADIENT_BYTES, Message, messages
 from nanochat.sizes import (
+    ADAMW_TRANSFERS,
     ModelConfig,
     attention_flops,
     block_product_flops,
@@ -26,7 +27,6 @@ from nanochat.sizes import (
 )
 
 BACKWARD = 2 / 3  # of the FLOPs of a pass; the head's is done with its forward
-ADAMW_TRANSFERS = 7  # per parameter: weight, gradient and two moments read, all but one written
 ADDED_TRANSFERS = 3  # one array added to another
 
 

@@ -28,8 +28,8 @@ from launcher.training.callback import GroupCallback
 from launcher.training.ranks import rank_order
 from launcher.training.recovery import Recovery
 from launcher.training.stacks import collect_and_end, is_frozen, waits_for_others
+from nanochat.shares import UNTRAINED_TOKENS
 from nanochat.sizes import state_bytes
-from nanochat.train import UNTRAINED_TOKENS
 
 LOOK_SECONDS = 1.0
 ANSWER_SECONDS = 20.0  # for a node's stacks: a process that is not ready imports for 5 s

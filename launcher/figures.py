@@ -22,6 +22,11 @@ def size(number: float) -> str:
     return _scaled(number, (" ", " k", " M", " G", " T")) + "B"
 
 
+def answer(known: bool | None) -> str:
+    """None: nobody knows."""
+    return {True: "yes", False: "no", None: "-"}[known]
+
+
 def duration(seconds: float) -> str:
     """12300 -> 3 h 25 min. The two largest units."""
     if seconds < 9.95:

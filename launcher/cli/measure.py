@@ -24,9 +24,11 @@ from launcher.runs.measured import MEASURES, finished_measurement, save_measurem
 from launcher.runs.removal import RunHere, RunThere
 from launcher.runs.run import Run, shown_name
 from launcher.runs.submit import require_training_packages, run_spec
+from nanochat.shares import deal
 
 STEPS = 8
 GPU_TOKENS = 32_768  # of a step: with fewer a GPU waits for its host
+MOST_ROWS = 256  # of a step, for the host with the smallest share
 END_SECONDS = 20.0  # of a driver that has written its summary
 
 
@@ -105,7 +107,15 @@ def _place(name: str, cluster: str, pool: str | None) -> tuple[Where, LoadedReci
 
         nodes = require_trainable(*in_pool(load_cluster(cluster), pool))
         least = GPU_TOKENS // recipe.sequence_length if nodes[0].accelerator != "cpu" else 1
-        rows = max(rows, least, sum(node.gpus or 1 for node in nodes))
+        rows = max(rows, least)
+        slots = [node.gpus or 1 for node in nodes]
+        weights = [
+            node.share / count
+            for node, count in zip(nodes, slots, strict=True)
+            for _ in range(count)
+        ]
+        while not all(deal(rows, weights)) and rows < MOST_ROWS:
+            rows *= 2
     settings = {
         "tokens_per_step": rows * recipe.sequence_length,
         "warmup_steps": STEPS,

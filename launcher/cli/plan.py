@@ -12,7 +12,7 @@ from launcher.cli.plan_text import outlook_lines
 from launcher.cli.prospect_text import explained, plan_rows
 from launcher.cli.recipe import find_place
 from launcher.config.recipe import load_recipe
-from launcher.figures import duration
+from launcher.figures import answer, duration
 from launcher.guide.outlook import outlook
 from launcher.guide.page import make_page
 from launcher.guide.plan import Plan
@@ -111,8 +111,8 @@ COLUMNS = [
     Column("horizon", lambda row: duration(3600 * row["hours"]), right=True),
     Column(
         "fits",
-        lambda row: "yes" if row["fits"] else "no",
-        style=lambda row: "" if row["fits"] else "red",
+        lambda row: answer(row["fits"]),
+        style=lambda row: "red" if row["fits"] is False else "",
     ),
     Column("with", lambda row: row["options"] or ""),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate
 
 from launcher.figures import duration, energy, size
@@ -29,19 +30,23 @@ def plan_rows(plan: Plan) -> list[tuple[str, str]]:
         ),
         ("time", f"{horizon}, with evaluations and checkpoints"),
         ("slowest", prospect.bottleneck),
-        ("memory", "; ".join(map(_memory, prospect.hosts))),
+        ("memory", _memory(prospect.hosts)),
     ]
     if (kilowatt_hours := prospect.kilowatt_hours) is not None:
         rows.append(("energy", energy(kilowatt_hours)))
     return rows
 
 
-def _memory(host: HostMemory) -> str:
-    name = f"{host.name} " if host.name else ""
-    if host.available_bytes is None:
-        return f"{name}{size(host.peak_bytes)} at its peak; what there is, nobody has said"
-    fits = "" if host.fits else ": does not fit"
-    return f"{name}{size(host.peak_bytes)} of {size(host.available_bytes)} {host.place}{fits}"
+def _memory(hosts: Sequence[HostMemory]) -> str:
+    names: dict[str, list[str]] = {}
+    for host in hosts:
+        if host.available_bytes is None:
+            words = f"{size(host.peak_bytes)} at its peak; what there is, nobody has said"
+        else:
+            fits = "" if host.fits else ": does not fit"
+            words = f"{size(host.peak_bytes)} of {size(host.available_bytes)} {host.place}{fits}"
+        names.setdefault(words, []).append(host.name)
+    return "; ".join(f"{', '.join(these)} {words}".strip() for words, these in names.items())
 
 
 def explained(prospect: Prospect) -> str:
@@ -57,6 +62,11 @@ def explained(prospect: Prospect) -> str:
         bar = " " * round(start * scale) + "█" * max(1, round((end - start) * scale))
         lines.append(
             f"  {term.name:<10}{term.seconds:>9.3f} s  {bar:<{BAR_WIDTH + 1}}  {term.words}"
+        )
+    if prospect.correction != 1:
+        lines.append(
+            f"  all that computes took x{prospect.correction:.2f} of what its rates give in "
+            f"{prospect.taught_by}: its seconds here are corrected by that"
         )
     if len(step.busy_seconds) > 1:
         each = ", ".join(f"{host} {seconds:.2f} s" for host, seconds in step.busy_seconds.items())

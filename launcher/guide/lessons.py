@@ -18,11 +18,11 @@ from launcher.config.recipe import Recipe
 from launcher.guide.machines import Site
 from launcher.guide.prospect import foresee
 from launcher.runs.folder import RunFolder
-from launcher.runs.records import Record, each_step_once, read_records
+from launcher.runs.records import Record, each_step_once, last_records
 from nanochat.shares import largest_micro_batch
 
 LEAST_STEPS, SETTLING_STEPS = 8, 3
-NEWEST_RUNS = 20
+NEWEST_RUNS, NEWEST_BYTES = 20, 200_000  # of each run some 400 steps
 # Beyond, something else was at work on those machines, or its estimate is of others.
 MOST_CORRECTION = {"measured": 2.0, "estimate": 20.0}
 LEAST_COMPUTE = 0.7  # of a step: of one that waits for the network nothing is learned of computing
@@ -116,7 +116,7 @@ def _of_run(site: Site, run: RunFolder) -> _Known | None:
     same &= recipe.workers == sum(machine.ranks for machine in site.machines)
     if not same or spec["device"] != site.machines[0].device or recipe.elastic:
         return None
-    seconds = median_step_seconds(each_step_once(read_records(run.metrics)))
+    seconds = median_step_seconds(each_step_once(last_records(run.metrics, NEWEST_BYTES)))
     if seconds is None:
         return None
     log = _log_correction(recipe, site.with_shares(shares), seconds)

@@ -17,7 +17,7 @@ from launcher.guide.estimates import (
     stated_link,
 )
 from launcher.guide.measurement import HostSpeed, LinkSpeed, Measurement
-from launcher.hosts.gpus_here import gpus_here
+from launcher.hosts.gpus_here import gpus_here, torch_here
 from nanochat.available_memory import available_bytes
 
 if TYPE_CHECKING:
@@ -90,12 +90,16 @@ class Site:
 
 
 def this_machine(measurement: Measurement | None, workers: int) -> Site:
-    """`local`."""
+    """`local`. What a torch for another device has measured does not count."""
+    gpu = None
+    if measurement is None or measurement.versions.get("torch") != torch_here():
+        gpu = next(iter(gpus_here().gpus), None)
+        if measurement is not None and measurement.device != ("cuda" if gpu else "cpu"):
+            measurement = None
     speed = measurement.hosts.get("") if measurement else None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cpus = cores or 1
-    gpu = None if measurement else next(iter(gpus_here().gpus), None)
-    on_gpu = gpu is not None or (measurement is not None and measurement.device == "cuda")
+    on_gpu = measurement.device == "cuda" if measurement else gpu is not None
     if measurement is not None and speed is not None:
         known = _when(measurement)
     elif gpu is not None:

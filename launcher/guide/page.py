@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from launcher.figures import count, duration, energy, size
+from launcher.figures import answer, count, duration, energy, size
 from launcher.guide.claims import Claim, claims
 from launcher.guide.plan import Plan, make_plan, with_tokens_per_step
 from launcher.guide.sites import find_sites, known_lessons
@@ -108,7 +108,7 @@ def _horizon_cells(line: Line) -> list[str]:
     return [
         line.size.name, f"{recipe.steps_total:,} x {recipe.tokens_per_step:,}", count(tokens),
         f"{ratio:.3g}", duration(3600 * prospect.hours),
-        _or_dash(prospect.kilowatt_hours, energy), "yes" if prospect.fits else "no",
+        _or_dash(prospect.kilowatt_hours, energy), answer(prospect.fits),
     ]  # fmt: skip
 
 

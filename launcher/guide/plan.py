@@ -80,7 +80,7 @@ def _alternatives(
     for depth in SMALLER_DEPTHS:
         if depth < recipe.depth:
             candidates.append(("size", f"d{depth}", None, with_depth(recipe, depth), site))
-    if not foreseen.fits:
+    if foreseen.fits is False:
         yield from _smaller_passes(foreseen, site, lessons)
     for kind, what, options, changed, there in candidates:
         prospect = _foresee(changed, there, lessons, part_of=site if kind == "host" else None)
@@ -94,7 +94,7 @@ def _smaller_passes(foreseen: Prospect, site: Site, lessons: Lessons) -> Iterato
     while (rows := rows // 2) >= 1:
         changed = foreseen.recipe.model_copy(update={"micro_batch": rows})
         prospect = _foresee(changed, site, lessons)
-        if prospect is not None and prospect.fits:
+        if prospect is not None and prospect.fits is not False:
             words = f"passes of {rows * changed.sequence_length:,} tokens"
             yield Alternative("micro_batch", words, f"--set micro_batch={rows}", prospect)
             return

@@ -45,8 +45,9 @@ class HostMemory:
 @dataclass(frozen=True)
 class Prospect:
     """`basis`: measured or estimate. `spread`: how far off it may be, a factor. `rows` of a step
-    and `micro_batch`: of each rank, in rank order. Seconds: of one evaluation, and for which the
-    steps stand still for one checkpoint."""
+    and `micro_batch`: of each rank, in rank order. Seconds: of one evaluation; for which the steps
+    stand still for one checkpoint; and of writing the last one, which nothing goes on beside.
+    `correction` of what computes, by the training that `taught_by` names."""
 
     recipe: Recipe
     site: Site
@@ -57,12 +58,17 @@ class Prospect:
     spread: float
     evaluation_seconds: float
     checkpoint_seconds: float
+    last_write_seconds: float
+    correction: float
     taught_by: str
 
     @property
-    def fits(self) -> bool:
-        """As far as it is known."""
-        return not any(host.fits is False for host in self.hosts) and not self.full_disks
+    def fits(self) -> bool | None:
+        """None where nobody has said how much memory a host has, and nothing else is short."""
+        each = [host.fits for host in self.hosts]
+        if False in each or self.full_disks:
+            return False
+        return None if None in each else True
 
     @property
     def full_disks(self) -> list[Machine]:
@@ -87,10 +93,12 @@ class Prospect:
     @property
     def known_from(self) -> str:
         """Of the machines' speed, and of the links between them."""
-        machines = self.site.machines
-        words = [machine.known_from for machine in machines]
-        if len(set(words)) > 1:
-            words = [f"{machine.name} {machine.known_from}" for machine in machines]
+        names: dict[str, list[str]] = {}
+        for machine in self.site.machines:
+            names.setdefault(machine.known_from, []).append(machine.name)
+        words = [*names]
+        if len(words) > 1:
+            words = [f"{', '.join(names[known])} {known}" for known in words]
         if len(self.ranks) > 1:
             words.append(f"network {self.site.link_known_from}")
         if self.taught_by:
@@ -113,7 +121,8 @@ class Prospect:
             saves += steps / recipe.checkpoint.every_steps
         if recipe.checkpoint.every_minutes:
             saves += training / (60 * recipe.checkpoint.every_minutes)
-        return training + evaluations * self.evaluation_seconds + saves * self.checkpoint_seconds
+        stalls = evaluations * self.evaluation_seconds + saves * self.checkpoint_seconds
+        return training + stalls + self.last_write_seconds
 
     @property
     def hours(self) -> float:
@@ -174,7 +183,8 @@ def foresee(
     # Forward alone is a third of the three: evaluation is dealt out as steps are.
     compute = sum(step.term(name) for name in ("blocks", "attention", "head"))
     evaluation = compute / 3 * recipe.evaluation.tokens / recipe.tokens_per_step
-    slowest = min(machine.speed.memory_bytes_per_second for machine in site.machines)
+    memory = min(machine.speed.memory_bytes_per_second for machine in site.machines)
+    disk = min(machine.speed.disk_bytes_per_second for machine in site.machines)
     return Prospect(
         recipe=recipe,
         site=site,
@@ -184,7 +194,9 @@ def foresee(
         basis=basis,
         spread=SPREAD["taught" if taught else basis],
         evaluation_seconds=evaluation,
-        checkpoint_seconds=COPY_TRANSFERS * checkpoint_bytes(model) / slowest,
+        checkpoint_seconds=COPY_TRANSFERS * checkpoint_bytes(model) / memory,
+        last_write_seconds=checkpoint_bytes(model) / disk,
+        correction=correction,
         taught_by=taught_by,
     )
 

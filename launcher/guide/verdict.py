@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from launcher.figures import count, duration, size
 from launcher.guide.plan import Alternative, Plan
 from launcher.guide.prospect import Prospect
@@ -12,12 +14,12 @@ PATIENCE_HOURS = 7 * 24.0  # a week of training is what people wait for
 LONG_HOURS = 30 * 24.0
 # Another way is named when it is this much faster: below, it is not worth changing anything.
 MUCH_FASTER = 1.5
-WORTHLESS_HOST = 1.05  # two nodes that are no more than this faster than one are not worth it
+WORTHLESS_HOST = 0.05  # a host that adds no more than this part of the best one is not worth it
 
 
 def verdict(plan: Plan) -> str:
     prospect = plan.prospect
-    if not prospect.fits:
+    if prospect.fits is False:
         return _does_not_fit(plan)
     elsewhere = _fastest_elsewhere(plan)
     if elsewhere is not None and prospect.hours > WAIT_HOURS:
@@ -44,7 +46,7 @@ def verdict(plan: Plan) -> str:
 def _soonest_hours(plan: Plan) -> float:
     """With all of the machines or one of them, however rows are dealt."""
     same = [each.prospect for kind in ("shares", "host") for each in plan.of(kind)]
-    return min(each.hours for each in (plan.prospect, *same) if each.fits)
+    return min(each.hours for each in (plan.prospect, *same) if each.fits is not False)
 
 
 def _logged_elsewhere(prospect: Prospect) -> str:
@@ -82,9 +84,9 @@ def _does_not_fit(plan: Plan) -> str:
     would = [
         min(fitting, key=lambda each: each.prospect.hours)
         for kind in ("micro_batch", "pool", "host")
-        if (fitting := [each for each in plan.of(kind) if each.prospect.fits])
+        if (fitting := _fitting(plan, kind))
     ]
-    would += [each for each in plan.of("size") if each.prospect.fits][:1]  # the largest that does
+    would += _fitting(plan, "size")[:1]  # the largest that does
     would.sort(key=lambda each: each.prospect.hours)
     in_time = [each for each in would if each.prospect.hours <= LONG_HOURS] or would[:1]
     words = [_with_time(each) for each in in_time]
@@ -99,24 +101,36 @@ def _with_time(alternative: Alternative) -> str:
 
 def _fastest_elsewhere(plan: Plan) -> Alternative | None:
     """Of the pools, where one is much faster."""
-    fitting = [each for each in plan.of("pool") if each.prospect.fits]
-    best = max(fitting, key=lambda each: each.prospect.tokens_per_second, default=None)
+    best = _fastest(_fitting(plan, "pool"))
     least = plan.prospect.tokens_per_second * MUCH_FASTER
     return best if best is not None and best.prospect.tokens_per_second > least else None
 
 
+def _fitting(plan: Plan, kind: str) -> list[Alternative]:
+    """As far as it is known."""
+    return [each for each in plan.of(kind) if each.prospect.fits is not False]
+
+
+def _fastest(alternatives: Sequence[Alternative]) -> Alternative | None:
+    return max(alternatives, key=lambda each: each.prospect.tokens_per_second, default=None)
+
+
 def _faster_alone(plan: Plan) -> Alternative | None:
     """The host that is about as fast by itself."""
-    fitting = [each for each in plan.of("host") if each.prospect.fits]
-    best = max(fitting, key=lambda each: each.prospect.tokens_per_second, default=None)
-    most = plan.prospect.tokens_per_second / WORTHLESS_HOST
+    best = _fastest(_fitting(plan, "host"))
+    most = plan.prospect.tokens_per_second / _worth_it(plan)
     return best if best is not None and best.prospect.tokens_per_second >= most else None
+
+
+def _worth_it(plan: Plan) -> float:
+    """How many times as fast as the best host all of them should be at least."""
+    return 1 + WORTHLESS_HOST * (len(plan.prospect.site.machines) - 1)
 
 
 def _slower_than_one(plan: Plan, alone: Alternative) -> str:
     prospect = plan.prospect
     one, all_ = alone.prospect.tokens_per_second, prospect.tokens_per_second
-    what = "is faster" if one > all_ * WORTHLESS_HOST else "is enough"
+    what = "is faster" if one > all_ else "is enough"
     words = (
         f"{alone.words} {what}: {one:,.0f} tok/s against {all_:,.0f} of all: "
         f"{_why_one_is_enough(prospect)}"
@@ -125,7 +139,7 @@ def _slower_than_one(plan: Plan, alone: Alternative) -> str:
         each
         for kind in ("shares", "tokens_per_step")
         for each in plan.of(kind)
-        if each.prospect.tokens_per_second > one * WORTHLESS_HOST
+        if each.prospect.tokens_per_second > one * _worth_it(plan)
     ]
     if better:
         all_would = better[0].prospect.tokens_per_second
@@ -148,11 +162,7 @@ def _why_one_is_enough(prospect: Prospect) -> str:
 
 def _shorter(plan: Plan) -> str:
     """What would be done in time."""
-    done = [
-        each
-        for each in plan.of("size")
-        if each.prospect.fits and each.prospect.hours <= PATIENCE_HOURS
-    ]
+    done = [each for each in _fitting(plan, "size") if each.prospect.hours <= PATIENCE_HOURS]
     if not done:
         tokens = plan.prospect.tokens_per_second * PATIENCE_HOURS * 3600
         return f"; a week gives {count(tokens)} tokens"

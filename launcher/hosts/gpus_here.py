@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from launcher.hosts.facts import SAY, sections_of
@@ -17,9 +18,17 @@ def has_gpu() -> bool:
     return any(Path(device).exists() for device in DEVICES)
 
 
+def torch_here() -> str:
+    """Its version with its build (`2.13.0+cpu`); "" where it is not installed."""
+    try:
+        return version("torch")
+    except PackageNotFoundError:
+        return ""
+
+
 def gpus_here() -> GpuFacts:
-    """None of them where no driver has one, or its tool hangs."""
-    if not has_gpu():
+    """None of them where no driver has one, its tool hangs, or torch is a build for CPUs."""
+    if not has_gpu() or torch_here().endswith("+cpu"):
         return GpuFacts()
     try:
         done = subprocess.run(

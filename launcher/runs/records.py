@@ -60,6 +60,20 @@ def read_records(path: Path) -> list[Record]:
     return RecordTail(path).read()
 
 
+def last_records(path: Path, most_bytes: int) -> list[Record]:
+    """Those in the last `most_bytes` of a file: a long run's are many."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - most_bytes))
+            data = file.read()
+    except FileNotFoundError:
+        return []
+    if size > most_bytes:
+        data = data[data.find(b"\n") + 1 :]
+    return [record for line in data.splitlines() if (record := _parse(line)) is not None]
+
+
 def each_step_once(metrics: list[Record]) -> list[Record]:
     """One record a step, in order: the one of the highest attempt.
 

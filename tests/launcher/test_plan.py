@@ -14,12 +14,13 @@ from speeds import GIGA, LINK, host_speed, machine, measurement, site
 from launcher.config.recipe import Recipe
 from launcher.guide.lessons import Lessons
 from launcher.guide.machines import Site, this_machine
+from launcher.guide.measurement import Measurement
 from launcher.guide.plan import Plan, make_plan
 from launcher.guide.prospect import foresee
 from launcher.guide.verdict import verdict
-from launcher.hosts.gpus import GpuFacts
+from launcher.hosts.gpus import Gpu, GpuFacts
 from launcher.runs.folder import RunFolder, write_json
-from launcher.runs.records import RecordWriter
+from launcher.runs.records import RecordWriter, last_records
 
 D8 = Recipe(depth=8, sequence_length=1024, tokens_per_step=4096, steps=1000)
 FAST = replace(machine("gpu", host_speed(50_000.0)), accelerator="cuda")
@@ -234,5 +235,42 @@ def test_what_runs_of_all_hosts_teach_counts_for_each_alone(tmp_path: Path) -> N
 
 def test_evaluations_are_those_of_training() -> None:
     found = plan(D8, one()).prospect
-    one_step = found.seconds_of(1) - found.step.seconds
+    one_step = found.seconds_of(1) - found.step.seconds - found.last_write_seconds
     assert one_step == pytest.approx(1.125 * found.evaluation_seconds, rel=0.01)
+
+
+def test_whether_it_fits_is_unknown_where_nobody_has_said_the_memory() -> None:
+    here = one()
+    unknown = replace(here, machines=(replace(here.machines[0], memory_bytes=None),))
+    assert plan(D8, unknown).prospect.fits is None
+    full = replace(here.machines[0], memory_bytes=None, disk_free_bytes=1)
+    assert plan(D8, replace(here, machines=(full,))).prospect.fits is False
+
+
+def test_the_end_of_a_long_run_is_read_and_no_more(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    assert last_records(file, 100) == []
+    file.write_text("".join(f'{{"step": {step}}}\n' for step in range(100)) + '{"step": 1')
+    assert [record["step"] for record in last_records(file, 50)] == [97, 98, 99]
+    assert len(last_records(file, 10_000)) == 100
+
+
+@pytest.mark.parametrize(
+    ("build", "counts"), [("2.13.0+cpu", True), ("2.13.0+cu130", False)], ids=["same", "another"]
+)
+def test_what_a_torch_for_cpus_measured_is_nothing_of_the_gpu(
+    monkeypatch: pytest.MonkeyPatch, build: str, counts: bool
+) -> None:
+    gpu = Gpu(
+        vendor="nvidia", name="NVIDIA GeForce RTX 4070", memory_bytes=12 * GIGA,
+        memory_used_bytes=0, driver="580.95", architecture="8.9",
+    )  # fmt: skip
+    monkeypatch.setattr("launcher.guide.machines.gpus_here", lambda: GpuFacts(gpus=(gpu,)))
+    monkeypatch.setattr("launcher.guide.machines.torch_here", lambda: build)
+    measured = Measurement(
+        cluster="local", measured_at=0.0, device="cpu", dtype="float32",
+        versions={"torch": "2.13.0+cpu"}, hosts={"": host_speed()}, links={},
+    )  # fmt: skip
+    here = this_machine(measured, 1)
+    assert here.measured is counts
+    assert here.machines[0].device == ("cpu" if counts else "cuda")

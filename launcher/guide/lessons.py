@@ -25,7 +25,11 @@ LEAST_STEPS, SETTLING_STEPS = 8, 3
 NEWEST_RUNS, NEWEST_BYTES = 20, 200_000  # of each run some 400 steps
 # Beyond, something else was at work on those machines, or its estimate is of others.
 MOST_CORRECTION = {"measured": 2.0, "estimate": 20.0}
-LEAST_COMPUTE = 0.7  # of a step: of one that waits for the network nothing is learned of computing
+# Of a step that waits longer for the network, a part of it, nothing is learned of computing.
+MOST_WAITING = 0.3
+# Or where hosts were measured, nothing for other steps than this: at 18% (d4 on two hosts at
+# 1 Gbit/s) what was wrong of the network would make other sizes 11 to 16% too slow.
+MOST_WAITING_FOR_OTHERS = {"measured": 0.1, "estimate": MOST_WAITING}
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,17 @@ class Lesson:
 
 @dataclass(frozen=True)
 class _Known:
-    """Of one training: log of the correction."""
+    """Of one training: log of the correction; whether it counts for other steps too."""
 
     depth: int
+    tokens_per_step: int
     log: float
+    for_others: bool
     words: str
+
+    def teaches(self, recipe: Recipe) -> bool:
+        same = self.depth == recipe.depth and self.tokens_per_step == recipe.tokens_per_step
+        return same or self.for_others
 
 
 class Lessons:
@@ -56,7 +66,7 @@ class Lessons:
 
     def of(self, site: Site, recipe: Recipe) -> Lesson:
         """That of the depths nearest to the recipe's."""
-        known = self._of_site(site)
+        known = [each for each in self._of_site(site) if each.teaches(recipe)]
         if not known:
             return Lesson(1.0, False, "")
         away = min(abs(math.log(each.depth / recipe.depth)) for each in known)
@@ -88,9 +98,11 @@ def _known_of(site: Site, runs: Sequence[RunFolder]) -> Iterator[_Known]:
         same = set(probe.shares) == {machine.name for machine in site.machines}
         here = site.machines[0]
         if same and (here.name or here.ranks == 1):  # this machine is measured with one worker
-            log = _log_correction(recipe, site.with_shares(probe.shares), probe.step_seconds)
-            if log is not None:
-                yield _Known(probe.depth, log, f"{probe.recipe}, {measured.day}")
+            its = site.with_shares(probe.shares)
+            words = f"{probe.recipe}, {measured.day}"
+            known = _learned(recipe, its, probe.step_seconds, words)
+            if known is not None:
+                yield known
     if not site.links_measured:  # a slow network would be taken for slow computing
         return
     its_runs = [run for run in runs if run.spec().get("cluster") == site.name]
@@ -119,8 +131,7 @@ def _of_run(site: Site, run: RunFolder) -> _Known | None:
     seconds = median_step_seconds(each_step_once(last_records(run.metrics, NEWEST_BYTES)))
     if seconds is None:
         return None
-    log = _log_correction(recipe, site.with_shares(shares), seconds)
-    return None if log is None else _Known(recipe.depth, log, f"run {run.name}")
+    return _learned(recipe, site.with_shares(shares), seconds, f"run {run.name}")
 
 
 def median_step_seconds(records: Sequence[Record]) -> float | None:
@@ -134,11 +145,14 @@ def median_step_seconds(records: Sequence[Record]) -> float | None:
     return statistics.median(settled) if len(settled) >= LEAST_STEPS - SETTLING_STEPS else None
 
 
-def _log_correction(recipe: Recipe, site: Site, seconds: float) -> float | None:
-    """With which the step takes as long: it grows with the correction, so halve the interval. None
-    where it would have to be more than MOST_CORRECTION."""
+def _learned(recipe: Recipe, site: Site, seconds: float, words: str) -> _Known | None:
+    """The correction with which the step takes as long: it grows with that, so halve the interval.
+    None where it would have to be more than MOST_CORRECTION."""
     plain = foresee(recipe, site)
-    if plain is None or plain.step.exposed_seconds > (1 - LEAST_COMPUTE) * plain.step.seconds:
+    if plain is None:
+        return None
+    waiting = plain.step.exposed_seconds / plain.step.seconds
+    if waiting > MOST_WAITING:
         return None
     most = math.log(MOST_CORRECTION[plain.basis])
     low, high = -most, most
@@ -151,4 +165,7 @@ def _log_correction(recipe: Recipe, site: Site, seconds: float) -> float | None:
         else:
             high = middle
     found = (low + high) / 2
-    return found if abs(found) < 0.999 * most else None
+    if abs(found) > 0.999 * most:
+        return None
+    for_others = waiting <= MOST_WAITING_FOR_OTHERS[plain.basis]
+    return _Known(recipe.depth, recipe.tokens_per_step, found, for_others, words)

@@ -115,6 +115,8 @@ def main() -> None:
         say(what="row", name=row["name"], seconds=watch.timed_steps(), rates=rates,
             losses=losses, wire_bytes=wire)  # fmt: skip
     say(what="end")
+    if world_size > 1:
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

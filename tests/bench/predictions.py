@@ -272,8 +272,11 @@ def two_hosts(data: Path) -> Iterator[list[Host]]:
 
 
 def run(bench: Bench, names: list[str]) -> None:
-    folder = Path(tempfile.mkdtemp(prefix="predictions-"))
-    data = bench.prepared(folder)
+    with tempfile.TemporaryDirectory(prefix="predictions-") as folder:
+        run_on(bench, names, bench.prepared(Path(folder)))
+
+
+def run_on(bench: Bench, names: list[str], data: Path) -> None:
     if "local" in names:
         bench.run("local", [], data, launch_here)
     clustered = [name for name in names if name != "local"]
@@ -291,7 +294,6 @@ def run(bench: Bench, names: list[str]) -> None:
             if megabits is not None:
                 for host in hosts:
                     host.unlimit_link()
-    shutil.rmtree(folder)
 
 
 @contextlib.contextmanager

@@ -156,6 +156,23 @@ def test_runs_teach_what_they_took(tmp_path: Path) -> None:
     assert lesson.correction == pytest.approx(1.3, rel=1e-3) and not lesson.of_this_size
 
 
+def test_what_waited_for_the_network_teaches_the_same_step_alone(tmp_path: Path) -> None:
+    def taught(link_bytes_per_second: float) -> list[float]:
+        there = two(bytes_per_second=link_bytes_per_second)
+        plain = plan(D8, there).prospect
+        nodes = [{"name": name, "share": 1.0} for name in ("one", "two")]
+        settings = D8.model_copy(update={"workers": 2}).model_dump(mode="json")
+        folder = tmp_path / f"{link_bytes_per_second:.0f}" / "d8-1"
+        run = write_run(folder, 1.3 * plain.step.seconds, nodes=nodes, settings=settings)
+        others = [{}, {"tokens_per_step": 8192}, {"depth": 4}]
+        return [Lessons([run]).of(there, D8.model_copy(update=o)).correction for o in others]
+
+    same, *others = taught(30e6)
+    assert same > 1.3 and others == [1.0, 1.0]
+    assert all(correction > 1.25 for correction in taught(1e9))
+    assert taught(20e6) == [1.0, 1.0, 1.0]
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from launcher.guide.measurement import LinkSpeed
 SIZES = [2**power for power in (16, 18, 20, 22, 24, 25)]  # bytes: 64 KB to 32 MB
 SMALL_SUMS, LARGE_SUMS = 50, 3
 MOST_SECONDS = 3.0  # of one sum: a larger one would take longer
+SPIN_SECONDS = 1.0  # ten of the kernel's periods in which a limited process gets its part
 
 
 def measure_link(group: Any, device: torch.device) -> LinkSpeed:
@@ -31,6 +33,8 @@ def measure_link(group: Any, device: torch.device) -> LinkSpeed:
             _seconds(lambda: dist.all_reduce(content, group=group), device) for _ in range(times)
         ]
 
+    # A GPU computes on while a core waits for it.
+    share = _core_share() if device.type == "cpu" else math.inf
     small = torch.zeros(2, device=device)
     sum_seconds(small, 3)
     latency = slower(statistics.median(sum_seconds(small, SMALL_SUMS)))
@@ -46,9 +50,17 @@ def measure_link(group: Any, device: torch.device) -> LinkSpeed:
     return LinkSpeed(
         bytes_per_second=size / max(seconds - latency, seconds / 2),  # of a link as fast as memory
         latency_seconds=latency,
-        # Where a GPU computes, a core that waits for it takes nothing from it.
-        cpu_seconds_per_byte=0.0 if device.type == "cuda" else slower(computed) / size,
+        cpu_seconds_per_byte=slower(computed / share) / size,
     )
+
+
+def _core_share() -> float:
+    """Of a core, that this process gets: less than one where something limits it, and then sending
+    takes as much more of its computing."""
+    began, computed = time.perf_counter(), time.process_time()
+    while (seconds := time.perf_counter() - began) < SPIN_SECONDS:
+        pass
+    return min(1.0, (time.process_time() - computed) / seconds)
 
 
 def _seconds(call: Callable[[], object], device: torch.device) -> float:

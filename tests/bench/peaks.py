@@ -1,10 +1,10 @@
 """Peak memory as `launch plan` predicts it, and as a run on this machine takes it.
 
-    python tests/bench/peaks.py [--recipes d4 d8 d12] [--measure]
+    python tests/bench/peaks.py [--recipes d4 d8 d12] [--tokens 4096] [--measure]
 
 The peak is what the kernel counted of the worker, VmHWM: resident, with what it shares with others.
-Every recipe with a copy for checkpoints on the way, and without. `--measure`: after `launch
-measure`, else of a machine that nobody has measured.
+Every recipe with a copy for checkpoints on the way, and without, `--tokens` a step. `--measure`:
+after `launch measure`, else of a machine that nobody has measured.
 """
 
 from __future__ import annotations
@@ -62,9 +62,10 @@ def launch(home: str, *arguments: str) -> str:
     return done.stdout
 
 
-def compared(home: str, recipe: str, copy: str) -> dict[str, Any]:
+def compared(home: str, recipe: str, tokens: int, copy: str) -> dict[str, Any]:
     settings = ["--steps", str(STEPS), "--set", "checkpoint.every_minutes=null", "--set", copy]
-    settings += ["--set", "evaluation.tokens=8192"]
+    for key in ("tokens_per_step", "evaluation.tokens"):
+        settings += ["--set", f"{key}={tokens}"]
     plan = json.loads(launch(home, "plan", recipe, *settings, "--json"))["hosts"][0]
     watch = Watch(home)
     watch.start()
@@ -79,6 +80,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--recipes", nargs="+", default=["d4", "d8", "d12"])
+    parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--measure", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
@@ -87,7 +89,7 @@ def main() -> None:
         print("| | predicted GB | measured GB | error |\n|---|---|---|---|", flush=True)
         for recipe in arguments.recipes:
             for words, copy in COPIES.items():
-                found = compared(home, recipe, copy)
+                found = compared(home, recipe, arguments.tokens, copy)
                 error = found["predicted"] / found["measured"] - 1
                 print(f"| {recipe} {words} | {found['predicted'] / 1e9:.2f} | "
                       f"{found['measured'] / 1e9:.2f} | {error:+.0%} |", flush=True)  # fmt: skip

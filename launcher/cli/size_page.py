@@ -109,7 +109,8 @@ def _horizon_rows(row: Row) -> Iterator[Row]:
     if known["guide"] is not None:
         guide = known["guide"]
         said = guide["says_per_parameter"]
-        yield guide | {"name": "guide", "what": f"{_meaning(guide)}; it says {said:g}"}
+        says = "" if said is None else f"; it says {said:g}"
+        yield guide | {"name": "guide", "what": f"{_meaning(guide)}{says}"}
 
 
 def _meaning(horizon: Row) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -94,7 +95,9 @@ def _state(recipe: Recipe, *, device: str) -> dict[str, int]:
     parts = state_parts(model, bf16_tables=bf16)
     rows = largest_micro_batch(recipe.rows_per_step, model.sequence_length, device)
     dtype = "bfloat16" if bf16 else "float32"
-    peak = peak_memory(model, recipe.micro_batch or rows, device=device, dtype=dtype)
+    rows = min(recipe.micro_batch or rows, recipe.rows_per_step)
+    passes = math.ceil(recipe.rows_per_step / rows)
+    peak = peak_memory(model, rows, device=device, dtype=dtype, passes=passes)
     return asdict(parts) | {"total": parts.total, "peak": peak.total}
 
 

@@ -45,7 +45,8 @@ def _column(index: int, head: str) -> Column:
 def _markdown(page: Page) -> Iterator[str]:
     yield f"# The sizing guide for {page.cluster}"
     yield ""
-    yield f"`launch plan --all --cluster {page.cluster} --markdown`, {time.strftime('%Y-%m-%d')}. "
+    command = " ".join(filter(None, ("launch plan --all", page.options, "--markdown")))
+    yield f"`{command}`, {time.strftime('%Y-%m-%d')}. "
     yield f'Figures: {known_from(page)}. "guide": what the published guide says, right or wrong.'
     for title, heads, rows in tables(page):
         yield from ("", f"## {title}", "")

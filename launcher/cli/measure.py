@@ -14,11 +14,12 @@ from launcher.cli.output import Column, Row, json_option, print_json, print_tabl
 from launcher.cli.plan_text import Where
 from launcher.cli.recipe import find_place
 from launcher.config.paths import shown_path
-from launcher.config.recipe import LoadedRecipe, load_recipe
-from launcher.errors import Interrupted, RunBusy
+from launcher.config.recipe import LoadedRecipe, Recipe, load_recipe
+from launcher.errors import InputError, Interrupted, RunBusy
 from launcher.guide.choices import Choices
 from launcher.guide.measurement import Measurement, measurement_file
 from launcher.guide.sizes import find_size
+from launcher.hosts.gpus_here import gpus_here
 from launcher.runs.folder import create_run
 from launcher.runs.measured import MEASURES, finished_measurement, save_measurement
 from launcher.runs.removal import RunHere, RunThere
@@ -28,7 +29,8 @@ from nanochat.shares import deal
 
 STEPS = 8
 GPU_TOKENS = 32_768  # of a step: with fewer a GPU waits for its host
-MOST_ROWS = 256  # of a step, for the host with the smallest share
+MOST_DOUBLINGS = 6  # of its rows, until there is one for the host with the smallest share
+DEFAULTS = Recipe.model_fields
 END_SECONDS = 20.0  # of a driver that has written its summary
 
 
@@ -100,22 +102,31 @@ def _remove_there(connections: Any, cluster: str, name: str) -> None:
 def _place(name: str, cluster: str, pool: str | None) -> tuple[Where, LoadedRecipe]:
     """With at least a row for every rank, and as little beside the steps as may be."""
     recipe = load_recipe(name).recipe
-    rows = recipe.rows_per_step
+    rows, slots, weights = recipe.rows_per_step, [1], [1.0]
+    on_gpus = cluster == "local" and bool(gpus_here().gpus)
     if cluster != "local":
         from launcher.config.cluster import load_cluster, require_trainable
         from launcher.config.pools import in_pool
 
         nodes = require_trainable(*in_pool(load_cluster(cluster), pool))
-        least = GPU_TOKENS // recipe.sequence_length if nodes[0].accelerator != "cpu" else 1
-        rows = max(rows, least)
+        on_gpus = nodes[0].accelerator != "cpu"
         slots = [node.gpus or 1 for node in nodes]
         weights = [
             node.share / count
             for node, count in zip(nodes, slots, strict=True)
             for _ in range(count)
         ]
-        while not all(deal(rows, weights)) and rows < MOST_ROWS:
-            rows *= 2
+    if on_gpus:
+        rows = max(rows, GPU_TOKENS // recipe.sequence_length)
+    for _ in range(MOST_DOUBLINGS):
+        if all(deal(rows, weights)):
+            break
+        rows *= 2
+    else:
+        raise InputError(
+            f"the shares of {cluster} leave a host none of {rows} rows of a step",
+            fix="a larger `share` for it in the cluster file, or none: measuring finds them",
+        )
     settings = {
         "tokens_per_step": rows * recipe.sequence_length,
         "warmup_steps": STEPS,
@@ -125,6 +136,11 @@ def _place(name: str, cluster: str, pool: str | None) -> tuple[Where, LoadedReci
         "checkpoint.every_minutes": "null",
         "elastic": "false",
         "workers": 1,
+        # Of other steps than these would be learned what is not so for those of others.
+        "micro_batch": "null",
+        "dtype": "auto",
+        "window_pattern": DEFAULTS["window_pattern"].default,
+        "vocab_size": DEFAULTS["vocab_size"].default,
     }
     overrides = [("--set", f"{key}={value}") for key, value in settings.items()]
     loaded = load_recipe(name, [*overrides, ("--steps", str(STEPS))])

@@ -81,6 +81,7 @@ def _require_no_others(name: str | None, steps: str | None, settings: Any, expla
 def document(plan: Plan) -> dict[str, Any]:
     """What `--json` prints."""
     prospect = plan.prospect
+    full = prospect.full_disks
     return {
         "recipe": plan.name,
         "cluster": prospect.site.name,
@@ -92,8 +93,10 @@ def document(plan: Plan) -> dict[str, Any]:
                 "available_bytes": host.available_bytes,
                 "fits": host.fits,
                 "memory": vars(host.peak),
+                "disk_free_bytes": machine.disk_free_bytes,
+                "disk_fits": None if machine.disk_free_bytes is None else machine not in full,
             }
-            for host in prospect.hosts
+            for host, machine in zip(prospect.hosts, prospect.site.machines, strict=True)
         ],
         "basis": prospect.basis,
         "basis_words": prospect.known_from,

@@ -44,6 +44,8 @@ def _memory(hosts: Sequence[HostMemory]) -> str:
             words = f"{size(host.peak_bytes)} at its peak; what there is, nobody has said"
         else:
             fits = "" if host.fits else ": does not fit"
+            if host.fits and host.waits_for_writes:
+                fits = ": no room for a copy, so steps wait while a checkpoint is written"
             words = f"{size(host.peak_bytes)} of {size(host.available_bytes)} {host.place}{fits}"
         names.setdefault(words, []).append(host.name)
     return "; ".join(f"{', '.join(these)} {words}".strip() for words, these in names.items())

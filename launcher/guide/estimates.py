@@ -74,7 +74,7 @@ LAUNCH_SECONDS = (0.0069, 0.0063)
 
 def known_gpu(model: str | None) -> tuple[str, Gpu] | None:
     """The entry that a GPU's name (`NVIDIA GeForce RTX 4070`) means."""
-    names = [name for name in GPUS if model and name.lower() in model.lower()]
+    names = [name for name in GPUS if re.search(rf"(?i)\b{name}(?!\d)", model or "")]
     best = max(names, key=len, default=None)
     return None if best is None else (best, GPUS[best])
 

@@ -20,6 +20,7 @@ from launcher.guide.prospect import foresee
 from launcher.runs.folder import RunFolder
 from launcher.runs.records import Record, each_step_once, last_records
 from nanochat.shares import largest_micro_batch
+from nanochat.sizes import ModelConfig
 
 LEAST_STEPS, SETTLING_STEPS = 8, 3
 NEWEST_RUNS, NEWEST_BYTES = 20, 200_000  # of each run some 400 steps
@@ -46,15 +47,14 @@ class Lesson:
 class _Known:
     """Of one training: log of the correction; whether it counts for other steps too."""
 
-    depth: int
+    model: ModelConfig
     tokens_per_step: int
     log: float
     for_others: bool
     words: str
 
-    def teaches(self, recipe: Recipe) -> bool:
-        same = self.depth == recipe.depth and self.tokens_per_step == recipe.tokens_per_step
-        return same or self.for_others
+    def same_step(self, recipe: Recipe) -> bool:
+        return self.model == recipe.model and self.tokens_per_step == recipe.tokens_per_step
 
 
 class Lessons:
@@ -64,13 +64,22 @@ class Lessons:
         self._runs = runs
         self._known: dict[str, list[_Known]] = {}
 
-    def of(self, site: Site, recipe: Recipe) -> Lesson:
-        """That of the depths nearest to the recipe's."""
-        known = [each for each in self._of_site(site) if each.teaches(recipe)]
+    def of(self, site: Site, recipe: Recipe, *, for_part: bool = False) -> Lesson:
+        """That of the depths nearest to the recipe's. `for_part`: of the site's hosts: what it
+        teaches of their computing, apart from what is between them."""
+
+        def away_from(each: _Known) -> float:
+            return abs(math.log(each.model.depth / recipe.depth))
+
+        known = [
+            each
+            for each in self._of_site(site)
+            if each.for_others or (each.same_step(recipe) and not for_part)
+        ]
         if not known:
             return Lesson(1.0, False, "")
-        away = min(abs(math.log(each.depth / recipe.depth)) for each in known)
-        near = [each for each in known if abs(math.log(each.depth / recipe.depth)) == away]
+        away = min(map(away_from, known))
+        near = [each for each in known if away_from(each) == away]
         correction = math.exp(statistics.median(each.log for each in near))
         return Lesson(correction, away == 0, near[-1].words)
 
@@ -115,7 +124,7 @@ def _known_of(site: Site, runs: Sequence[RunFolder]) -> Iterator[_Known]:
 def _of_run(site: Site, run: RunFolder) -> _Known | None:
     """None where it was on other machines, or before they were measured."""
     spec = run.spec()
-    if "device" not in spec:  # it has not begun
+    if not {"device", "created", "settings"} <= spec.keys():  # it has not begun
         return None
     if site.measurement is not None and spec["created"] < site.measurement.measured_at:
         return None
@@ -123,7 +132,7 @@ def _of_run(site: Site, run: RunFolder) -> _Known | None:
         recipe = Recipe.model_validate(spec["settings"])
     except ValidationError:  # of another version
         return None
-    shares = {node["name"]: node["share"] for node in spec.get("nodes", ())} or {"": 1.0}
+    shares = {node["name"]: node.get("share", 1.0) for node in spec.get("nodes", ())} or {"": 1.0}
     same = set(shares) == {machine.name for machine in site.machines}
     same &= recipe.workers == sum(machine.ranks for machine in site.machines)
     if not same or spec["device"] != site.machines[0].device or recipe.elastic:
@@ -168,4 +177,4 @@ def _learned(recipe: Recipe, site: Site, seconds: float, words: str) -> _Known |
     if abs(found) > 0.999 * most:
         return None
     for_others = waiting <= MOST_WAITING_FOR_OTHERS[plain.basis]
-    return _Known(recipe.depth, recipe.tokens_per_step, found, for_others, words)
+    return _Known(recipe.model, recipe.tokens_per_step, found, for_others, words)

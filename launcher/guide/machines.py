@@ -97,6 +97,7 @@ def this_machine(measurement: Measurement | None, workers: int) -> Site:
         if measurement is not None and measurement.device != ("cuda" if gpu else "cpu"):
             measurement = None
     speed = measurement.hosts.get("") if measurement else None
+    measured = speed is not None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cpus = cores or 1
     on_gpu = measurement.device == "cuda" if measurement else gpu is not None
@@ -113,7 +114,7 @@ def this_machine(measurement: Measurement | None, workers: int) -> Site:
         accelerator="cuda" if on_gpu else "cpu",
         ranks=workers,
         speed=speed,
-        measured=measurement is not None,
+        measured=measured,
         known_from=known,
         memory_bytes=speed.memory_bytes if on_gpu else available_bytes() or speed.memory_bytes,
         disk_free_bytes=shutil.disk_usage(_there()).free,
@@ -167,6 +168,8 @@ def _machine(node: Node, measurement: Measurement | None) -> Machine:
         speed = cpu_speed(cores, stated)
         assumed = "" if node.cpus else ", which are assumed"
         known = f"estimated of {_cores(cores)}{assumed}"
+    if not gpu and node.cpus is not None and node.cpus < speed.threads:
+        speed = _with_threads(speed, node.cpus)
     return Machine(
         name=node.name,
         accelerator=node.accelerator,
@@ -184,7 +187,16 @@ def _machine(node: Node, measurement: Measurement | None) -> Machine:
 def _part_of(speed: HostSpeed, workers: int, cpus: int) -> HostSpeed:
     """What one of several workers of a machine gets: its threads, and its part of the memory's
     bandwidth."""
-    threads = max(1, cpus // workers)
+    return _with_threads(speed, max(1, cpus // workers)).model_copy(
+        update={
+            "memory_bytes_per_second": speed.memory_bytes_per_second / workers,
+            "adamw_bytes_per_second": speed.adamw_bytes_per_second / workers,
+        }
+    )
+
+
+def _with_threads(speed: HostSpeed, threads: int) -> HostSpeed:
+    """By the rate of the nearest number that was tried."""
     tried = min(speed.thread_rates, key=lambda count: abs(count - threads))
     best = speed.thread_rates[speed.threads]
     part = speed.thread_rates[tried] / best * threads / tried
@@ -192,14 +204,7 @@ def _part_of(speed: HostSpeed, workers: int, cpus: int) -> HostSpeed:
         width: type(rates)(**{name: rate * part for name, rate in rates.model_dump().items()})
         for width, rates in speed.widths.items()
     }
-    return speed.model_copy(
-        update={
-            "threads": threads,
-            "widths": widths,
-            "memory_bytes_per_second": speed.memory_bytes_per_second / workers,
-            "adamw_bytes_per_second": speed.adamw_bytes_per_second / workers,
-        }
-    )
+    return speed.model_copy(update={"threads": threads, "widths": widths})
 
 
 def _when(measurement: Measurement) -> str:

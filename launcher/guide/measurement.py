@@ -11,11 +11,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from launcher.config.paths import launch_home
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Whole = Annotated[int, Field(ge=1)]
 
 
 class _Part(BaseModel):
@@ -51,7 +52,7 @@ class HostSpeed(_Part):
     """
 
     processor: str
-    threads: int
+    threads: Whole
     thread_rates: dict[int, Rate]
     cpus: tuple[int, ...] | None = None
     why_threads: str
@@ -66,6 +67,12 @@ class HostSpeed(_Part):
     pass_rates: dict[int, Rate] = {}
     pass_correction: Rate = 1.0
     launch_seconds: tuple[float, float] = (0.0, 0.0)
+
+    @model_validator(mode="after")
+    def _threads_were_tried(self) -> HostSpeed:
+        if self.thread_rates and self.threads not in self.thread_rates:
+            raise ValueError("threads: not one of thread_rates")
+        return self
 
 
 class LinkSpeed(_Part):
@@ -84,9 +91,9 @@ class Probe(_Part):
     recipe: str
     depth: int
     head_dim: int
-    sequence_length: int
-    tokens_per_step: int
-    shares: dict[str, float]
+    sequence_length: Whole
+    tokens_per_step: Whole
+    shares: Annotated[dict[str, Rate], Field(min_length=1)]
     step_seconds: Rate
     steps: int
 
@@ -98,8 +105,8 @@ class Measurement(_Part):
 
     format: Literal[1] = 1
     cluster: str
-    measured_at: float
-    device: str
+    measured_at: Annotated[float, Field(ge=0, le=1e11)]
+    device: Annotated[str, Field(pattern="^(cpu|cuda)$")]
     dtype: str
     versions: dict[str, str]
     hosts: dict[str, HostSpeed]

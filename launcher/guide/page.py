@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from launcher.errors import InputError
 from launcher.figures import answer, count, duration, energy, size
 from launcher.guide.claims import Claim, claims
 from launcher.guide.plan import Plan, make_plan, with_tokens_per_step
@@ -14,6 +15,7 @@ from launcher.guide.sizes import Size
 from launcher.guide.verdict import verdict
 from nanochat.sizes import flops_per_token, parameter_counts
 
+MOST_ROWS = 2**20  # of a step
 GUIDE_TOKENS_PER_STEP = 2048  # of its table of CPU speeds, though it does not say so
 
 
@@ -30,6 +32,7 @@ class Line:
 @dataclass(frozen=True)
 class Page:
     cluster: str
+    options: str  # that name it on a command line
     lines: tuple[Line, ...]
     claims: tuple[Claim, ...]
 
@@ -50,13 +53,18 @@ def make_page(sizes: Sequence[Size], cluster: str, pool: str | None) -> Page:
     for each in sizes:
         length = each.model.sequence_length
         rows, short = max(GUIDE_TOKENS_PER_STEP // length, ranks), None
-        while short is None:
+        while short is None and rows <= MOST_ROWS:
             least = with_tokens_per_step(each.recipe, rows * length)
             short = make_plan(each.name, least, site, others, lessons)
             rows *= 2  # unequal shares leave some none of so few
+        if short is None:
+            raise InputError(
+                f"the shares of {site.name} leave a host none of {rows} rows of a step",
+                fix="a larger `share` for it in the cluster file",
+            )
         whole = make_plan(each.name, each.recipe, site, others, lessons)
         lines.append(Line(each, whole or short, short))  # fewer rows than hosts
-    return Page(site.name, tuple(lines), tuple(claims()))
+    return Page(site.name, site.options, tuple(lines), tuple(claims()))
 
 
 def tables(page: Page) -> list[tuple[str, list[str], list[list[str]]]]:

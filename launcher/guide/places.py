@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from launcher.config.cluster_rules import LOCAL
 from launcher.config.recipe import Recipe
 from launcher.guide.choices import CHOSEN, Choices, Place, choose
+from launcher.guide.machines import this_machine
 from launcher.guide.measurement import load_measurement
 from launcher.provision.requirements import pinned_version
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 def choices_here(recipe: Recipe) -> Choices:
     """On this machine."""
-    return _choices(recipe, LOCAL, [Place("", slots=recipe.workers)], device=None)
+    device = this_machine(load_measurement(LOCAL), recipe.workers).machines[0].device
+    return _choices(recipe, LOCAL, [Place("", slots=recipe.workers)], device=device)
 
 
 def choices_there(
@@ -32,9 +34,7 @@ def choices_there(
     return _choices(recipe, loaded.cluster.name, places, device=device)
 
 
-def _choices(
-    recipe: Recipe, cluster: str, places: Sequence[Place], *, device: str | None
-) -> Choices:
+def _choices(recipe: Recipe, cluster: str, places: Sequence[Place], *, device: str) -> Choices:
     measured, version = load_measurement(cluster), pinned_version("torch")
     return choose(recipe, measured, places, device=device, torch_version=version)
 

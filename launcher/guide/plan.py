@@ -76,6 +76,8 @@ def _alternatives(
         if length <= tokens <= MOST_TOKENS and tokens != recipe.tokens_per_step:
             changed = with_tokens_per_step(recipe, tokens)
             words, option = f"{tokens:,} tokens a step", f"--set tokens_per_step={tokens}"
+            if recipe.steps is not None:
+                option += f" --steps {changed.steps}"
             candidates.append(("tokens_per_step", words, option, changed, site))
     for depth in SMALLER_DEPTHS:
         if depth < recipe.depth:
@@ -121,7 +123,7 @@ def by_speed(recipe: Recipe, site: Site) -> Site | None:
 def with_tokens_per_step(recipe: Recipe, tokens: int) -> Recipe:
     """Of as many tokens in all."""
     steps = max(1, round(recipe.steps_total * recipe.tokens_per_step / tokens))
-    return _changed(recipe, tokens_per_step=tokens, steps=steps)
+    return _with_steps(recipe, steps, tokens_per_step=tokens)
 
 
 def with_depth(recipe: Recipe, depth: int) -> Recipe:
@@ -129,12 +131,13 @@ def with_depth(recipe: Recipe, depth: int) -> Recipe:
     parameter."""
     other = recipe.model_copy(update={"depth": depth})
     ratio = parameter_counts(other.model).scaling / parameter_counts(recipe.model).scaling
-    return _changed(recipe, depth=depth, steps=max(1, round(ratio * recipe.steps_total)))
+    steps = max(1, round(ratio * recipe.steps_total))
+    return _with_steps(recipe, steps, depth=depth, micro_batch=None)
 
 
-def _changed(recipe: Recipe, **changes: Any) -> Recipe:
+def _with_steps(recipe: Recipe, steps: int, **changes: Any) -> Recipe:
     horizon = {"tokens": None, "flops": None, "tokens_per_scaling_parameter": None}
-    return recipe.model_copy(update={**horizon, "micro_batch": None, **changes})
+    return recipe.model_copy(update={**horizon, "steps": steps, **changes})
 
 
 def _foresee(
@@ -144,7 +147,7 @@ def _foresee(
     with the other as it should be."""
     lesson = lessons.of(site, recipe)
     if not lesson.words and part_of is not None:
-        lesson = lessons.of(part_of, recipe)
+        lesson = lessons.of(part_of, recipe, for_part=True)
     return foresee(
         recipe, site,
         correction=lesson.correction, taught=lesson.of_this_size, taught_by=lesson.words,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from launcher.config.recipe import Recipe
@@ -24,13 +24,15 @@ COPY_TRANSFERS = 2  # of a checkpoint in memory: read and written
 @dataclass(frozen=True)
 class HostMemory:
     """`peak`: of one rank; `ranks` share the place: memory, or GPU memory. `available_bytes`: None
-    where nobody has said it."""
+    where nobody has said it. `waits_for_writes`: there is no room for a copy of the state, and
+    steps stand still until a checkpoint is written."""
 
     name: str
     peak: PeakMemory
     ranks: int
     available_bytes: int | None
     place: str
+    waits_for_writes: bool = False
 
     @property
     def peak_bytes(self) -> int:
@@ -185,17 +187,20 @@ def foresee(
     evaluation = compute / 3 * recipe.evaluation.tokens / recipe.tokens_per_step
     memory = min(machine.speed.memory_bytes_per_second for machine in site.machines)
     disk = min(machine.speed.disk_bytes_per_second for machine in site.machines)
+    write = checkpoint_bytes(model) / disk
+    hosts = tuple(_memory_of(recipe, machine, ranks, dtype) for machine in site.machines)
+    waits = any(host.waits_for_writes for host in hosts)
     return Prospect(
         recipe=recipe,
         site=site,
         ranks=tuple(ranks),
-        hosts=tuple(_memory_of(recipe, machine, ranks, dtype) for machine in site.machines),
+        hosts=hosts,
         step=step,
         basis=basis,
         spread=SPREAD["taught" if taught else basis],
         evaluation_seconds=evaluation,
-        checkpoint_seconds=COPY_TRANSFERS * checkpoint_bytes(model) / memory,
-        last_write_seconds=checkpoint_bytes(model) / disk,
+        checkpoint_seconds=write if waits else COPY_TRANSFERS * checkpoint_bytes(model) / memory,
+        last_write_seconds=write,
         correction=correction,
         taught_by=taught_by,
     )
@@ -244,10 +249,14 @@ def _memory_of(recipe: Recipe, machine: Machine, ranks: list[RankLoad], dtype: s
         max(load.micro_batch for load in mine),
         device=machine.device,
         dtype=dtype,
+        passes=max(load.passes for load in mine),
         rank_tokens=[load.rows * recipe.sequence_length for load in ranks],
         keeps_copy=on_the_way,
         process_bytes=machine.speed.resident_bytes,
     )
-    if machine.device == "cpu":
-        return HostMemory(machine.name, peak, len(mine), machine.memory_bytes, "memory")
-    return HostMemory(machine.name, peak, 1, machine.memory_bytes, "GPU memory")
+    if machine.device == "cuda":
+        return HostMemory(machine.name, peak, 1, machine.memory_bytes, "GPU memory")
+    host = HostMemory(machine.name, peak, len(mine), machine.memory_bytes, "memory")
+    if host.fits is False and peak.copy:  # then none is taken, and steps wait for what is written
+        return replace(host, peak=replace(peak, copy=0), waits_for_writes=True)
+    return host

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from launcher.config.cluster_rules import LOCAL
@@ -41,7 +42,8 @@ def find_sites(cluster: str, pool: str | None, workers: int) -> tuple[Site, dict
         mine = {machine.name for machine in meant.machines}
         for name in whole.cluster.pools:
             if not mine & {node.name for node in whole.cluster.in_pool(name)}:
-                others[f"--pool {name}"] = site(name)
+                with contextlib.suppress(InputError):  # hosts that cannot train together
+                    others[f"--pool {name}"] = site(name)
     return meant, others
 
 

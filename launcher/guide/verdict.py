@@ -27,7 +27,7 @@ def verdict(plan: Plan) -> str:
         there = _hours(elsewhere.prospect)
         return (
             f"use {elsewhere.words} instead ({elsewhere.options}): {there} against "
-            f"{_hours(prospect)}, {times:,.0f}x"
+            f"{_hours(prospect)}, {times:,.{1 if times < 9.95 else 0}f}x"
         )
     if _soonest_hours(plan) > LONG_HOURS:
         return (
@@ -96,7 +96,8 @@ def _does_not_fit(plan: Plan) -> str:
 
 def _with_time(alternative: Alternative) -> str:
     option = f" ({alternative.options})" if alternative.options else ""
-    return f"{alternative.words}{option}, {_hours(alternative.prospect)}"
+    memory = ", if its memory is enough" if alternative.prospect.fits is None else ""
+    return f"{alternative.words}{option}, {_hours(alternative.prospect)}{memory}"
 
 
 def _fastest_elsewhere(plan: Plan) -> Alternative | None:
@@ -138,7 +139,7 @@ def _slower_than_one(plan: Plan, alone: Alternative) -> str:
     better = [
         each
         for kind in ("shares", "tokens_per_step")
-        for each in plan.of(kind)
+        for each in _fitting(plan, kind)
         if each.prospect.tokens_per_second > one * _worth_it(plan)
     ]
     if better:
@@ -154,10 +155,14 @@ def _why_one_is_enough(prospect: Prospect) -> str:
     if waiting > step.exposed_seconds:
         of = f"{duration(waiting)} of a step's {duration(step.seconds)}"
         return f"the others wait {of} for {step.slowest}"
-    return (
+    idle = step.term("wire") + step.term("overlap")
+    words = (
         f"{size(step.wire_bytes)} of gradients a step take {duration(step.term('wire'))}, "
-        f"{duration(step.exposed_seconds)} of them with nothing to compute meanwhile"
+        f"{duration(idle)} of it with nothing to compute meanwhile"
     )
+    if (computing := step.term("exchange")) > idle / 10:
+        words += f", and {duration(computing)} of computing"
+    return words
 
 
 def _shorter(plan: Plan) -> str:

@@ -69,7 +69,7 @@ def compared(home: str, recipe: str, tokens: int, copy: str) -> dict[str, Any]:
     plan = json.loads(launch(home, "plan", recipe, *settings, "--json"))["hosts"][0]
     watch = Watch(home)
     watch.start()
-    launch(home, "recipe", recipe, *settings, "--json")
+    launch(home, "recipe", recipe, "--data", "embedded", *settings, "--json")
     watch.over.set()
     watch.join()
     return {"predicted": plan["peak_bytes"], "measured": watch.peak_bytes, "parts": plan["memory"]}

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from launcher.config.recipe import Recipe
+from launcher.guide.lessons import Lessons
 from launcher.guide.machines import Machine, Site
 from launcher.guide.measurement import HostSpeed, LinkSpeed, Measurement, WidthRates
+from launcher.guide.plan import Plan, make_plan
 
 GIGA = 10**9
+D8 = Recipe(depth=8, sequence_length=1024, tokens_per_step=4096, steps=1000)
 LINK = LinkSpeed(bytes_per_second=100e6, latency_seconds=0.0, cpu_seconds_per_byte=0.0)
 
 
@@ -59,3 +63,18 @@ def measurement(**hosts: HostSpeed) -> Measurement:
         hosts=hosts,
         links={},
     )
+
+
+def one(**changes: Any) -> Site:
+    return site(machine("one", host_speed(), **changes))
+
+
+def two(gflops: float = 100.0, **link: float) -> Site:
+    machines = (machine("one", host_speed()), machine("two", host_speed(gflops)))
+    return site(*machines, link=LINK.model_copy(update=link))
+
+
+def plan(recipe: Recipe, there: Site, others: dict[str, Site] | None = None) -> Plan:
+    found = make_plan("d8", recipe, there, others or {}, Lessons([]))
+    assert found is not None
+    return found

@@ -107,7 +107,7 @@ def test_workers_that_share_a_machine_share_its_cores() -> None:
 
 
 def test_fewer_cpus_in_the_file_win() -> None:
-    speed = host(100, cpus=(0, 2, 4, 6), threads=4)
+    speed = host(100, cpus=(0, 2, 4, 6), threads=4, thread_rates={4: 1e11})
     found = chosen(measured({"one": speed}), Place("one", cpus=3))
     assert found.threads == {"one": 3} and found.cpus == {"one": (0, 2, 4)}
     assert found.reasons["threads"].startswith("one: 3: the cluster file says so")

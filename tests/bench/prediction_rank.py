@@ -28,7 +28,7 @@ from nanochat.memory import keep_freed_memory
 from nanochat.train import train
 
 CPU = torch.device("cpu")
-CALIBRATION_SECONDS = 4.0  # half a core comes in bursts: 1 s of it would be 10% off
+CALIBRATION_SECONDS = 4.0  # of 1 s those of half a core were up to 10% apart
 LONG_STEP_SECONDS = 60.0  # from here one step after the warm-up is enough
 TIMED_STEPS = 3
 

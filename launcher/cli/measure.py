@@ -194,6 +194,13 @@ def print_measurement(measurement: Measurement) -> None:
             f"tok/s, {probe.step_seconds:.2f} s a step of {probe.tokens_per_step:,} tokens "
             f"(median of {probe.steps})"
         )
+    busy = [row["host"] for row in rows if row["busy_cores"]]
+    if busy:
+        click.secho(
+            f"something else was at work on {', '.join(busy)}: figures are too low; `launch "
+            "measure` again when it is quiet",
+            fg="yellow",
+        )
     file = shown_path(measurement_file(measurement.cluster))
     click.echo(f"saved in {file}: `launch recipe` chooses by it from now on")
 

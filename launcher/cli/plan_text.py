@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -26,6 +29,10 @@ class Where:
     hosts: LoadedCluster | None
     pool: str | None = None
     chosen: Choices = field(default_factory=Choices)
+
+
+def _ratio(number: float) -> str:
+    return f"{number:,.0f}" if number >= 99.5 else f"{number:.2g}"
 
 
 def plural(number: int, noun: str) -> str:
@@ -65,7 +72,7 @@ def outlook_lines(
         (
             "training",
             f"{recipe.steps_total:,} steps x {recipe.tokens_per_step:,} tokens = "
-            f"{count(outlook.tokens)} tokens ({ratio:.2g} per scaling parameter; "
+            f"{count(outlook.tokens)} tokens ({_ratio(ratio)} per scaling parameter; "
             f"about 12 are optimal), {flops(outlook.tokens * outlook.flops_per_token)}",
         ),
         *outlook.reasons.items(),
@@ -85,4 +92,15 @@ def outlook_lines(
     place = "this machine" if where.hosts is None else f"cluster {where.cluster}"
     unit = "worker" if where.hosts is None else "host"
     head = f"{name} on {place}, {where.workers} {unit}{'s' * (where.workers > 1)}"
-    return "\n".join([head, *(f"  {key:<10}{words}" for key, words in rows)])
+    return "\n".join([head, *(_row(key, words) for key, words in rows)])
+
+
+def _row(key: str, words: str) -> str:
+    """Within a terminal's width; whole where scripts read it."""
+    label = f"  {key:<10}"
+    if not sys.stdout.isatty():
+        return label + words
+    return textwrap.fill(
+        words, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False,
+        initial_indent=label, subsequent_indent=" " * len(label),
+    )  # fmt: skip

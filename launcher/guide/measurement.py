@@ -48,7 +48,8 @@ class HostSpeed(_Part):
     tokens per second of a whole model of the first width, by the tokens of a pass.
     `pass_correction`: what such a pass takes / what its parts take by themselves.
     `launch_seconds`: what a CPU needs to start a GPU's kernels, per layer of an update and per
-    layer of a pass, where rates do not have it in them.
+    layer of a pass, where rates do not have it in them. `busy_cores`: that something else kept busy
+    meanwhile.
     """
 
     processor: str
@@ -56,6 +57,7 @@ class HostSpeed(_Part):
     thread_rates: dict[int, Rate]
     cpus: tuple[int, ...] | None = None
     why_threads: str
+    busy_cores: float = 0.0
     widths: Annotated[dict[int, WidthRates], Field(min_length=1)]
     memory_bytes_per_second: Rate
     adamw_bytes_per_second: Rate

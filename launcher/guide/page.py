@@ -72,7 +72,7 @@ def tables(page: Page) -> list[tuple[str, list[str], list[list[str]]]]:
     return [
         (
             "Sizes",
-            ["size", "dim", "heads", "params", "guide", "FLOPs/token", "guide", "memory of a rank"],
+            ["size", "dim", "heads", "params", "guide", "FLOPs/token", "guide", "most memory"],
             [_size_cells(line) for line in page.lines],
         ),
         (

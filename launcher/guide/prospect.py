@@ -14,9 +14,9 @@ from launcher.guide.throughput import RankLoad, StepTime, step_time
 from nanochat.shares import UNTRAINED_TOKENS, deal, largest_micro_batch
 from nanochat.sizes import checkpoint_bytes
 
-# How far from the truth a prediction may be, as a factor both ways. taught: by runs of this size;
-# measured: of 30 rows all but one were within 12% (README, Predicted, and measured); estimate: of
-# machines that nobody has measured.
+# How far from the truth a prediction may be, as a factor both ways. taught: by runs of this size
+# on measured machines; measured: of 30 rows all but one were within 12% (README, Predicted, and
+# measured); estimate: of machines that nobody has measured.
 SPREAD = {"taught": 1.1, "measured": 1.2, "estimate": 2.0}
 SECONDS_PER_HOUR = 3600
 COPY_TRANSFERS = 2  # of a checkpoint in memory: read and written
@@ -198,7 +198,7 @@ def foresee(
         hosts=hosts,
         step=step,
         basis=basis,
-        spread=SPREAD["taught" if taught else basis],
+        spread=SPREAD["taught" if taught and site.measured else basis],
         evaluation_seconds=evaluation,
         checkpoint_seconds=write if waits else COPY_TRANSFERS * checkpoint_bytes(model) / memory,
         last_write_seconds=write,
@@ -257,7 +257,8 @@ def _memory_of(recipe: Recipe, machine: Machine, ranks: list[RankLoad], dtype: s
     )
     if machine.device == "cuda":
         return HostMemory(machine.name, peak, 1, machine.memory_bytes, "GPU memory")
-    host = HostMemory(machine.name, peak, len(mine), machine.memory_bytes, "memory")
+    place = "memory" if machine.name else "free memory"
+    host = HostMemory(machine.name, peak, len(mine), machine.memory_bytes, place)
     if host.fits is False and peak.copy:  # then none is taken, and steps wait for what is written
         return replace(host, peak=replace(peak, copy=0), waits_for_writes=True)
     return host

@@ -97,7 +97,8 @@ def _does_not_fit(plan: Plan) -> str:
 def _with_time(alternative: Alternative) -> str:
     option = f" ({alternative.options})" if alternative.options else ""
     memory = ", if its memory is enough" if alternative.prospect.fits is None else ""
-    return f"{alternative.words}{option}, {_hours(alternative.prospect)}{memory}"
+    long = ", trained as long for its size" if alternative.kind == "size" else ""
+    return f"{alternative.words}{option}{long}, {_hours(alternative.prospect)}{memory}"
 
 
 def _fastest_elsewhere(plan: Plan) -> Alternative | None:
@@ -154,13 +155,15 @@ def _why_one_is_enough(prospect: Prospect) -> str:
     waiting = max(step.busy_seconds.values()) - min(step.busy_seconds.values())
     if waiting > step.exposed_seconds:
         of = f"{duration(waiting)} of a step's {duration(step.seconds)}"
-        return f"the others wait {of} for {step.slowest}"
+        others = [host for host in step.busy_seconds if host != step.slowest]
+        who = f"{others[0]} waits" if len(others) == 1 else "the others wait"
+        return f"{who} {of} for {step.slowest}"
     idle = step.term("wire") + step.term("overlap")
     words = (
         f"{size(step.wire_bytes)} of gradients a step take {duration(step.term('wire'))}, "
         f"{duration(idle)} of it with nothing to compute meanwhile"
     )
-    if (computing := step.term("exchange")) > idle / 10:
+    if (computing := step.term("exchange")) > max(0.05, idle / 10):
         words += f", and {duration(computing)} of computing"
     return words
 

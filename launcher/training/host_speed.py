@@ -64,7 +64,7 @@ def measure_host(
     resident = psutil.Process().memory_info().rss
     if device.type == "cpu":
         keep_freed_memory()
-    beside = _wait_for_quiet()
+    busy = _wait_for_quiet()
     bench = Bench(device, dtype)
     if device.type == "cpu":
         threads = try_threads(
@@ -74,7 +74,11 @@ def measure_host(
         )
     else:
         threads = Threads(1, None, {}, "1: the GPU computes")
-    threads = replace(threads, why=threads.why + beside)
+    if busy:
+        if threads.cpus is None:  # fewer were as fast because others used the rest
+            threads = replace(threads, count=max(threads.rates, default=threads.count))
+        beside = f" (too low: something else kept {busy:.1f} cores busy)"
+        threads = replace(threads, why=threads.why + beside)
     say(f"threads {threads.why}")
 
     def all_rates() -> HostSpeed:
@@ -88,6 +92,7 @@ def measure_host(
             thread_rates=threads.rates,
             cpus=threads.cpus,
             why_threads=threads.why,
+            busy_cores=busy,
             widths=widths,
             memory_bytes_per_second=bench.memory_rate(),
             adamw_bytes_per_second=bench.adamw_rate(),
@@ -114,13 +119,13 @@ def _correction(model: ModelConfig, speed: HostSpeed) -> float:
     return pass_correction(model, speed, tokens, tokens / speed.pass_rates[tokens])
 
 
-def _wait_for_quiet() -> str:
-    """What is to be said of all that is measured now."""
+def _wait_for_quiet() -> float:
+    """How many cores something else keeps busy nevertheless: 0 where it is next to none."""
     began, cores = time.monotonic(), sorted(os.sched_getaffinity(0))
     while (busy := _busy_cores(cores)) > max(BUSY_CORES, BUSY_PART * len(cores)):
         if time.monotonic() - began > QUIET_SECONDS:
-            return f" (too low: something else kept {busy:.1f} cores busy)"
-    return ""
+            return busy
+    return 0.0
 
 
 def _busy_cores(cores: Sequence[int]) -> float:

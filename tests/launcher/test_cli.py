@@ -180,8 +180,8 @@ all                     196M  the sum: forward and backward
 6N                      441M  x2.25 of that: 6 x all parameters, lookup tables too
 
 state of a worker        weights  gradients  optimizer    total     peak
-float32, as on CPUs       294 MB     294 MB     546 MB  1.13 GB  3.56 GB
-bf16 tables, as on GPUs   193 MB     193 MB     345 MB   731 MB  4.54 GB
+float32, as on CPUs       294 MB     294 MB     546 MB  1.13 GB  4.28 GB
+bf16 tables, as on GPUs   193 MB     193 MB     345 MB   731 MB  4.59 GB
 
 horizon        tokens  per parameter  per scaling  what
 optimal          278M           3.79           12  about the compute optimum, by upstream

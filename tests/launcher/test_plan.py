@@ -64,7 +64,7 @@ def test_two_that_are_slower_than_one_say_why() -> None:
 
 def test_two_that_wait_for_the_slow_one() -> None:
     found = plan(D8, two(gflops=20.0))
-    assert "the others wait" in verdict(found) and verdict(found).split(";")[0].endswith("for two")
+    assert "one waits" in verdict(found) and verdict(found).split(";")[0].endswith("for two")
     assert found.prospect.step.slowest == "two"
 
 

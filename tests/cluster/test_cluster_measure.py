@@ -48,5 +48,8 @@ def test_what_is_measured_decides_the_next_runs_shares(
 
 
 def _host(rates: dict[str, float]) -> dict[str, Any]:
-    """With an optimizer that takes no time."""
-    return {"widths": {"128": rates | {"muon": 1e18}}, "adamw_bytes_per_second": 1e18}
+    """With an optimizer that takes no time, and passes that take what their parts do."""
+    return {
+        "widths": {"128": rates | {"muon": 1e18}}, "adamw_bytes_per_second": 1e18,
+        "pass_correction": 1.0,
+    }  # fmt: skip

@@ -111,6 +111,7 @@ for attempt in range(2):
         say=lambda words: print(attempt, words),
     ).run()
 dist.barrier()
+dist.destroy_process_group()  # at work at its exit, its threads may abort it
 """
 
 

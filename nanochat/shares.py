@@ -10,7 +10,7 @@ from collections.abc import Sequence
 MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
 # Of the head and its loss, a part of a pass. At 32,768 ids a chunk is 2 buffers of 67 MB on a CPU,
 # where 512 is the fastest of 64 to 2,048 (d4), and of 537 MB on a GPU, whose products want more
-# rows.
+# rows. A third lives meanwhile: the next chunk's first beside the last one's two.
 CHUNK_TOKENS = {"cpu": 512, "cuda": 4096}
 # An untrained model loses the same on any token (ln of the vocabulary): running it on more than
 # these would only put the first step off.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict
 from typing import Any
@@ -25,11 +26,10 @@ from launcher.runs.measured import MEASURES, finished_measurement, save_measurem
 from launcher.runs.removal import RunHere, RunThere
 from launcher.runs.run import Run, shown_name
 from launcher.runs.submit import require_training_packages, run_spec
-from nanochat.shares import deal
 
 STEPS = 8
 GPU_TOKENS = 32_768  # of a step: with fewer a GPU waits for its host
-MOST_DOUBLINGS = 6  # of its rows, until there is one for the host with the smallest share
+MOST_ROWS = 256  # of a step, so that the host with the smallest share has one
 DEFAULTS = Recipe.model_fields
 END_SECONDS = 20.0  # of a driver that has written its summary
 
@@ -102,7 +102,7 @@ def _remove_there(connections: Any, cluster: str, name: str) -> None:
 def _place(name: str, cluster: str, pool: str | None) -> tuple[Where, LoadedRecipe]:
     """With at least a row for every rank, and as little beside the steps as may be."""
     recipe = load_recipe(name).recipe
-    rows, slots, weights = recipe.rows_per_step, [1], [1.0]
+    rows = recipe.rows_per_step
     on_gpus = cluster == "local" and bool(gpus_here().gpus)
     if cluster != "local":
         from launcher.config.cluster import load_cluster, require_trainable
@@ -110,23 +110,17 @@ def _place(name: str, cluster: str, pool: str | None) -> tuple[Where, LoadedReci
 
         nodes = require_trainable(*in_pool(load_cluster(cluster), pool))
         on_gpus = nodes[0].accelerator != "cpu"
-        slots = [node.gpus or 1 for node in nodes]
-        weights = [
-            node.share / count
-            for node, count in zip(nodes, slots, strict=True)
-            for _ in range(count)
-        ]
+        weights = [node.share / (node.gpus or 1) for node in nodes]
+        needed = math.ceil(sum(node.share for node in nodes) / min(weights))
+        if needed > max(rows, MOST_ROWS):
+            raise InputError(
+                f"the smallest share of {cluster} is a row of {needed:,}: `launch measure` makes "
+                f"steps of {MOST_ROWS} at most",
+                fix="a larger `share` in the cluster file, or none: measuring finds them",
+            )
+        rows = max(rows, needed)
     if on_gpus:
         rows = max(rows, GPU_TOKENS // recipe.sequence_length)
-    for _ in range(MOST_DOUBLINGS):
-        if all(deal(rows, weights)):
-            break
-        rows *= 2
-    else:
-        raise InputError(
-            f"the shares of {cluster} leave a host none of {rows} rows of a step",
-            fix="a larger `share` for it in the cluster file, or none: measuring finds them",
-        )
     settings = {
         "tokens_per_step": rows * recipe.sequence_length,
         "warmup_steps": STEPS,
@@ -136,7 +130,7 @@ def _place(name: str, cluster: str, pool: str | None) -> tuple[Where, LoadedReci
         "checkpoint.every_minutes": "null",
         "elastic": "false",
         "workers": 1,
-        # Of other steps than these would be learned what is not so for those of others.
+        # Plans of all recipes are corrected by the probe, which keeps none of these.
         "micro_batch": "null",
         "dtype": "auto",
         "window_pattern": DEFAULTS["window_pattern"].default,

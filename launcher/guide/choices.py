@@ -57,12 +57,12 @@ def choose(
     measured: Measurement | None,
     places: Sequence[Place],
     *,
-    device: str | None,
+    device: str,
     torch_version: str | None,
 ) -> Choices:
-    """`places`: in rank order. `device`: cpu or cuda, None: what there is. `torch_version`: that
+    """`places`: in rank order. `device`: cpu or cuda. `torch_version`: that
     the run will have."""
-    if measured is None or device not in (None, measured.device):
+    if measured is None or device != measured.device:
         return Choices()
     date = f"measured {measured.day}"
     hosts = {

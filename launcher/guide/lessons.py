@@ -124,7 +124,7 @@ def _known_of(site: Site, runs: Sequence[RunFolder]) -> Iterator[_Known]:
 def _of_run(site: Site, run: RunFolder) -> _Known | None:
     """None where it was on other machines, or before they were measured."""
     spec = run.spec()
-    if not {"device", "created", "settings"} <= spec.keys():  # it has not begun
+    if not {"device", "created", "settings"} <= spec.keys():  # it has not begun, or is not whole
         return None
     if site.measurement is not None and spec["created"] < site.measurement.measured_at:
         return None

@@ -21,7 +21,7 @@ HEAD_BYTES = {"cpu": 12, "cuda": 12}
 # Before there is a model: Python, torch, Ray's worker. Where it was measured, that counts.
 PROCESS_BYTES = {"cpu": 410_000_000, "cuda": 500_000_000}
 # A heap that keeps what is freed (nanochat.memory) has holes: as a part of what a step takes and
-# gives back. With what peaks.py measured of d4, d8 and d12, in one pass and several, 0.4 to 0.6.
+# gives back. Of d4, d8 and d12, in one pass and several, 0.39 to 0.65 (tests, test_memory.py).
 # A GPU's allocator has next to none. And buffers of the libraries that compute.
 HOLES = {"cpu": 0.5, "cuda": 0.0}
 LIBRARY_BYTES = {"cpu": 100_000_000, "cuda": 0}

@@ -59,7 +59,7 @@ def make_page(sizes: Sequence[Size], cluster: str, pool: str | None) -> Page:
             rows *= 2  # unequal shares leave some none of so few
         if short is None:
             raise InputError(
-                f"the shares of {site.name} leave a host none of {rows} rows of a step",
+                f"the shares of {site.name} leave a host none of {MOST_ROWS:,} rows of a step",
                 fix="a larger `share` for it in the cluster file",
             )
         whole = make_plan(each.name, each.recipe, site, others, lessons)

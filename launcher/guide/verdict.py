@@ -14,6 +14,7 @@ PATIENCE_HOURS = 7 * 24.0  # a week of training is what people wait for
 LONG_HOURS = 30 * 24.0
 # Another way is named when it is this much faster: below, it is not worth changing anything.
 MUCH_FASTER = 1.5
+LEAST_SECONDS = 0.05  # shorter is shown as 0.0 s
 WORTHLESS_HOST = 0.05  # a host that adds no more than this part of the best one is not worth it
 
 
@@ -163,7 +164,7 @@ def _why_one_is_enough(prospect: Prospect) -> str:
         f"{size(step.wire_bytes)} of gradients a step take {duration(step.term('wire'))}, "
         f"{duration(idle)} of it with nothing to compute meanwhile"
     )
-    if (computing := step.term("exchange")) > max(0.05, idle / 10):
+    if (computing := step.term("exchange")) > max(LEAST_SECONDS, idle / 10):
         words += f", and {duration(computing)} of computing"
     return words
 

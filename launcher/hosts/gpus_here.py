@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +27,7 @@ def torch_here() -> str:
         return ""
 
 
+@functools.cache  # `launch recipe` asks for its plan and for its choices, and a tool takes a second
 def gpus_here() -> GpuFacts:
     """None of them where no driver has one, its tool hangs, or torch is a build for CPUs."""
     if not has_gpu() or torch_here().endswith("+cpu"):

@@ -1,6 +1,7 @@
 """Peak memory as `launch plan` predicts it, and as a run on this machine takes it.
 
     python tests/bench/peaks.py [--recipes d4 d8 d12] [--tokens 4096] [--measure]
+        [--set micro_batch=2]
 
 The peak is what the kernel counted of the worker, VmHWM: resident, with what it shares with others.
 Every recipe with a copy for checkpoints on the way, and without, `--tokens` a step. `--measure`:
@@ -62,10 +63,10 @@ def launch(home: str, *arguments: str) -> str:
     return done.stdout
 
 
-def compared(home: str, recipe: str, tokens: int, copy: str) -> dict[str, Any]:
-    settings = ["--steps", str(STEPS), "--set", "checkpoint.every_minutes=null", "--set", copy]
-    for key in ("tokens_per_step", "evaluation.tokens"):
-        settings += ["--set", f"{key}={tokens}"]
+def compared(home: str, recipe: str, overrides: list[str]) -> dict[str, Any]:
+    settings = ["--steps", str(STEPS), "--set", "checkpoint.every_minutes=null"]
+    for override in overrides:
+        settings += ["--set", override]
     plan = json.loads(launch(home, "plan", recipe, *settings, "--json"))["hosts"][0]
     watch = Watch(home)
     watch.start()
@@ -82,14 +83,16 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", default=["d4", "d8", "d12"])
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--measure", action="store_true")
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
     arguments = parser.parse_args()
+    tokens = [f"{key}={arguments.tokens}" for key in ("tokens_per_step", "evaluation.tokens")]
     with tempfile.TemporaryDirectory() as home:
         if arguments.measure:
             launch(home, "measure", "--json")
         print("| | predicted GB | measured GB | error |\n|---|---|---|---|", flush=True)
         for recipe in arguments.recipes:
             for words, copy in COPIES.items():
-                found = compared(home, recipe, arguments.tokens, copy)
+                found = compared(home, recipe, [*tokens, *arguments.overrides, copy])
                 error = found["predicted"] / found["measured"] - 1
                 print(f"| {recipe} {words} | {found['predicted'] / 1e9:.2f} | "
                       f"{found['measured'] / 1e9:.2f} | {error:+.0%} |", flush=True)  # fmt: skip

@@ -94,7 +94,7 @@ def test_what_was_measured_of_other_devices_is_left_alone() -> None:
 
 
 def test_threads_are_the_best_number() -> None:
-    found = chosen(measured({"": host(412)}), Place(""), device=None)
+    found = chosen(measured({"": host(412)}), Place(""))
     assert found.threads == {"": 16} and not found.cpus and not found.shares
     assert found.reasons["threads"].startswith(
         "16 of 24: 412 GFLOP/s; 24 give 370.8; measured 2026-11-2"

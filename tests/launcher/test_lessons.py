@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from speeds import D8, host_speed, measurement, one, plan, two
 
+from launcher.config.recipe import Recipe
 from launcher.guide.lessons import Lessons
 from launcher.guide.plan import make_plan
 from launcher.guide.prospect import foresee
@@ -35,6 +36,15 @@ def write_run(path: Path, seconds: float, **spec: Any) -> RunFolder:
     return folder
 
 
+def pair_run(path: Path, recipe: Recipe, seconds: float) -> RunFolder:
+    """With equal shares."""
+    return write_run(
+        path, seconds,
+        nodes=[{"name": name, "share": 1.0} for name in ("one", "two")],
+        settings=recipe.model_copy(update={"workers": 2}).model_dump(mode="json"),
+    )  # fmt: skip
+
+
 def test_runs_teach_what_they_took(tmp_path: Path) -> None:
     predicted = foresee(D8, one())
     assert predicted is not None
@@ -54,10 +64,8 @@ def test_what_waited_for_the_network_teaches_the_same_step_alone(tmp_path: Path)
     def taught(link_bytes_per_second: float) -> list[float]:
         there = two(bytes_per_second=link_bytes_per_second)
         plain = plan(D8, there).prospect
-        nodes = [{"name": name, "share": 1.0} for name in ("one", "two")]
-        settings = D8.model_copy(update={"workers": 2}).model_dump(mode="json")
         folder = tmp_path / f"{link_bytes_per_second:.0f}" / "d8-1"
-        run = write_run(folder, 1.3 * plain.step.seconds, nodes=nodes, settings=settings)
+        run = pair_run(folder, D8, 1.3 * plain.step.seconds)
         others = [{}, {"tokens_per_step": 8192}, {"depth": 4}]
         return [Lessons([run]).of(there, D8.model_copy(update=o)).correction for o in others]
 
@@ -103,10 +111,7 @@ def test_a_run_beyond_belief_teaches_nothing(tmp_path: Path) -> None:
 def test_what_runs_of_all_hosts_teach_counts_for_each_alone(tmp_path: Path) -> None:
     recipe = D8.model_copy(update={"tokens_per_step": 32_768})
     there, plain = two(), plan(recipe, two())
-    shares = [{"name": name, "share": 1.0} for name in ("one", "two")]
-    settings = recipe.model_copy(update={"workers": 2}).model_dump(mode="json")
-    took = 1.5 * plain.prospect.step.seconds
-    run = write_run(tmp_path / "d8-1", took, nodes=shares, settings=settings)
+    run = pair_run(tmp_path / "d8-1", recipe, 1.5 * plain.prospect.step.seconds)
     taught = make_plan("d8", recipe, there, {}, Lessons([run]))
     assert taught is not None
     for before, after in zip(plain.of("host"), taught.of("host"), strict=True):
@@ -117,10 +122,8 @@ def test_what_runs_of_all_hosts_teach_counts_for_each_alone(tmp_path: Path) -> N
 def test_what_a_slow_network_taught_is_not_charged_to_one_host(tmp_path: Path) -> None:
     there = two(bytes_per_second=30e6)
     plain = plan(D8, there)
-    nodes = [{"name": name, "share": 1.0} for name in ("one", "two")]
-    settings = D8.model_copy(update={"workers": 2}).model_dump(mode="json")
     took = 1.3 * plain.prospect.step.seconds
-    run = write_run(tmp_path / "d8-1", took, nodes=nodes, settings=settings)
+    run = pair_run(tmp_path / "d8-1", D8, took)
     taught = make_plan("d8", D8, there, {}, Lessons([run]))
     assert taught is not None
     assert taught.prospect.step.seconds == pytest.approx(took, rel=1e-3)

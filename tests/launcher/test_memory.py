@@ -64,7 +64,8 @@ def test_a_single_pass_has_no_gradients_of_others() -> None:
     assert one.gradients == 0 and two.gradients == 4 * parameter_counts(D8).total
 
 
-# GB of Ray's workers without checkpoints on the way, steps of 4,096 tokens: tests/bench/peaks.py.
+# GB of Ray's workers (VmHWM) without checkpoints on the way, steps of 4,096 tokens, as
+# tests/bench/peaks.py --set micro_batch=N has them.
 @pytest.mark.parametrize(
     ("depth", "micro_batch", "gigabytes"),
     [(4, 8, 1.87), (4, 4, 1.87), (4, 2, 1.64), (8, 4, 4.64), (8, 2, 4.41), (12, 2, 8.54),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import shutil
 import signal
 import subprocess
@@ -152,7 +153,8 @@ def test_a_process_killed_while_one_is_written_costs_that_one(
     places = (Path(nanochat.__file__).parents[1], Path(__file__).parent)
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, str(data.path), str(tmp_path)],
-        env={"PYTHONPATH": ":".join(map(str, places))}, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": ":".join(map(str, places))},
+        capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     names = sorted(path.name for path in tmp_path.iterdir())

@@ -1,0 +1,36 @@
+"""Instruction sets of x86 that a process can be held to, whatever more its CPU has.
+
+Three libraries compute for torch on a CPU, and each reads a variable of its own when it is first
+used: ATen (elementwise kernels), MKL (float32 products) and oneDNN (bfloat16 products).
+"""
+
+from __future__ import annotations
+
+import torch
+
+# Fewest instructions first. "AVX512" leaves AMX out, which only bfloat16 uses.
+CAPS = {
+    "SSE": {
+        "ATEN_CPU_CAPABILITY": "default",
+        "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+    },
+    "AVX2": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+    },
+    "AVX512": {
+        "ATEN_CPU_CAPABILITY": "avx512",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX512",
+        "ONEDNN_MAX_CPU_ISA": "AVX512_CORE",
+    },
+}
+
+
+def caps_below_this_cpu() -> list[str]:
+    """Return the names of CAPS that take instructions away from this process."""
+    best = torch.backends.cpu.get_cpu_capability()
+    if best == "AVX512" and torch.cpu._is_amx_tile_supported():
+        return list(CAPS)
+    return [*CAPS][: [*CAPS].index(best)] if best in CAPS else []

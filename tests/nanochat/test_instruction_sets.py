@@ -1,0 +1,41 @@
+"""The numeric tests once more, on the next smaller instruction sets than this CPU's own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from instruction_sets import CAPS, caps_below_this_cpu
+
+FOLDER = Path(__file__).parent
+NUMERIC_TESTS = (
+    "test_exchange.py",
+    "test_golden_losses.py",
+    "test_golden_upstream.py",
+    "test_loss.py",
+    "test_model.py",
+    "test_optimizer.py",
+)
+# These take four times as long as all others and pass through the same kernels.
+LEFT_OUT = "not d8 and not losses_of_two_ranks"
+MOST_CAPS = 2  # on SSE the tests take three times as long as on AVX2
+SECONDS = 600.0
+
+
+@pytest.mark.parametrize("cap", list(CAPS))
+def test_numeric_tests_pass_with_fewer_instructions(cap: str) -> None:
+    if cap not in caps_below_this_cpu()[-MOST_CAPS:]:
+        pytest.skip(f"{cap} is not one of the {MOST_CAPS} next smaller sets than this CPU's own")
+    tests = [str(FOLDER / name) for name in NUMERIC_TESTS]
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", LEFT_OUT, *tests],
+        cwd=FOLDER.parents[1],
+        env={**os.environ, **CAPS[cap]},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr

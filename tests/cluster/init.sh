@@ -14,8 +14,8 @@ for place in tmp root home; do
   mount --bind "$disk/$place" "/$place"
 done
 mount --bind "$disk/crontabs" /var/spool/cron
-for file in hosts passwd group shadow; do
-  mount --bind "$disk/etc/$file" "/etc/$file"
+for file in hosts passwd group shadow environment; do
+  [ ! -e "/etc/$file" ] || mount --bind "$disk/etc/$file" "/etc/$file"  # not all have environment
 done
 cron
 if [ -e "$disk/etc/linger" ]; then

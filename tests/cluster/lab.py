@@ -42,6 +42,10 @@ Subsystem sftp internal-sftp
 PidFile none
 """
 
+# If tests run on fewer instructions than the CPU has (tests/nanochat/instruction_sets.py), so do
+# their hosts: sshd hands these variables to its sessions, PAM to what cron starts at boot.
+INSTRUCTION_CAPS = ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
+
 
 class Lab:
     """A bridge with hosts on it. Addresses are 198.18.N.x, of the range set aside for benchmarks.
@@ -131,9 +135,12 @@ class Host:
         ):
             (etc / file).write_text(Path("/etc", file).read_text() + line)
         (etc / "shadow").chmod(0o640)
+        caps = [f"{name}={os.environ[name]}" for name in INSTRUCTION_CAPS if name in os.environ]
+        (etc / "environment").write_text("".join(f"{cap}\n" for cap in caps))
         self.new_host_key()
         (etc / "sshd_config").write_text(
             SSHD_CONFIG.format(address=self.address, port=self.port, disk=self.disk)
+            + (f"SetEnv {' '.join(caps)}\n" if caps else "")  # sshd reads the first one only
         )
         ssh = self.home / ".ssh"
         ssh.mkdir(parents=True, mode=0o700)

@@ -1,0 +1,133 @@
+"""Whether the numeric tests notice a wrong change, under each instruction set of this CPU.
+
+    python tests/bench/wrong_changes.py [--only NAME]
+
+Makes one wrong change at a time in a copy of nanochat/, runs the numeric tests of
+tests/nanochat/test_instruction_sets.py on it, and prints how many fail, and by how many times
+their bound the golden losses of d4 are off. The first row is the code as it is. Exits 1 if a wrong
+change passes under any instruction set, or if the code as it is fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "nanochat"))
+from instruction_sets import CAPS, caps_below_this_cpu  # noqa: E402
+from test_instruction_sets import LEFT_OUT, NUMERIC_TESTS  # noqa: E402
+
+
+@dataclass(frozen=True)
+class WrongChange:
+    """`file`, below nanochat/, with `new` in place of its only `old`."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+
+
+RIGHT = WrongChange("none: the code as it is", "model.py", "QK_SCALE = 1.2 ", "QK_SCALE = 1.2 ")
+ADAMW, MUON = "optimizer/adamw.py", "optimizer/muon.py"
+WRONG_CHANGES = (
+    WrongChange("rate of the matrices + 1%", "optimizer/muon_adamw.py", "= 0.02", "= 0.0202"),
+    WrongChange("rate of the head + 1%", ADAMW, "0.008", "0.00808"),
+    WrongChange("rate of the embeddings + 1%", ADAMW, "0.3,", "0.303,"),
+    WrongChange("rate of the value embeddings + 1%", ADAMW, "0.15,", "0.1515,"),
+    WrongChange("rates by the wrong width", "optimizer/muon_adamw.py", "= 768", "= 760"),
+    WrongChange(
+        "rates by batch^0.49", "scaling.py",
+        "math.sqrt(tokens_per_step / REFERENCE_TOKENS_PER_STEP)",
+        "(tokens_per_step / REFERENCE_TOKENS_PER_STEP) ** 0.49",
+    ),
+    WrongChange("warm-down to 0", "optimizer/schedule.py", "RATE = 0.05", "RATE = 0.0"),
+    WrongChange("warm-down of 60%", "optimizer/schedule.py", "= 0.65", "= 0.60"),
+    WrongChange("momentum from 0.86", "optimizer/schedule.py", "0.85, 0.97", "0.86, 0.97"),
+    WrongChange(
+        "no Nesterov momentum", MUON,
+        "gradient.lerp_(momentum_buffer, momentum)", "momentum_buffer.clone()",
+    ),
+    WrongChange("no equilibration of rows", MUON, "    x = x * (_frob", "    _ = x * (_frob"),
+    WrongChange("one polynomial too few", MUON, "in POLAR_EXPRESS:", "in POLAR_EXPRESS[:4]:"),
+    WrongChange("no variance per row", MUON, "    update *= scale *", "    _ = scale *"),
+    WrongChange("no factor of the shape", MUON, " * max(1.0, rows / columns) ** 0.5", ""),
+    WrongChange("weight decay on all weights", MUON, "weight_decay * agree", "weight_decay"),
+    WrongChange("weight decay + 1%", "scaling.py", "DECAY = 0.28", "DECAY = 0.2828"),
+    WrongChange("epsilon of AdamW 1e-8", ADAMW, "EPSILON = 1e-10", "EPSILON = 1e-8"),
+    WrongChange("queries and keys x 1.21", "model.py", "QK_SCALE = 1.2 ", "QK_SCALE = 1.21 "),
+    WrongChange("value gates up to 2", "model.py", "gate = 3 *", "gate = 2 *"),
+    WrongChange("no backout", "model.py", "backout_lambda.to(x.dtype) *", "backout_lambda * 0 *"),
+    WrongChange("no smear", "model.py", "rest + gate * previous", "rest + 0 * gate * previous"),
+    WrongChange("softcap of 16", "loss.py", "SOFTCAP = 15.0", "SOFTCAP = 16.0"),
+    WrongChange(
+        "a mean over ranks", "exchange.py",
+        "index_add_(0, ids, rows[: len(ids)])", "index_add_(0, ids, rows[: len(ids)] / 2)",
+    ),
+)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="part of the name of a change")
+    only = parser.parse_args().only
+    sets: dict[str, Mapping[str, str]] = {name: CAPS[name] for name in caps_below_this_cpu()}
+    sets["all of this CPU"] = {}
+    changes = [change for change in WRONG_CHANGES if only in change.name]
+    print("| change |", " | ".join(sets), "|")
+    print("|---" * (len(sets) + 1) + "|")
+    passed = False
+    with ThreadPool(os.cpu_count()) as pool:
+        for change in (RIGHT, *changes):
+            jobs = [(change, environment) for environment in sets.values()]
+            found = pool.starmap(run, jobs, chunksize=1)
+            passed |= any((failed > 0) == (change is RIGHT) for failed, _ in found)
+            cells = [f"{failed} failed, {losses}" for failed, losses in found]
+            print(f"| {change.name} |", " | ".join(cells), "|", flush=True)
+    sys.exit(passed)
+
+
+def make(change: WrongChange, path: Path) -> None:
+    """Raises SystemExit if the code has changed so far that the change has no place any more."""
+    code = path.read_text()
+    if code.count(change.old) != 1:
+        sys.exit(f"{change.name}: {path.name} has {change.old!r} {code.count(change.old)} times")
+    path.write_text(code.replace(change.old, change.new))
+
+
+def run(change: WrongChange, environment: Mapping[str, str]) -> tuple[int, str]:
+    """Return the number of numeric tests that fail, and how far the losses of d4 are off."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in ("nanochat", "tests/nanochat"):
+            shutil.copytree(ROOT / name, copy / name)
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        make(change, copy / "nanochat" / change.file)
+        tests = [str(copy / "tests/nanochat" / name) for name in NUMERIC_TESTS]
+        result = subprocess.run(
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", LEFT_OUT, *tests],
+            cwd=copy,
+            env={**os.environ, "PYTHONPATH": str(copy), **environment},
+            capture_output=True,
+            text=True,
+        )
+    counted = re.search(r"(\d+) failed", result.stdout)
+    failed = int(counted[1]) if counted else 0
+    if (result.returncode != 0) != (failed > 0):
+        sys.exit(f"the tests did not run:\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
+    off = re.search(r"off by ([\d.,]+) bounds", result.stdout)
+    return failed, f"losses off by {off[1]} bounds" if off else "losses within the bound"
+
+
+if __name__ == "__main__":
+    main()

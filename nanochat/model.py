@@ -182,7 +182,8 @@ class GPT(nn.Module):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> GPT:
-        """A fresh model. The same seed gives the same weights on every device and rank.
+        """A fresh model. The same seed gives the same weights on every device and rank (on a CPU
+        without AVX2 some differ in their last bit).
 
         Draws are made on the CPU in upstream's order: seed 42 is upstream's own start there.
         """

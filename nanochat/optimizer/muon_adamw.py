@@ -16,12 +16,12 @@ from nanochat.scaling import learning_rate_scale, muon_weight_decay
 MUON_PREFIX = "transformer.h."
 MATRIX_RATE = 0.02
 REFERENCE_DIM = 768  # AdamW's rates were tuned at this width and go with 1 / sqrt(dim)
-# Factors of the residual stream. While every `c_proj` is zero, as in a fresh model, the stream is a
-# multiple of the embeddings, and the norm before the head divides that multiple out again: the
-# gradient of these parameters is zero except for rounding (1e-10 in float32; 1e-5 to 1e-4 after one
-# update). AdamW's first update is rate * g / (|g| + 1e-10), so it would turn the sign of that
-# rounding into up to a full step, another one on every kind of CPU.
-RESIDUAL_FACTORS = ("resid_lambdas", "x0_lambdas", "backout_lambda")
+# While every `c_proj` is zero, as in a fresh model, the residual stream is a multiple of x0 (the
+# smeared embeddings), and the norm before the head divides that multiple out. What is left of these
+# gradients is rounding and the norm's epsilon: up to 5e-10 in float32 and 7e-6 in bfloat16, against
+# 1e-5 of real gradient after one update (d4). AdamW's first update is rate * g / (|g| + 1e-10): up
+# to a full step, in a direction that differs between kinds of CPU.
+RESIDUAL_SCALES = ("resid_lambdas", "x0_lambdas", "backout_lambda")
 
 
 class MuonAdamW:
@@ -34,7 +34,7 @@ class MuonAdamW:
     def __init__(self, model: GPT, *, tokens_per_step: int, schedule: Schedule) -> None:
         self.schedule = schedule
         self._low_precision = model.dtype == torch.bfloat16
-        self._residual_factors = [model.get_parameter(name) for name in RESIDUAL_FACTORS]
+        self._residual_scales = [model.get_parameter(name) for name in RESIDUAL_SCALES]
         by_batch = learning_rate_scale(tokens_per_step)
         by_width = (model.config.dim / REFERENCE_DIM) ** -0.5
         self._matrix_rate = MATRIX_RATE * by_batch
@@ -87,11 +87,11 @@ class MuonAdamW:
         return self._matrix_rate * fraction
 
     def _clear_rounding_noise(self) -> None:
-        """Zero the gradients of RESIDUAL_FACTORS if the model is a fresh one."""
+        """Zero the gradients of RESIDUAL_SCALES if every `c_proj` is zero, as in a fresh model."""
         if not any(p.any() for n, p in self._matrices.items() if n.endswith(".c_proj.weight")):
-            for factor in self._residual_factors:
-                assert factor.grad is not None
-                factor.grad.zero_()
+            for scale in self._residual_scales:
+                assert scale.grad is not None
+                scale.grad.zero_()
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The whole state by name, not copied: `muon.momentum.NAME`, `adamw.exp_avg.NAME`, ..."""

@@ -1,29 +1,28 @@
-"""Whether training suffers from the first update of the residual factors (RESIDUAL_FACTORS).
+"""Measure what the first update of the residual scales does to training.
 
     python tests/bench/first_update.py --text '~/text/*.parquet' [--steps 100] [--warmup 0 10]
 
-A fresh model's gradient of these factors is zero except for rounding, and AdamW's first update
-makes a step of up to the full rate of its sign. Trains d4 with that step forced upwards, forced
-downwards, and left out as nanochat.optimizer does, from several first weights that differ by one
-part in a million, in as many processes of one thread as there are cores. Prints the bits per byte
-after the last step.
+A fresh model's gradient of RESIDUAL_SCALES is rounding, and AdamW's first update makes a step of up
+to the full rate of its sign. Trains d4 with that step forced upwards, forced downwards, and left
+out as nanochat.optimizer does, from several first weights that differ by one part in a million, in
+as many processes of one thread as there are cores. Prints the bits per byte after the last step.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import multiprocessing
 import os
 import statistics
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from train import Observer
 
-from launcher.config.recipe import load_recipe
+from launcher.config.recipe import Recipe, load_recipe
 from launcher.training.train_config import train_config
 from nanochat.checkpoint import CheckpointFolder
 from nanochat.dataset import PreparedData
@@ -38,50 +37,65 @@ FIRST_GRADIENTS = {"up": -1e-6, "down": 1e-6, "left out": 0.0}
 PART_IN_A_MILLION = 1e-6
 
 
+@dataclass(frozen=True)
+class Training:
+    """One training. `first`: a key of FIRST_GRADIENTS; `start`: the seed of the first weights."""
+
+    text: str
+    prepared: Path
+    steps: int
+    warmup_steps: int
+    first: str
+    start: int
+
+    def recipe(self) -> Recipe:
+        options = [("--steps", str(self.steps)), ("--data", f"files:{self.text}")]
+        for key, value in (("warmup_steps", self.warmup_steps), ("evaluation.every_steps", 100)):
+            options.append(("--set", f"{key}={value}"))
+        return load_recipe("d4", options).recipe
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--text", required=True)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--warmup", type=int, nargs="+", default=[0, 10])
-    parser.add_argument("--starts", type=int, default=2, help="first weights of each arm")
+    parser.add_argument("--starts", type=int, default=4, help="first weights of each arm")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        recipe = recipe_of(arguments.text, arguments.steps, 0)
+        options = [("--data", f"files:{arguments.text}")]
+        recipe = load_recipe("d4", options).recipe
         data = prepare(
             parse_source(recipe.data.source, Path.cwd()), cache=Path(folder),
             sequence_length=recipe.sequence_length, vocab_size=recipe.vocab_size, validation=None,
             threads=os.cpu_count() or 1, on_progress=lambda stage, done, total: None,
         )  # fmt: skip
-        arms = list(itertools.product(arguments.warmup, FIRST_GRADIENTS))
-        jobs = [
-            (str(data.path), arguments.text, arguments.steps, warmup, name, start)
+        trainings = [
+            Training(arguments.text, data.path, arguments.steps, warmup_steps, first, start)
             for start in range(arguments.starts)
-            for warmup, name in arms
+            for warmup_steps in arguments.warmup
+            for first in FIRST_GRADIENTS
         ]
+        found: dict[tuple[int, str], list[float]] = {}
         with multiprocessing.get_context("spawn").Pool(os.cpu_count(), maxtasksperchild=1) as pool:
-            found = dict(zip(jobs, pool.starmap(bits_per_byte, jobs, chunksize=1), strict=True))
-    for warmup, name in arms:
-        values = [v for job, v in found.items() if job[3:5] == (warmup, name)]
+            for training, value in pool.imap_unordered(bits_per_byte, trainings):
+                found.setdefault((training.warmup_steps, training.first), []).append(value)
+                print(training.warmup_steps, training.first, training.start, value, flush=True)
+    for (warmup_steps, first), values in sorted(found.items()):
         print(
-            f"{warmup} warm-up steps, first update {name}: {statistics.mean(values):.4f} "
-            f"({', '.join(f'{value:.4f}' for value in values)})"
+            f"{warmup_steps} warm-up steps, first update {first}: {statistics.mean(values):.3f} "
+            f"({min(values):.3f} to {max(values):.3f})"
         )
 
 
-def recipe_of(text: str, steps: int, warmup: int) -> Any:
-    options = [("--steps", str(steps)), ("--data", f"files:{text}")]
-    options += [("--set", f"warmup_steps={warmup}"), ("--set", f"evaluation.every_steps={steps}")]
-    return load_recipe("d4", options).recipe
-
-
-def bits_per_byte(data: str, text: str, steps: int, warmup: int, name: str, start: int) -> float:
-    """Train one arm and return the validation bits per byte after the last step."""
+def bits_per_byte(training: Training) -> tuple[Training, float]:
+    """Train, and return the validation bits per byte after the last step."""
     torch.set_num_threads(1)
-    build, gradient = GPT.build, FIRST_GRADIENTS[name]
+    build, gradient = GPT.build, FIRST_GRADIENTS[training.first]
 
     def build_moved(*positional: Any, **options: Any) -> GPT:
         model = build(*positional, **options)
-        generator = torch.Generator().manual_seed(start)
+        generator = torch.Generator().manual_seed(training.start)
         with torch.no_grad():
             for parameter in model.parameters():
                 noise = torch.randn(parameter.shape, generator=generator)
@@ -89,20 +103,20 @@ def bits_per_byte(data: str, text: str, steps: int, warmup: int, name: str, star
         return model
 
     def force(self: MuonAdamW) -> None:
-        for factor in self._residual_factors:
-            assert factor.grad is not None
-            factor.grad.fill_(gradient)
+        for scale in self._residual_scales:
+            assert scale.grad is not None
+            scale.grad.fill_(gradient)
 
     GPT.build = build_moved  # type: ignore[method-assign]
     MuonAdamW._clear_rounding_noise = force  # type: ignore[method-assign]
     observer = Observer()
     with tempfile.TemporaryDirectory() as folder:
         train(
-            train_config(recipe_of(text, steps, warmup)), PreparedData.load(Path(data)),
+            train_config(training.recipe()), PreparedData.load(training.prepared),
             CheckpointFolder(Path(folder)), observer, device=torch.device("cpu"),
             dtype=torch.float32, saves=False,
         )  # fmt: skip
-    return observer.bpb[steps]
+    return training, observer.bpb[training.steps]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ for place in tmp root home; do
 done
 mount --bind "$disk/crontabs" /var/spool/cron
 for file in hosts passwd group shadow environment; do
-  [ ! -e "/etc/$file" ] || mount --bind "$disk/etc/$file" "/etc/$file"  # not all have environment
+  # Not every machine has an /etc/environment.
+  [ ! -e "/etc/$file" ] || mount --bind "$disk/etc/$file" "/etc/$file"
 done
 cron
 if [ -e "$disk/etc/linger" ]; then
@@ -33,7 +34,8 @@ if [ -e "$disk/etc/linger" ]; then
     sh -c 'echo $PPID' > "$group/cgroup.procs"
     chown -R ada "$group"
     exec setsid setpriv --reuid ada --regid ada --init-groups env -i HOME=/home/ada PATH="$PATH" \
-      XDG_RUNTIME_DIR=/run/user/2001 /lib/systemd/systemd --user > /run/systemd.log 2>&1
+      $(cat "$disk/etc/caps") XDG_RUNTIME_DIR=/run/user/2001 \
+      /lib/systemd/systemd --user > /run/systemd.log 2>&1
   ) &
 fi
 exec "$@"

@@ -42,8 +42,8 @@ Subsystem sftp internal-sftp
 PidFile none
 """
 
-# If tests run on fewer instructions than the CPU has (tests/nanochat/instruction_sets.py), so do
-# their hosts: sshd hands these variables to its sessions, PAM to what cron starts at boot.
+# If tests run on fewer instructions than the CPU has (tests/instruction_sets.py), so do
+# their hosts: sshd hands these variables to its sessions, cron and systemd to what boot starts.
 INSTRUCTION_CAPS = ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
 
 
@@ -136,7 +136,10 @@ class Host:
             (etc / file).write_text(Path("/etc", file).read_text() + line)
         (etc / "shadow").chmod(0o640)
         caps = [f"{name}={os.environ[name]}" for name in INSTRUCTION_CAPS if name in os.environ]
-        (etc / "environment").write_text("".join(f"{cap}\n" for cap in caps))
+        (etc / "caps").write_text("".join(f"{cap}\n" for cap in caps))
+        environment = Path("/etc/environment")  # not every machine has one
+        text = environment.read_text() if environment.exists() else ""
+        (etc / "environment").write_text(text + (etc / "caps").read_text())
         self.new_host_key()
         (etc / "sshd_config").write_text(
             SSHD_CONFIG.format(address=self.address, port=self.port, disk=self.disk)

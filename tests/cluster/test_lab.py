@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import socket
+import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from lab import USER, Host, Lab
+from instruction_sets import CAPS
+from lab import INSTRUCTION_CAPS, USER, Host, Lab
 
 
 @pytest.fixture
@@ -52,6 +55,27 @@ def test_a_pulled_cable_is_silence_and_not_refusal(hosts: tuple[Host, Host]) -> 
     deadline = time.monotonic() + 10
     while not connects(one, two, two.port):
         assert time.monotonic() < deadline
+
+
+def test_a_host_computes_with_the_instructions_of_the_tests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In sessions, and in what cron starts when it boots."""
+    assert {*INSTRUCTION_CAPS} == {name for cap in CAPS.values() for name in cap}
+    for name, value in CAPS["AVX2"].items():
+        monkeypatch.setenv(name, value)
+    expected = {f"{name}={value}" for name, value in CAPS["AVX2"].items()}
+    with closing(Lab(Path(tempfile.mkdtemp(prefix="lab-", dir="/var/tmp")))) as lab:
+        host = lab.add("capped")
+        assert expected <= {*host.ssh("env").stdout.splitlines()}
+        host.ssh("echo '@reboot env > ~/booted.part && mv ~/booted.part ~/booted' | crontab -")
+        host.cut_power()
+        host.boot()
+        deadline = time.monotonic() + 10
+        while not (host.home / "booted").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert expected <= {*(host.home / "booted").read_text().splitlines()}
 
 
 def test_a_power_cut_ends_everything_and_a_boot_keeps_the_disk(hosts: tuple[Host, Host]) -> None:

@@ -15,7 +15,7 @@ from nanochat.model import GPT
 from nanochat.optimizer import MuonAdamW, Schedule
 from nanochat.optimizer.adamw import GROUPS
 from nanochat.optimizer.muon import POLAR_EXPRESS, muon_update, orthogonalise, variance_shape
-from nanochat.optimizer.muon_adamw import RESIDUAL_FACTORS
+from nanochat.optimizer.muon_adamw import RESIDUAL_SCALES
 from nanochat.scaling import muon_weight_decay
 from nanochat.sizes import ModelConfig
 
@@ -160,36 +160,36 @@ def test_the_rates_of_a_step_follow_the_schedule() -> None:
         assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def residual_factors(model: GPT) -> dict[str, Tensor]:
-    return {name: model.get_parameter(name) for name in RESIDUAL_FACTORS}
+def residual_scales(model: GPT) -> dict[str, Tensor]:
+    return {name: model.get_parameter(name) for name in RESIDUAL_SCALES}
 
 
-def test_the_first_gradient_of_residual_factors_is_rounding_alone() -> None:
-    """In float64 it is nine digits smaller than in float32; any other gradient would stay."""
+def test_the_first_gradient_of_residual_scales_is_rounding_and_epsilon() -> None:
+    """It shrinks with both, by nine digits from float32 to float64; any other gradient stays."""
     sizes = []
     for dtype in (torch.float32, torch.float64):
         model = GPT.build(shape(depth=3), seed=0, dtype=dtype).to(dtype)
         take_gradient(model, 0)
         others = model.lm_head.weight.grad
         assert others is not None and others.norm() > 0.01
-        gradients = [factor.grad for factor in residual_factors(model).values()]
+        gradients = [scale.grad for scale in residual_scales(model).values()]
         sizes.append(max(g.abs().max().item() for g in gradients if g is not None))
     assert sizes[0] < 1e-7 and sizes[1] < 1e-15
 
 
-def test_residual_factors_of_a_fresh_model_begin_with_the_second_update() -> None:
+def test_residual_scales_of_a_fresh_model_begin_with_the_second_update() -> None:
     model = GPT.build(shape(depth=3), seed=0)
     optimizer = optimizer_of(model)
-    before = {name: factor.detach().clone() for name, factor in residual_factors(model).items()}
+    before = {name: scale.detach().clone() for name, scale in residual_scales(model).items()}
     take_gradient(model, 0)
     optimizer.step(0)
-    weight_decay = 2e-4  # takes less than this part of a factor; an update moves it further
-    for name, factor in residual_factors(model).items():
-        torch.testing.assert_close(factor.detach(), before[name], rtol=weight_decay, atol=0)
+    weight_decay = 2e-4  # takes less than this part of a scale; an update moves it further
+    for name, scale in residual_scales(model).items():
+        torch.testing.assert_close(scale.detach(), before[name], rtol=weight_decay, atol=0)
     take_gradient(model, 1)
     optimizer.step(1)
-    for name, factor in residual_factors(model).items():
-        assert ((factor / before[name] - 1).abs() > weight_decay).all(), name
+    for name, scale in residual_scales(model).items():
+        assert ((scale / before[name] - 1).abs() > weight_decay).all(), name
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,15 @@
 """Instruction sets of x86 that a process can be held to, whatever more its CPU has.
 
 Three libraries compute for torch on a CPU, and each reads a variable of its own when it is first
-used: ATen (elementwise kernels), MKL (float32 products) and oneDNN (bfloat16 products).
+used: ATen (elementwise kernels), MKL (float32 products; it obeys on Intel CPUs only) and oneDNN
+(bfloat16 products).
 """
 
 from __future__ import annotations
 
 import torch
 
-# Fewest instructions first. "AVX512" leaves AMX out, which only bfloat16 uses.
+# Fewest instructions first. AVX512 leaves out AMX and AVX512_BF16, which only bfloat16 uses.
 CAPS = {
     "SSE": {
         "ATEN_CPU_CAPABILITY": "default",
@@ -29,8 +30,9 @@ CAPS = {
 
 
 def caps_below_this_cpu() -> list[str]:
-    """Return the names of CAPS that take instructions away from this process."""
+    """Return the names of CAPS that take instructions away from this process; on ARM, none."""
     best = torch.backends.cpu.get_cpu_capability()
-    if best == "AVX512" and torch.cpu._is_amx_tile_supported():
+    more = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    if best == "AVX512" and more:
         return list(CAPS)
-    return [*CAPS][: [*CAPS].index(best)] if best in CAPS else []
+    return list(CAPS)[: list(CAPS).index(best)] if best in CAPS else []

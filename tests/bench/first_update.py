@@ -1,11 +1,13 @@
 """Measure what the first update of the residual scales does to training.
 
-    python tests/bench/first_update.py --text '~/text/*.parquet' [--steps 100] [--warmup 0 10]
+    python tests/bench/first_update.py --text '~/text/*.parquet' [--steps 200] [--warmup 0 10]
+        [--seeds 42 43] [--starts 2]
 
 A fresh model's gradient of RESIDUAL_SCALES is rounding, and AdamW's first update makes a step of up
 to the full rate of its sign. Trains d4 with that step forced upwards, forced downwards, and left
-out as nanochat.optimizer does, from several first weights that differ by one part in a million, in
-as many processes of one thread as there are cores. Prints the bits per byte after the last step.
+out as nanochat.optimizer does: each with every seed, and from `--starts` first weights that differ
+by one part in a million. Runs as many processes of one thread as there are cores. Prints the bits
+per byte after the last step.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import statistics
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,53 +40,58 @@ PART_IN_A_MILLION = 1e-6
 
 @dataclass(frozen=True)
 class Training:
-    """One training. `first`: a key of FIRST_GRADIENTS; `start`: the seed of the first weights."""
+    """One training. `first`: a key of FIRST_GRADIENTS; `start`: which first weights of `seed`."""
 
     text: str
     prepared: Path
     steps: int
     warmup_steps: int
+    seed: int
     first: str
     start: int
 
     def recipe(self) -> Recipe:
+        changes = {
+            "warmup_steps": self.warmup_steps,
+            "seed": self.seed,
+            "evaluation.every_steps": self.steps,
+        }
         options = [("--steps", str(self.steps)), ("--data", f"files:{self.text}")]
-        for key, value in (("warmup_steps", self.warmup_steps), ("evaluation.every_steps", 100)):
-            options.append(("--set", f"{key}={value}"))
+        options += [("--set", f"{key}={value}") for key, value in changes.items()]
         return load_recipe("d4", options).recipe
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--text", required=True)
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--warmup", type=int, nargs="+", default=[0, 10])
-    parser.add_argument("--starts", type=int, default=4, help="first weights of each arm")
+    parser.add_argument("--cache", type=Path, help="where prepared text is kept")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--warmup", type=int, nargs="+", default=[10])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43])
+    parser.add_argument("--starts", type=int, default=2)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         options = [("--data", f"files:{arguments.text}")]
         recipe = load_recipe("d4", options).recipe
         data = prepare(
-            parse_source(recipe.data.source, Path.cwd()), cache=Path(folder),
+            parse_source(recipe.data.source, Path.cwd()), cache=arguments.cache or Path(folder),
             sequence_length=recipe.sequence_length, vocab_size=recipe.vocab_size, validation=None,
             threads=os.cpu_count() or 1, on_progress=lambda stage, done, total: None,
         )  # fmt: skip
         trainings = [
-            Training(arguments.text, data.path, arguments.steps, warmup_steps, first, start)
+            Training(arguments.text, data.path, arguments.steps, warmup_steps, seed, first, start)
             for start in range(arguments.starts)
             for warmup_steps in arguments.warmup
+            for seed in arguments.seeds
             for first in FIRST_GRADIENTS
         ]
-        found: dict[tuple[int, str], list[float]] = {}
         with multiprocessing.get_context("spawn").Pool(os.cpu_count(), maxtasksperchild=1) as pool:
             for training, value in pool.imap_unordered(bits_per_byte, trainings):
-                found.setdefault((training.warmup_steps, training.first), []).append(value)
-                print(training.warmup_steps, training.first, training.start, value, flush=True)
-    for (warmup_steps, first), values in sorted(found.items()):
-        print(
-            f"{warmup_steps} warm-up steps, first update {first}: {statistics.mean(values):.3f} "
-            f"({min(values):.3f} to {max(values):.3f})"
-        )
+                print(
+                    f"{training.warmup_steps} warm-up steps, seed {training.seed}, first update "
+                    f"{training.first}, start {training.start}: {value:.4f}",
+                    flush=True,
+                )
 
 
 def bits_per_byte(training: Training) -> tuple[Training, float]:

@@ -98,7 +98,7 @@ def test_passes_of_any_size_give_the_same_losses(
     data: PreparedData, tmp_path: Path, whole: Finished, micro_batch: int
 ) -> None:
     split = Finished(data, tmp_path, micro_batch=micro_batch)
-    assert split.losses == pytest.approx(whole.losses, rel=1e-5)
+    assert split.losses == pytest.approx(whole.losses, rel=5e-6)
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(
@@ -334,10 +334,10 @@ def losses(records: list[dict[str, Any]]) -> list[float]:
 def test_two_ranks_train_as_one(two_ranks: list[dict[str, Any]], whole: Finished) -> None:
     first, second = (rank["records"] for rank in two_ranks)
     assert losses(first) == losses(second)
-    assert losses(first) == pytest.approx(whole.losses, rel=1e-4)
+    assert losses(first) == pytest.approx(whole.losses, rel=5e-6)
     bpb = [[r["val_bpb"] for r in records if "val_bpb" in r] for records in (first, second)]
     assert bpb[0] == bpb[1]
-    assert bpb[0][-1] == pytest.approx(whole.result.val_bpb, rel=1e-4)
+    assert bpb[0][-1] == pytest.approx(whole.result.val_bpb, rel=5e-6)
 
 
 def test_two_ranks_report_what_they_sent(
@@ -383,9 +383,9 @@ def test_uneven_shares_train_as_even_ones(
     one = Finished(data, tmp_path, tokens_per_step=22 * SEQUENCE_LENGTH, steps=2, warmup_steps=0)
     for name, expected in (("equal", whole), ("last", whole), ("first", one)):
         for found in ranks:
-            assert losses(found[name]) == pytest.approx(expected.losses, rel=1e-4)
+            assert losses(found[name]) == pytest.approx(expected.losses, rel=5e-6)
             assert losses(found[name]) == losses(ranks[0][name])
-            assert found[name][-1]["val_bpb"] == pytest.approx(expected.result.val_bpb, rel=1e-4)
+            assert found[name][-1]["val_bpb"] == pytest.approx(expected.result.val_bpb, rel=5e-6)
         tensors = [newest_tensors(folder / "uneven" / name / str(rank)) for rank in range(3)]
         assert equal(tensors[0], tensors[1]) and equal(tensors[0], tensors[2])
 

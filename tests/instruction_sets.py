@@ -31,8 +31,9 @@ CAPS = {
 
 def caps_below_this_cpu() -> list[str]:
     """Return the names of CAPS that take instructions away from this process; on ARM, none."""
-    best = torch.backends.cpu.get_cpu_capability()
-    more = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    if best == "AVX512" and more:
-        return list(CAPS)
-    return list(CAPS)[: list(CAPS).index(best)] if best in CAPS else []
+    names, best = list(CAPS), torch.backends.cpu.get_cpu_capability()
+    if best not in names:
+        return []
+    if best == "AVX512" and torch.cpu._is_avx512_bf16_supported():  # so has every CPU with AMX
+        return names
+    return names[: names.index(best)]

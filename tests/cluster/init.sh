@@ -15,8 +15,8 @@ for place in tmp root home; do
 done
 mount --bind "$disk/crontabs" /var/spool/cron
 for file in hosts passwd group shadow environment; do
-  # Not every machine has an /etc/environment.
-  [ ! -e "/etc/$file" ] || mount --bind "$disk/etc/$file" "/etc/$file"
+  [ -e "/etc/$file" ] || : > "/etc/$file"  # not every machine has an environment
+  mount --bind "$disk/etc/$file" "/etc/$file"
 done
 cron
 if [ -e "$disk/etc/linger" ]; then

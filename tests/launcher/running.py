@@ -104,6 +104,16 @@ class Run:
         """Of each step once: the last attempt's."""
         return list({record["step"]: record["loss"] for record in self.metrics}.values())
 
+    def differing_steps(self, other: Run) -> list[tuple[int, int]]:
+        """Return (step, attempt) of each step whose loss is not that of `other`, bit for bit."""
+        losses = {record["step"]: record["loss"] for record in other.metrics}
+        last = {record["step"]: record for record in self.metrics}
+        return [
+            (step, record["attempt"])
+            for step, record in last.items()
+            if record["loss"] != losses.get(step)
+        ]
+
     def hashes(self, step: int) -> dict[str, str]:
         folder = self.path / "checkpoints" / f"step-{step:08d}"
         return {

@@ -1,8 +1,11 @@
-"""Instruction sets of x86 that a process can be held to, whatever more its CPU has.
+"""Environment variables that cap a process to an instruction set of x86 below its CPU's.
 
 Three libraries compute for torch on a CPU, and each reads a variable of its own when it is first
 used: ATen (elementwise kernels), MKL (float32 products; it obeys on Intel CPUs only) and oneDNN
-(bfloat16 products).
+(bfloat16 products). By hand, for the tests of one file:
+
+    ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 \
+        .venv/bin/pytest tests/nanochat/test_golden_losses.py
 """
 
 from __future__ import annotations

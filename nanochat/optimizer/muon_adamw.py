@@ -19,8 +19,8 @@ REFERENCE_DIM = 768  # AdamW's rates were tuned at this width and go with 1 / sq
 # While every `c_proj` is zero, as in a fresh model, the residual stream is a multiple of x0 (the
 # smeared embeddings), and the norm before the head divides that multiple out. What is left of these
 # gradients is rounding and the norm's epsilon: up to 5e-10 in float32 and 7e-6 in bfloat16, against
-# 1e-5 of real gradient after one update (d4). AdamW's first update is rate * g / (|g| + 1e-10): up
-# to a full step, in a direction that differs between kinds of CPU.
+# 1e-5 of real gradient after one update (d4). AdamW's first update, rate * g / (|g| + 1e-10), would
+# be up to a full step, in a direction that differs between kinds of CPU.
 RESIDUAL_SCALES = ("resid_lambdas", "x0_lambdas", "backout_lambda")
 
 
@@ -28,7 +28,8 @@ class MuonAdamW:
     """Muon for every matrix inside the blocks, AdamW for tables, head and scalars.
 
     Every rank holds the whole state and makes the same update from the same averaged gradients,
-    so parameters stay bit-equal over ranks and any one rank's state is a whole checkpoint.
+    so any one rank's state is a whole checkpoint. Parameters stay bit-equal over ranks whose CPUs
+    are of one kind; between unlike ones they differ by rounding (README, "The same losses").
     """
 
     def __init__(self, model: GPT, *, tokens_per_step: int, schedule: Schedule) -> None:

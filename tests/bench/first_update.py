@@ -3,11 +3,11 @@
     python tests/bench/first_update.py --text '~/text/*.parquet' [--steps 200] [--warmup 0 10]
         [--seeds 42 43] [--starts 2]
 
-A fresh model's gradient of RESIDUAL_SCALES is rounding, and AdamW's first update makes a step of up
-to the full rate of its sign. Trains d4 with that step forced upwards, forced downwards, and left
-out as nanochat.optimizer does: each with every seed, and from `--starts` first weights that differ
-by one part in a million. Runs as many processes of one thread as there are cores. Prints the bits
-per byte after the last step.
+A fresh model's gradient of RESIDUAL_SCALES is rounding and the norm's epsilon, and AdamW's first
+update makes a step of up to the full rate of its sign. Trains d4 with a full step forced upwards,
+forced downwards, and left out as nanochat.optimizer does: each with every seed, and from `--starts`
+first weights that differ by one part in a million. Runs as many processes of one thread as there
+are cores. Prints the bits per byte after the last step.
 """
 
 from __future__ import annotations

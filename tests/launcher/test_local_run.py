@@ -95,7 +95,7 @@ def test_a_run_leaves_what_the_contract_names(undisturbed: tuple[int, Run]) -> N
 
 def test_one_worker_and_two_have_the_same_losses(home: Home) -> None:
     one, two = home.run("whole-1").losses(), home.run("whole-2").losses()
-    assert one == pytest.approx(two, rel=1e-4)
+    assert one == pytest.approx(two, rel=1e-5)
 
 
 @pytest.mark.parametrize("victim", ["everything", "a worker"])

@@ -1,4 +1,4 @@
-"""Run the numeric tests again on smaller instruction sets than this CPU's."""
+"""Run the numeric tests again, capped to the two largest instruction sets below this CPU's."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CAPABILITIES = {"SSE": "DEFAULT", "AVX2": "AVX2", "AVX512": "AVX512"}  # what to
 
 
 @pytest.mark.parametrize("cap", caps_below_this_cpu())
-def test_a_cap_holds(cap: str) -> None:
+def test_aten_obeys_a_cap(cap: str) -> None:
     code = "import torch; print(torch.backends.cpu.get_cpu_capability())"
     result = subprocess.run(
         [sys.executable, "-c", code],

@@ -10,7 +10,7 @@ from tiny import VOCAB_SIZE, ids, lively, shape
 from torch import Tensor
 
 from nanochat import sizes
-from nanochat.model import GPT, rotate
+from nanochat.model import GPT, norm, rotate
 from nanochat.sizes import ModelConfig, parameter_counts, parameter_shapes
 
 
@@ -47,6 +47,40 @@ def test_the_seed_decides_the_weights() -> None:
     assert not any(torch.equal(first[name], other[name]) for name in drawn)
 
 
+def test_first_values_are_upstreams() -> None:
+    model = GPT.build(shape(depth=6), seed=0)
+    bound = math.sqrt(3 / 384)  # of a uniform draw whose standard deviation is 384^-0.5
+    ranges = {
+        ".attn.c_q.": (-bound, bound),
+        ".attn.c_k.": (-bound, bound),
+        ".attn.c_v.": (-bound, bound),
+        ".mlp.c_fc.": (-0.4 * bound, 0.4 * bound),
+        ".c_proj.": (0.0, 0.0),
+        "value_embeds.": (-bound, bound),
+        ".ve_gate.": (0.0, 0.02),
+        "smear_gate.": (0.0, 0.02),
+    }
+    spreads = {"transformer.wte.": 0.8, "lm_head.": 0.001}
+    scalars = {
+        "resid_lambdas": [1.15, 1.13, 1.11, 1.09, 1.07, 1.05],
+        "x0_lambdas": [0.20, 0.17, 0.14, 0.11, 0.08, 0.05],
+        "smear_lambda": [0.0],
+        "backout_lambda": [0.2],
+    }
+    for name, parameter in model.named_parameters():
+        if name in scalars:
+            assert parameter.tolist() == pytest.approx(scalars[name], abs=1e-6), name
+        elif spread := next((s for part, s in spreads.items() if part in name), None):
+            assert parameter.std().item() == pytest.approx(spread, rel=0.02), name
+            assert parameter.abs().max().item() > 3 * spread, name  # normal, not uniform
+        else:
+            low, high = next(pair for part, pair in ranges.items() if part in name)
+            found = parameter.min().item(), parameter.max().item()
+            # The largest of n draws misses the end of the range by 1 / n of it on average.
+            assert found == pytest.approx((low, high), abs=10 * (high - low) / parameter.numel())
+            assert low <= found[0] and found[1] <= high, name
+
+
 def test_a_fresh_model_guesses_evenly() -> None:
     model = GPT.build(shape(), seed=0)
     tokens = ids(8, 33)
@@ -60,6 +94,18 @@ def test_every_parameter_has_a_part_in_the_loss() -> None:
     model(tokens[:, :-1], tokens[:, 1:], denominator=4 * 32).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().max() > 1e-5, name
+
+
+@pytest.mark.parametrize(("depth", "middle"), [(1, 0), (5, 2), (6, 3)])
+def test_backout_takes_the_output_of_the_middle_layer_off(depth: int, middle: int) -> None:
+    model = lively(shape(depth=depth))
+    outputs: list[Tensor] = []
+    for block in model.transformer["h"].children():
+        block.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    with torch.no_grad():
+        hidden = model.hidden(ids(2, 32))
+        expected = norm(outputs[-1] - model.backout_lambda * outputs[middle])
+    torch.testing.assert_close(hidden, expected)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +181,13 @@ def test_rotation_turns_each_pair_by_minus_its_angle() -> None:
         rotate(x, model.cos[:, :20], model.sin[:, :20])[0, :, 0].double(), expected,
         atol=1e-5, rtol=0,
     )  # fmt: skip
+
+
+def test_bfloat16_positions_are_rounded_only_after_cos_and_sin() -> None:
+    config = shape(sequence_length=512)  # bfloat16 has not every integer above 256
+    exact, rounded = GPT.empty(config), GPT.empty(config, dtype=torch.bfloat16)
+    assert torch.equal(rounded.cos, exact.cos.bfloat16())
+    assert torch.equal(rounded.sin, exact.sin.bfloat16())
 
 
 def test_nats_and_loss_agree() -> None:

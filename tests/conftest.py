@@ -1,11 +1,15 @@
-"""With `-n 2` (pytest-xdist) two processes side by side, each in its own order: the tests of
-several hosts, which share two of them and mostly wait, and all others."""
+"""With `-n 2` (pytest-xdist) two processes side by side, each in its own order: the tests that
+share one cluster of two hosts, which mostly wait, and all others. Each takes about half an hour."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+
+SHARE_A_CLUSTER = tuple(
+    f"tests/cluster/{name}" for name in ("test_check", "test_cluster_", "test_provision.py")
+)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -14,6 +18,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class TwoScopes(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "hosts" if nodeid.startswith("tests/cluster/") else "one machine"
+            return "shared cluster" if nodeid.startswith(SHARE_A_CLUSTER) else "others"
 
     return TwoScopes(config, log)

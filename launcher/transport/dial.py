@@ -6,6 +6,7 @@ import contextlib
 import logging
 import socket
 import sys
+from functools import partial
 from typing import Any
 
 import paramiko
@@ -30,6 +31,8 @@ CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "ae
 DIGESTS = tuple(f"hmac-sha2-{bits}{etm}" for etm in ("-etm@openssh.com", "") for bits in (256, 512))
 RSA = ("rsa-sha2-512", "rsa-sha2-256")
 
+GONE = (OSError, EOFError, paramiko.SSHException)  # what a connection raises that has ended
+
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False  # its errors reach the user as ours
 
@@ -38,6 +41,12 @@ class HostTransport(paramiko.Transport):
     """`jump`: what it goes through, to be given back at its end."""
 
     jump: Jump | None = None
+
+    def run(self) -> None:
+        """Paramiko's thread. At its end it closes its socket, which may be a channel of a jump
+        host: that raises if the jump host's connection ends at the same moment."""
+        with contextlib.suppress(*GONE):
+            super().run()
 
 
 def open_transport(target: Target, timeout: float) -> tuple[HostTransport, HostKey]:
@@ -103,10 +112,12 @@ def _log_in_once(target: Target, timeout: float) -> HostTransport:
 
 
 def hang_up(transport: HostTransport) -> None:
-    with contextlib.suppress(OSError, EOFError):
-        transport.sock.shutdown(socket.SHUT_RDWR)  # ends its thread now, not at its next poll
-    transport.close()
-    transport.sock.close()
+    """Close a connection, and that to its jump host after the last host behind it."""
+    shut_down = partial(transport.sock.shutdown, socket.SHUT_RDWR)
+    # Shutting down first ends its thread now, not at its next poll.
+    for end in (shut_down, transport.close, transport.sock.close):
+        with contextlib.suppress(*GONE):
+            end()
     jump, transport.jump = transport.jump, None
     if jump is not None:
         jump.give_back(hang_up)

@@ -142,7 +142,7 @@ class Process:
         """Write all of its standard input while its output is being read."""
 
         def feed() -> None:
-            with contextlib.suppress(TimeoutError, EOFError, paramiko.SSHException):
+            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
                 self.feed(data)  # whoever reads the output meets the same end
                 self.end_input()
 
@@ -189,6 +189,8 @@ class Process:
                 data: Any = self._channel.recv_stderr(READ_BYTES)
             except TimeoutError:
                 continue
+            except (OSError, EOFError, paramiko.SSHException):  # gone with its host
+                return
             if not data:
                 return
             self._stderr += data

@@ -81,7 +81,7 @@ def _to_host(client: socket.socket, channel: paramiko.Channel) -> None:
 
 
 def _to_client(channel: paramiko.Channel, client: socket.socket) -> None:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
         while data := channel.recv(PIECE_BYTES):
             client.sendall(data)
     with contextlib.suppress(OSError):

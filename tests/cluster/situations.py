@@ -158,7 +158,7 @@ class Seen:
         began = time.monotonic()
         done = client.launch(*command)
         seconds = time.monotonic() - began
-        assert "Traceback" not in done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
         output = (done.stdout + done.stderr).replace(str(client.path), "~")
         output = output.replace(str(client.hosts[0].lab.folder), "~/.ssh")
         output = output.replace(f"{Path(__file__).parents[2]}/", "")  # shipped files

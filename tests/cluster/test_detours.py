@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import threading
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from lab import USER, Host, Lab
 from reach import Connect
 
 from launcher.errors import HostError, LoginRefused, Unreachable, Untrusted
+from launcher.transport.dial import hang_up
 from launcher.transport.ssh import SshConnection
 
 
@@ -66,6 +69,29 @@ def test_hosts_behind_one_jump_host_share_the_way(
     while one.inside(sessions) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not one.inside(sessions)
+
+
+@pytest.mark.parametrize("ended_by", ["us", "its thread"])
+def test_a_jump_host_that_goes_while_hosts_behind_it_hang_up_leaves_no_traceback(
+    connected: Connect, lab: Lab, ssh_home: Path, monkeypatch: pytest.MonkeyPatch, ended_by: str
+) -> None:
+    """Seen once in `launch cluster check`: paramiko's thread of the host behind closed its channel
+    just after the jump host's connection had ended. Python prints what a thread lets out."""
+    let_out: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", let_out.append)
+    one, two = lab.hosts
+    log_in_with(ssh_home, lab)
+    behind = connected(two, jump=f"ada@{one.address}", pinned=both(one, two))._transport
+    assert behind.jump is not None and behind.jump.transport is not None
+    refused = Mock(side_effect=EOFError)
+    monkeypatch.setattr(behind.jump.transport, "_send_user_message", refused)
+    if ended_by == "us":
+        hang_up(behind)
+    else:
+        behind.active = False  # seen by its thread at its next poll
+    behind.join(5)
+    assert refused.called and not behind.is_alive()
+    assert let_out == []
 
 
 def test_a_chain_of_jump_hosts(connected: Connect, lab: Lab, ssh_home: Path) -> None:

@@ -1,5 +1,5 @@
 """With `-n 2` (pytest-xdist) two processes side by side, each in its own order: the tests that
-share one cluster of two hosts, which mostly wait, and all others. Each takes about half an hour."""
+share one cluster of two hosts, which mostly wait, and all others."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING
 import paramiko
 
 from launcher.errors import HostError, Unreachable
+from launcher.transport.process import GONE
 from launcher.transport.target import Target
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def through_jump(target: Target, jump: Jump, timeout: float) -> paramiko.Channel
             fix = f"allow them on {gate}: AllowTcpForwarding yes in its sshd_config"
             raise HostError(target.name, message, fix=fix) from None
         message = f"its jump host {gate} does not reach {place}: {error.text}"
-    except (paramiko.SSHException, EOFError, OSError):
+    except GONE:
         message = f"its jump host {gate} got no answer from {place} within {timeout:g} s"
     fix = f"check that the machine is on, and `host:` of node {target.name!r} as {gate} knows it"
     raise Unreachable(target.name, message, fix=fix)
@@ -102,13 +103,15 @@ class CommandSocket(socket.socket):
 
     process: subprocess.Popen[bytes]
     said: IO[bytes]
+    reading: threading.Lock  # of `said`
     words = ""
 
     def close(self) -> None:
-        """Also called by paramiko's thread, at the end of what it reads."""
+        """Also called by paramiko's thread, at the end of what it reads, and so twice at a time."""
         super().close()
-        self._words()
-        self.said.close()
+        with self.reading:
+            self._words()
+            self.said.close()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGTERM)
 
@@ -118,7 +121,9 @@ class CommandSocket(socket.socket):
             status = self.process.wait(ENDING_SECONDS)
         except subprocess.TimeoutExpired:
             return "its ProxyCommand leads to no SSH server"
-        last = "".join(f": {line}" for line in self._words().strip().splitlines()[-1:])
+        with self.reading:
+            words = self._words()
+        last = "".join(f": {line}" for line in words.strip().splitlines()[-1:])
         return f"its ProxyCommand ended with exit status {status}{last}"
 
     def _words(self) -> str:
@@ -134,6 +139,7 @@ def by_command(target: Target) -> CommandSocket:
     ours, theirs = socket.socketpair()
     line = CommandSocket(fileno=ours.detach())
     line.said = tempfile.TemporaryFile()  # noqa: SIM115
+    line.reading = threading.Lock()
     with theirs:
         line.process = subprocess.Popen(
             ["sh", "-c", f"exec {target.proxy_command}"],

@@ -16,6 +16,7 @@ from launcher.transport import questions
 from launcher.transport.detour import CommandSocket, Jump, by_command, through_jump
 from launcher.transport.host_keys import HostKey, known_kinds, verify
 from launcher.transport.login import log_in
+from launcher.transport.process import GONE
 from launcher.transport.target import Target
 
 # A dead peer is noticed after DEAD_SECONDS of silence, whether something is under way or not. 12 is
@@ -30,8 +31,6 @@ DEAD_OPTION = {"linux": (18, 1000), "darwin": (0x80, 1), "win32": (5, 1)}
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes256-ctr")
 DIGESTS = tuple(f"hmac-sha2-{bits}{etm}" for etm in ("-etm@openssh.com", "") for bits in (256, 512))
 RSA = ("rsa-sha2-512", "rsa-sha2-256")
-
-GONE = (OSError, EOFError, paramiko.SSHException)  # what a connection raises that has ended
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False  # its errors reach the user as ours
@@ -199,7 +198,7 @@ def _shake_hands(transport: paramiko.Transport, target: Target, timeout: float) 
     except paramiko.IncompatiblePeer as error:
         message = f"{place} has no way of encryption in common with us: {error}"
         raise HostError(target.name, message, fix="update its OpenSSH to 7.4 or newer") from None
-    except (paramiko.SSHException, EOFError, OSError) as error:
+    except GONE as error:
         fix = f"check `port:` of node {target.name!r}; a busy sshd may need another try"
         if isinstance(transport.sock, CommandSocket) and not transport.remote_version:
             message = transport.sock.why()

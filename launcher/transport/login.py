@@ -15,6 +15,7 @@ import paramiko
 
 from launcher.errors import ConnectionLost, HostTimeout, LoginRefused
 from launcher.transport import questions
+from launcher.transport.process import GONE
 from launcher.transport.target import SSH_PORT, Target
 from launcher.transport.user_keys import (
     LOCKED,
@@ -182,7 +183,7 @@ class _Login:
         """Raises paramiko's AuthenticationException where the host says no and waits for more."""
         try:
             return method(*arguments)
-        except (paramiko.SSHException, EOFError, OSError) as error:
+        except GONE as error:
             target, transport = self._target, self._transport
             if "timeout" in str(error).lower():
                 seconds = f"{transport.auth_timeout:g} s"

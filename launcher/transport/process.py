@@ -12,6 +12,7 @@ import paramiko
 from paramiko.common import cMSG_CHANNEL_REQUEST
 
 READ_BYTES = 1 << 18
+GONE = (OSError, EOFError, paramiko.SSHException)  # what a connection raises that has ended
 START = b"--launch--\n"
 
 
@@ -57,7 +58,7 @@ def open_session(transport: paramiko.Transport, seconds: float) -> paramiko.Chan
 
 
 def close_session(channel: paramiko.Channel) -> None:
-    with contextlib.suppress(EOFError, OSError, paramiko.SSHException):  # its host has gone
+    with contextlib.suppress(*GONE):
         channel.close()
 
 
@@ -142,7 +143,7 @@ class Process:
         """Write all of its standard input while its output is being read."""
 
         def feed() -> None:
-            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            with contextlib.suppress(*GONE):
                 self.feed(data)  # whoever reads the output meets the same end
                 self.end_input()
 
@@ -166,7 +167,7 @@ class Process:
 
     def kill(self) -> None:
         """It and its children; sshd does that for us since OpenSSH 7.9."""
-        with contextlib.suppress(EOFError, OSError, paramiko.SSHException):  # gone with its host
+        with contextlib.suppress(*GONE):
             request(self._channel, "signal", "KILL")
 
     def _limit(self) -> float:
@@ -189,7 +190,7 @@ class Process:
                 data: Any = self._channel.recv_stderr(READ_BYTES)
             except TimeoutError:
                 continue
-            except (OSError, EOFError, paramiko.SSHException):  # gone with its host
+            except GONE:
                 return
             if not data:
                 return

@@ -22,7 +22,7 @@ from launcher.transport import transfer
 from launcher.transport.connection import COMMAND_SECONDS, BytesDone, Completed
 from launcher.transport.dial import HostTransport, hang_up
 from launcher.transport.moved import log_in_wherever
-from launcher.transport.process import Process, close_session, open_session
+from launcher.transport.process import GONE, Process, close_session, open_session
 from launcher.transport.sftp import READ_SECONDS, FileReader
 from launcher.transport.target import Target
 from launcher.transport.tunnel import SshTunnel
@@ -91,7 +91,7 @@ class SshConnection:
             raise self._timeout(step, f"stood still for {READ_SECONDS:g} s") from None
         except PermissionError:
             raise CommandFailed(self.name, f"{step} failed: permission denied") from None
-        except (paramiko.SSHException, EOFError, OSError) as error:
+        except GONE as error:
             if self.gone():
                 raise self.lost(step) from None
             raise CommandFailed(self.name, f"{step} failed: {error or 'no SFTP there'}") from None
@@ -178,7 +178,7 @@ class SshConnection:
     def _open(self, step: str) -> paramiko.Channel:
         try:
             return open_session(self._transport, OPEN_SECONDS)
-        except (paramiko.SSHException, EOFError, OSError) as error:
+        except GONE as error:
             if self.gone():
                 raise self.lost(step) from None
             if "Timeout" in str(error):

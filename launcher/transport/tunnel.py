@@ -8,7 +8,7 @@ import threading
 
 import paramiko
 
-from launcher.transport.process import close_session
+from launcher.transport.process import GONE, close_session
 
 LOOPBACK = "127.0.0.1"
 OPEN_SECONDS = 10.0
@@ -64,7 +64,7 @@ class SshTunnel:
             _to_host(client, channel)
             back.join()
             close_session(channel)
-        except (OSError, EOFError, paramiko.SSHException):
+        except GONE:
             pass  # nothing listens there, or the host has gone: the client sees its end
         finally:
             self._open.discard(client)
@@ -76,12 +76,12 @@ def _to_host(client: socket.socket, channel: paramiko.Channel) -> None:
     with contextlib.suppress(OSError):
         while data := client.recv(PIECE_BYTES):
             channel.sendall(data)
-    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+    with contextlib.suppress(*GONE):
         channel.shutdown_write()
 
 
 def _to_client(channel: paramiko.Channel, client: socket.socket) -> None:
-    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+    with contextlib.suppress(*GONE):
         while data := channel.recv(PIECE_BYTES):
             client.sendall(data)
     with contextlib.suppress(OSError):

@@ -19,7 +19,7 @@ NUMERIC_TESTS = (
     "test_model.py",
     "test_optimizer.py",
 )
-# These take six times as long as all others and pass through the same kernels; side by side, tests
+# These take longer than all others together and pass through the same kernels; side by side, tests
 # of two threads spend most of their time waiting for a core.
 LEFT_OUT = "not d8 and not d4-2 and not losses_of_two_ranks"
 MOST_CAPS = 2  # on SSE the tests take three times as long as on AVX2

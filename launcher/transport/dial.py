@@ -47,6 +47,16 @@ class HostTransport(paramiko.Transport):
         with contextlib.suppress(*GONE):
             super().run()
 
+    def get_exception(self) -> Exception | None:
+        """What a thread that waits asks for. The refusal of a channel stays: of several that are
+        refused at once, paramiko gives the reason to one and "Unable to open channel." to others.
+        """
+        with self.lock:
+            error: Exception | None = self.saved_exception
+            if not isinstance(error, paramiko.ChannelException):
+                self.saved_exception = None
+        return error
+
 
 def open_transport(target: Target, timeout: float) -> tuple[HostTransport, HostKey]:
     """A connection with its keys exchanged, and the host key, which nobody has checked yet. That of

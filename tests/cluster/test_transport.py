@@ -107,6 +107,25 @@ def test_more_commands_than_sshd_has_sessions(shared: SshConnection) -> None:
     assert sorted(map(int, numbers)) == list(range(24))
 
 
+def test_sessions_that_are_refused_together_all_come_later(
+    connected: Connect, box: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sshd refuses eight of eighteen at a time, again and again, until the first ones end."""
+    monkeypatch.setattr("launcher.transport.ssh.SESSIONS", 18)
+    connection = connected(box)
+    statuses: list[int] = []
+
+    def call() -> None:
+        statuses.append(connection.run("sleep 1", step="a test").status)
+
+    threads = [threading.Thread(target=call) for _ in range(18)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statuses == [0] * 18
+
+
 def test_small_files(shared: SshConnection, box: Host) -> None:
     data = bytes(range(256)) * 1000
     shared.write("a b/it's/new", b"old")

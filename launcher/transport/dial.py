@@ -40,6 +40,7 @@ class HostTransport(paramiko.Transport):
     """`jump`: what it goes through, to be given back at its end."""
 
     jump: Jump | None = None
+    saved_exception: Exception | None
 
     def run(self) -> None:
         """Paramiko's thread. At its end it closes its socket, which may be a channel of a jump
@@ -52,7 +53,7 @@ class HostTransport(paramiko.Transport):
         refused at once, paramiko gives the reason to one and "Unable to open channel." to others.
         """
         with self.lock:
-            error: Exception | None = self.saved_exception
+            error = self.saved_exception
             if not isinstance(error, paramiko.ChannelException):
                 self.saved_exception = None
         return error

@@ -22,9 +22,9 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from nanochat.atomic_write import flush, sha256_of
 from nanochat.errors import CheckpointError
 from nanochat.hashed_file import write_hashed
-from nanochat.storage import flush, sha256_of
 from nanochat.tensor_file import safetensors_parts
 
 FORMAT = 1

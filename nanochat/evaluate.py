@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nanochat.batch_split import deal
 from nanochat.dataset import Rows
 from nanochat.exchange import GradientExchange
 from nanochat.model import GPT
-from nanochat.shares import deal
 
 
 def evaluate_bits_per_byte(

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanochat.shares import CHUNK_TOKENS
+from nanochat.batch_split import CHUNK_TOKENS
 
 LOGIT_SOFTCAP = 15.0
 

@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import tiktoken
 
+from nanochat.atomic_write import write_atomically
 from nanochat.errors import DataError
-from nanochat.storage import write_atomically
 
 BOS = "<|bos|>"
 SPECIAL_TOKENS = (

@@ -18,20 +18,20 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from nanochat.async_checkpoint import Saver
+from nanochat.batch_split import UNTRAINED_TOKENS, deal, largest_micro_batch
 from nanochat.checkpoint import Checkpoint, CheckpointFolder
 from nanochat.dataset import PreparedData, TrainOrder
 from nanochat.divergence import LossWatch, are_numbers, gone_wrong
 from nanochat.errors import CheckpointError, DataError, IdentityError, ShareError, TrainingError
 from nanochat.evaluate import evaluate_bits_per_byte, evaluated_rows
 from nanochat.exchange import GradientExchange, agree, least
-from nanochat.lateness import ComputeClock, StepTimes
 from nanochat.memory import keep_freed_memory
 from nanochat.model import GPT
 from nanochat.observer import Observer
 from nanochat.optimizer import MuonAdamW, Schedule
-from nanochat.saver import Saver
-from nanochat.shares import UNTRAINED_TOKENS, deal, largest_micro_batch
-from nanochat.step_sum import sum_step
+from nanochat.step_sync import sum_step
+from nanochat.stragglers import ComputeClock, StepTimes
 from nanochat.train_config import TrainConfig
 
 SAID_SECONDS = 30.0  # between two words on waiting for text, where it is what holds a run up

@@ -22,9 +22,9 @@ import tiktoken
 import torch
 from torch import Tensor
 
+from nanochat.atomic_write import write_atomically
 from nanochat.errors import DataError
 from nanochat.sizes import ModelConfig, parameter_shapes
-from nanochat.storage import write_atomically
 from nanochat.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 CHECKPOINTS, TOKENIZER = "base_checkpoints", "tokenizer"

@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 import click
 
-from launcher.cli.progress import RunProgress
+from launcher.cli.render.run_progress import RunProgress
 from launcher.errors import Interrupted, RunFailed
-from launcher.figures import count, duration
-from launcher.runs.changes import asks_for_another_run
+from launcher.formatting import format_count, format_duration
+from launcher.remote.cluster_runs import RemoteRun
 from launcher.runs.folder import FULL_BYTES, RunFolder
 from launcher.runs.follow import Follower
-from launcher.runs.remote import RemoteRun
+from launcher.runs.overrides import asks_for_another_run
 from launcher.runs.run import LocalRun, Run, shown_name
 from launcher.runs.state import RunState, status_of
 from launcher.runs.submit import DriverProcess
@@ -110,7 +110,7 @@ def summary_block(name: str, summary: dict[str, Any], spec: dict[str, Any]) -> s
     source = spec["settings"]["data"]["source"]
     lines = [
         ("run", f"{name} ({s['status']})"),
-        ("steps", f"{s['steps']:,}  ({count(s['tokens'])} tokens in {duration(s['seconds'])})"),
+        ("steps", f"{s['steps']:,}  ({format_count(s['tokens'])} tokens in {format_duration(s['seconds'])})"),
         ("speed", _speed(s["tokens_per_second"], spec.get("predicted"))),
         ("train_loss", f"{s['train_loss']:.4f} nats per token" if s["train_loss"] else "-"),
         ("val_bpb", f"{s['val_bpb']:.4f}" if s["val_bpb"] else "-"),

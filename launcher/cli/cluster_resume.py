@@ -14,7 +14,8 @@ import click
 from launcher.cli.attach import follow_there, say_detached
 from launcher.cli.cluster_run import UpCluster, open_up, submit
 from launcher.cli.resume import changed_spec, is_to_resume, say_what_changes, say_where_it_stands
-from launcher.config.cluster import load_cluster, require_addresses, require_trainable
+from launcher.config.cluster_file import load_cluster
+from launcher.config.loaded_cluster import require_addresses, require_trainable
 from launcher.config.paths import launch_home
 from launcher.config.recipe import Data
 from launcher.errors import (
@@ -28,15 +29,15 @@ from launcher.errors import (
     LoginRefused,
     Unreachable,
 )
-from launcher.guide.choices import Choices
-from launcher.raycluster.attendance import Attendance, attend
-from launcher.runs.changes import changed_recipe
+from launcher.planner.tuning import Choices
+from launcher.raycluster.membership import Attendance, attend
+from launcher.remote.cluster_runs import PAUSES, RemoteRun
+from launcher.remote.open import open_cluster_runs
+from launcher.remote.push_run import find_record, send_back
 from launcher.runs.folder import RunFolder
-from launcher.runs.heads import open_cluster_runs
-from launcher.runs.remote import PAUSES, RemoteRun
-from launcher.runs.sending_back import find_record, send_back
+from launcher.runs.overrides import changed_recipe
 from launcher.runs.submit import check_hosts_share
-from launcher.transport.together import all_of, close_all, connect_each
+from launcher.ssh.parallel import all_of, close_all, connect_each
 
 Answer = TypeVar("Answer")
 PASSING = (Unreachable, ConnectionLost, HostTimeout)

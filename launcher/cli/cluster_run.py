@@ -11,26 +11,22 @@ from typing import Any
 import click
 
 from launcher.cli.attach import Report, detached_words, follow_there, say_detached
-from launcher.cli.bring_up_view import BringUpView
-from launcher.config.cluster import (
-    LoadedCluster,
-    require_addresses,
-    require_trainable,
-)
+from launcher.cli.render.bring_up import BringUpView
+from launcher.config.loaded_cluster import LoadedCluster, require_addresses, require_trainable
 from launcher.config.paths import launch_home
 from launcher.config.recipe import Data, LoadedRecipe, Recipe
 from launcher.errors import Interrupted, RunBusy
-from launcher.guide.choices import Choices
-from launcher.guide.places import choices_there, with_choices
-from launcher.raycluster.attendance import Attendance, attend, run_nodes
+from launcher.planner.run_tuning import choices_there, with_choices
+from launcher.planner.tuning import Choices
 from launcher.raycluster.bring_up import Stages, bring_up, prepare
+from launcher.raycluster.membership import Attendance, attend, run_nodes
 from launcher.raycluster.spec import ClusterSpec, NodeSpec
+from launcher.remote.cluster_runs import ClusterRuns, RemoteRun, run_names
+from launcher.remote.open import connect_head
+from launcher.remote.upload_text import send_text
 from launcher.runs.folder import USED_FILE, write_json
-from launcher.runs.heads import connect_head
-from launcher.runs.remote import ClusterRuns, RemoteRun, run_names
-from launcher.runs.text import send_text
-from launcher.transport.connection import Connection
-from launcher.transport.together import all_of, close_all, connect_each, on_all
+from launcher.ssh.parallel import all_of, close_all, connect_each, on_all
+from launcher.ssh.protocol import Connection
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ class UpCluster:
     head_clock_offset_seconds: float  # the head's clock minus ours
 
     def send_text(self, data: Data, base: Path) -> dict[str, str]:
-        """See launcher.runs.text."""
+        """See launcher.remote.upload_text."""
         head = self.connections[self.spec.head.name]
 
         def waiting() -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 
-from launcher.config.cluster import find_cluster, lacks_address, load_cluster
+from launcher.config.cluster_file import find_cluster, load_cluster
+from launcher.config.loaded_cluster import lacks_address
 from launcher.config.paths import Kind, find_file, folders, own_folder, shipped_folder, shown_path
 from launcher.config.recipe import load_recipe
 from launcher.config.schema import schema_line

@@ -10,14 +10,14 @@ from typing import Any
 
 import click
 
-from launcher.cli.output import json_option, print_json
-from launcher.cli.place import cluster_option, open_run_to_read
+from launcher.cli.render.table import json_option, print_json
+from launcher.cli.run_address import cluster_option, open_run_to_read
 from launcher.errors import CommandFailed, InputError
 from launcher.raycluster.control import ask_host
 from launcher.raycluster.spec import cluster_folder
-from launcher.runs.exported import LAYOUTS, export
-from launcher.runs.homecoming import fetch_weights
-from launcher.runs.remote import RemoteRun
+from launcher.remote.cluster_runs import RemoteRun
+from launcher.remote.fetch_checkpoints import fetch_weights
+from launcher.runs.export import LAYOUTS, export
 from launcher.runs.run import Run
 from launcher.runs.submit import missing_packages, require_training_packages
 
@@ -69,7 +69,7 @@ def _export_there(run: RemoteRun, folder: Path, layout: str) -> dict[str, Any]:
     there = f"{cluster_folder(run.cluster)}/exports/{run.name}-{secrets.token_hex(4)}"
     try:
         done: dict[str, Any] = ask_host(
-            head, run.runs.spec, "launcher.runs.exported", f"~/{run.path}", f"~/{there}", layout,
+            head, run.runs.spec, "launcher.agent.export", f"~/{run.path}", f"~/{there}", layout,
             seconds=EXPORT_SECONDS,
         )  # fmt: skip
         for name, digest in done["files"].items():

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from launcher.cli.attach import sample_command
-from launcher.cli.output import json_option, print_json
+from launcher.cli.render.table import json_option, print_json
 from launcher.errors import InputError, NotFound
 from launcher.runs.folder import require_run_name
 from launcher.runs.submit import require_training_packages
@@ -31,7 +31,7 @@ def command(folder: Path, name: str | None, as_json: bool) -> None:
         what = "not a folder" if folder.exists() else "no such folder"
         raise NotFound(f"{folder}: {what}", fix=KINDS)
     require_training_packages("launch import")
-    from launcher.runs.imported import import_run
+    from launcher.runs.import_ import import_run
 
     try:
         run = import_run(folder, name)

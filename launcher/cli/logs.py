@@ -12,13 +12,18 @@ from itertools import pairwise
 import click
 
 from launcher.cli.attach import report_end
-from launcher.cli.output import json_option
-from launcher.cli.place import cluster_option, open_run_to_read
-from launcher.cli.progress import PLAIN_LINE_SECONDS, event_line, progress_words, step_line
+from launcher.cli.render.run_progress import (
+    PLAIN_LINE_SECONDS,
+    event_line,
+    progress_words,
+    step_line,
+)
+from launcher.cli.render.table import json_option
+from launcher.cli.run_address import cluster_option, open_run_to_read
 from launcher.errors import InputError, LaunchError
+from launcher.remote.cluster_runs import RemoteRun
 from launcher.runs.follow import Follower
 from launcher.runs.records import Record, each_step_once, read_records
-from launcher.runs.remote import RemoteRun
 from launcher.runs.run import Run, shown_name
 from launcher.runs.state import status_of
 

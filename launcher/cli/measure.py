@@ -11,19 +11,20 @@ import click
 
 from launcher.cli.attach import require_summary, run_here
 from launcher.cli.main import ENTERED
-from launcher.cli.output import Column, Row, json_option, print_json, print_table
-from launcher.cli.plan_text import Where
 from launcher.cli.recipe import find_place
+from launcher.cli.render.run_summary import Where
+from launcher.cli.render.table import Column, Row, json_option, print_json, print_table
 from launcher.config.paths import shown_path
 from launcher.config.recipe import LoadedRecipe, Recipe, load_recipe
 from launcher.errors import InputError, Interrupted, RunBusy
-from launcher.guide.choices import Choices
-from launcher.guide.measurement import Measurement, measurement_file
-from launcher.guide.sizes import find_size
-from launcher.hosts.gpus_here import gpus_here
+from launcher.hosts.local_gpus import gpus_here
+from launcher.planner.measured_run import MEASURES, finished_measurement, save_measurement
+from launcher.planner.measurement import Measurement, measurement_file
+from launcher.planner.size_table import find_size
+from launcher.planner.tuning import Choices
+from launcher.remote.remove import RunThere
 from launcher.runs.folder import create_run
-from launcher.runs.measured import MEASURES, finished_measurement, save_measurement
-from launcher.runs.removal import RunHere, RunThere
+from launcher.runs.remove import RunHere
 from launcher.runs.run import Run, shown_name
 from launcher.runs.submit import require_training_packages, run_spec
 
@@ -105,8 +106,9 @@ def _place(name: str, cluster: str, pool: str | None) -> tuple[Where, LoadedReci
     rows = recipe.rows_per_step
     on_gpus = cluster == "local" and bool(gpus_here().gpus)
     if cluster != "local":
-        from launcher.config.cluster import load_cluster, require_trainable
-        from launcher.config.pools import in_pool
+        from launcher.config.cluster_file import load_cluster
+        from launcher.config.loaded_cluster import require_trainable
+        from launcher.config.subcluster import in_pool
 
         nodes = require_trainable(*in_pool(load_cluster(cluster), pool))
         on_gpus = nodes[0].accelerator != "cpu"

@@ -6,19 +6,19 @@ from typing import Any
 
 import click
 
-from launcher.cli.guide_page import print_page
-from launcher.cli.output import Column, json_option, print_json, print_table
-from launcher.cli.plan_text import outlook_lines
-from launcher.cli.prospect_text import explained, plan_rows
 from launcher.cli.recipe import find_place
+from launcher.cli.render.estimate import explained, plan_rows
+from launcher.cli.render.guide_tables import print_page
+from launcher.cli.render.run_summary import outlook_lines
+from launcher.cli.render.table import Column, json_option, print_json, print_table
 from launcher.config.recipe import load_recipe
-from launcher.figures import answer, duration
-from launcher.guide.outlook import outlook
-from launcher.guide.page import make_page
-from launcher.guide.plan import Plan
-from launcher.guide.sites import plan_for
-from launcher.guide.sizes import all_sizes
-from launcher.guide.verdict import verdict
+from launcher.formatting import format_bool, format_duration
+from launcher.planner.find_hardware import plan_for
+from launcher.planner.run_plan import Plan
+from launcher.planner.size_table import all_sizes
+from launcher.planner.summary import outlook
+from launcher.planner.tables import make_page
+from launcher.planner.verdict import verdict
 
 
 @click.command()
@@ -110,11 +110,11 @@ def document(plan: Plan) -> dict[str, Any]:
 COLUMNS = [
     Column("or", lambda row: row["what"]),
     Column("tok/s", lambda row: f"{row['tokens_per_second']['expected']:,.0f}", right=True),
-    Column("a step", lambda row: duration(row["step_seconds"]), right=True),
-    Column("horizon", lambda row: duration(3600 * row["hours"]), right=True),
+    Column("a step", lambda row: format_duration(row["step_seconds"]), right=True),
+    Column("horizon", lambda row: format_duration(3600 * row["hours"]), right=True),
     Column(
         "fits",
-        lambda row: answer(row["fits"]),
+        lambda row: format_bool(row["fits"]),
         style=lambda row: "red" if row["fits"] is False else "",
     ),
     Column("with", lambda row: row["options"] or ""),

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from launcher.cli.output import json_option, print_json
-from launcher.cli.place import cluster_option, open_run_to_read
+from launcher.cli.render.table import json_option, print_json
+from launcher.cli.run_address import cluster_option, open_run_to_read
 from launcher.errors import InputError, MissingExtra
-from launcher.runs.curves import Curve
+from launcher.runs.history import Curve
 from launcher.runs.run import shown_name
 
 NAMED_RUNS = 3  # more names than these make no name for a file
@@ -43,7 +43,7 @@ def command(runs: tuple[str, ...], output: Path | None, cluster: str | None, as_
         )
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder", fix="name one that is there")
-    from launcher.runs.drawing import draw  # matplotlib: half a second
+    from launcher.runs.plot import draw  # matplotlib: half a second
 
     draw(curves, path)
     if as_json:

@@ -8,15 +8,15 @@ import click
 
 from launcher.cli.attach import run_here
 from launcher.cli.main import ENTERED
-from launcher.cli.output import json_option, print_json
-from launcher.cli.plan_text import Where, outlook_lines
-from launcher.cli.prospect_text import plan_rows
+from launcher.cli.render.estimate import plan_rows
+from launcher.cli.render.run_summary import Where, outlook_lines
+from launcher.cli.render.table import json_option, print_json
 from launcher.config.paths import shown_path
 from launcher.config.recipe import LoadedRecipe, load_recipe
 from launcher.errors import InputError
-from launcher.guide.outlook import outlook
-from launcher.guide.places import choices_here, choices_there, with_choices
-from launcher.guide.sites import PREDICTED, plan_for, prediction
+from launcher.planner.find_hardware import PREDICTED, plan_for, prediction
+from launcher.planner.run_tuning import choices_here, choices_there, with_choices
+from launcher.planner.summary import outlook
 from launcher.runs.folder import create_run, require_run_name
 from launcher.runs.submit import (
     check_cores,
@@ -99,8 +99,9 @@ def find_place(loaded: LoadedRecipe, cluster: str, pool: str | None) -> Where:
         check_cores(loaded)
         chosen = choices_here(loaded.recipe)
         return Where("local", loaded.recipe.workers, None, chosen=chosen)
-    from launcher.config.cluster import load_cluster, require_trainable
-    from launcher.config.pools import in_pool
+    from launcher.config.cluster_file import load_cluster
+    from launcher.config.loaded_cluster import require_trainable
+    from launcher.config.subcluster import in_pool
 
     hosts, pool = in_pool(load_cluster(cluster), pool)
     nodes = require_trainable(hosts, pool)

@@ -11,12 +11,12 @@ from typing import Any
 import click
 
 from launcher.cli.attach import report_end, run_here
-from launcher.cli.output import json_option
-from launcher.cli.place import cluster_option, locate, open_run
+from launcher.cli.render.table import json_option
+from launcher.cli.run_address import cluster_option, locate, open_run
 from launcher.errors import InputError, RunBusy
-from launcher.runs.changes import CHANGEABLE, changed_recipe, require_whole
-from launcher.runs.extension import extension, last_saved, schedule_words
+from launcher.runs.extend import extension, last_saved, schedule_words
 from launcher.runs.folder import RunFolder
+from launcher.runs.overrides import CHANGEABLE, changed_recipe, require_whole
 from launcher.runs.run import Run, shown_name
 from launcher.runs.state import AT_WORK, RunState, status_of
 from launcher.runs.submit import check_text, require_training_packages

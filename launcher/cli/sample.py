@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from launcher.cli.output import json_option
-from launcher.cli.place import cluster_option, open_run_to_read
+from launcher.agent.generate import Sampler
+from launcher.cli.render.table import json_option
+from launcher.cli.run_address import cluster_option, open_run_to_read
 from launcher.raycluster.control import ask_host
-from launcher.runs.homecoming import fetch_weights
-from launcher.runs.remote import RemoteRun
-from launcher.runs.speech import Speaker
+from launcher.remote.cluster_runs import RemoteRun
+from launcher.remote.fetch_checkpoints import fetch_weights
 from launcher.runs.submit import missing_packages, require_training_packages
 
 SPEAK_SECONDS = 600.0
@@ -57,9 +57,9 @@ def command(
             require_training_packages("launch sample")
             if isinstance(opened, RemoteRun):
                 fetch_weights(opened)
-            speaker = Speaker.load(opened.folder)
+            speaker = Sampler.load(opened.folder)
             step = speaker.step
-            pieces = speaker.speak(**options)
+            pieces = speaker.generate(**options)
         said = []
         if not as_json:
             click.echo(prompt, nl=False)
@@ -78,7 +78,7 @@ def _speak_there(run: RemoteRun, options: Mapping[str, Any]) -> tuple[int, str]:
     answer = ask_host(
         run.runs.head,
         run.runs.spec,
-        "launcher.runs.speech",
+        "launcher.agent.generate",
         f"~/{run.path}",
         json.dumps(options),
         seconds=SPEAK_SECONDS,

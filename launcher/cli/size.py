@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import click
 
-from launcher.cli.output import Column, Row, json_option, print_table
-from launcher.cli.size_page import print_page
-from launcher.figures import count, size
-from launcher.guide.sizes import TOLERANCE, all_sizes, find_size
+from launcher.cli.render.sizes import print_page
+from launcher.cli.render.table import Column, Row, json_option, print_table
+from launcher.formatting import format_count, format_bytes
+from launcher.planner.size_table import TOLERANCE, all_sizes, find_size
 
 
 @click.command("size")
@@ -57,7 +57,7 @@ def _guide_column(key: str, ratio: Callable[[Row], float | None]) -> Column:
         off = ratio(row)
         if off is None:
             return "-"
-        return f"{count(row['guide'][key])} {f'✗ x{off:.2f}' if is_off(row) else '✓'}"
+        return f"{format_count(row['guide'][key])} {f'✗ x{off:.2f}' if is_off(row) else '✓'}"
 
     def style(row: Row) -> str:
         return "dim" if ratio(row) is None else "red" if is_off(row) else "green"
@@ -70,9 +70,9 @@ COLUMNS = [
     Column("dim", lambda row: f"{row['dim']}", right=True),
     Column("heads", lambda row: f"{row['heads']}", right=True),
     Column("context", lambda row: f"{row['sequence_length']} {row['window_pattern']}", right=True),
-    Column("params", lambda row: count(row["parameters"]["total"]), right=True),
+    Column("params", lambda row: format_count(row["parameters"]["total"]), right=True),
     _guide_column("parameters", _parameters_ratio),
-    Column("FLOP/tok", lambda row: count(row["flops_per_token"]), right=True),
+    Column("FLOP/tok", lambda row: format_count(row["flops_per_token"]), right=True),
     _guide_column("flops_per_token", _flops_ratio),
-    Column("state", lambda row: size(row["state_bytes"]), right=True),
+    Column("state", lambda row: format_bytes(row["state_bytes"]), right=True),
 ]

@@ -3,56 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from launcher.config.address import is_host, split_address
-from launcher.config.block import WHOLE, Block, Positive, Text
-from launcher.config.cluster_rules import LOCAL, broken_rules
-from launcher.config.paths import find_file, is_path, list_files, shown_path
-from launcher.config.validation import nearest_hint, raise_broken, validate
-from launcher.config.yaml_source import Problem, Source, read_source
-from launcher.errors import ConfigError, InputError, NotFound
+from launcher.config.address import same_host
+from launcher.config.block import Block, Positive, Text
+from launcher.config.node import Node, OptionalName, name_nodes
+from launcher.config.validation import Rule, nearest_hint, raise_broken
+from launcher.errors import InputError
 
-CHANGE_ME = "CHANGE-ME"  # how the hosts of shipped files begin
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")  # names become folders and Ray resources
+LOCAL = "local"  # this machine, without SSH: the cluster that has no nodes
+SSH_PORT = 22
 _PYTHON = re.compile(r"3\.\d+(\.\d+)?|.*/.*|.*\.tar\.gz")
-
-
-def _name(value: str) -> str:
-    if not _NAME.fullmatch(value):
-        message = "expected 1 to 32 letters, digits and . _ -, no mark in front, got {got}"
-        raise PydanticCustomError("name", message, {"got": repr(value)})
-    return value
-
-
-def _host(value: str) -> str:
-    if is_host(value):
-        return value
-    address = split_address(value)
-    message = "expected a name, an alias of ~/.ssh/config or an IP address, got {got}"
-    parts: list[str] = []
-    if address is not None:
-        message = "{got} is more than a host: write {parts}"
-        parts = [f"host: {address.host}"]
-        parts += [f"user: {address.user}"] if address.user is not None else []
-        parts += [f"port: {address.port}"] if address.port is not None else []
-    raise PydanticCustomError("host", message, {"got": repr(value), "parts": ", ".join(parts)})
-
-
-def _chain(value: str) -> str:
-    for hop in value.split(","):
-        address = split_address(hop)
-        if address is None or not 1 <= (22 if address.port is None else address.port) <= 65535:
-            message = "expected [USER@]HOST[:PORT], several with commas, or none, got {got}"
-            raise PydanticCustomError("jump", message, {"got": repr(value)})
-    return value
+NEEDS = {"nccl": "cuda", "rccl": "rocm"}  # backend -> accelerator
 
 
 def _python(value: str) -> str | None:
@@ -67,71 +33,6 @@ def _python(value: str) -> str | None:
 def _not_yet(value: Any) -> None:
     if value is not None:
         raise PydanticCustomError("not_yet", "not supported yet: leave it out")
-
-
-def _name_nodes(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
-    """Those without a name get their host's where it is a good one, else node1, node2, ...
-
-    Of several behind one address (on several ports) the first gets it.
-    """
-    named: list[Node] = []
-    hosts: set[str] = set()
-    for number, node in enumerate(nodes, start=1):
-        if not node.name:
-            good = _NAME.fullmatch(node.host) and node.host not in hosts
-            node = node.model_copy(update={"name": node.host if good else f"node{number}"})
-        hosts.add(node.host)
-        named.append(node)
-    return tuple(named)
-
-
-def _drop_default(schema: dict[str, Any]) -> None:
-    """Of a name: it is worked out, and no editor should write the empty one."""
-    del schema["default"]
-
-
-NAME_SCHEMA = {"type": "string", "pattern": f"^{_NAME.pattern}$"}
-Name = Annotated[str, AfterValidator(_name), WithJsonSchema(NAME_SCHEMA)]
-OptionalName = Annotated[Name, Field(json_schema_extra=_drop_default)]
-
-
-class Node(Block):
-    """One machine, reached over SSH."""
-
-    name: OptionalName = ""
-    """Used in messages; default: the host where it is a good name, else node1, node2, ..."""
-    host: Annotated[str, AfterValidator(_host)]
-    """An alias of ~/.ssh/config, a name or an IP address."""
-    user: Text | None = None
-    """Who logs in; null: as ssh would."""
-    port: Annotated[int, Field(ge=1, le=65535), WHOLE] | None = None
-    """Of its SSH server; null: as ssh would, 22 as a rule."""
-    key: Text | None = None
-    """A private key's file, tried first. It never leaves this machine; null: as ssh would."""
-    jump: Annotated[Text, AfterValidator(_chain)] | None = None
-    """A host to go through, or several with commas: nodes of this file, or [USER@]HOST[:PORT];
-    none: directly. null: as ssh would (ProxyJump)."""
-    pool: Name = "default"
-    """Nodes of one pool can train together: --pool."""
-    accelerator: Literal["cpu", "cuda", "rocm"] = "cpu"
-    """What computes."""
-    cpus: Annotated[int, Field(ge=1), WHOLE] | None = None
-    """Cores that training may use; null: all."""
-    memory_gb: Positive | None = None
-    """Gigabytes: of one GPU, or of the machine where accelerator is cpu; null: as found there."""
-    gpus: Annotated[int, Field(ge=1), WHOLE] | None = None
-    """GPUs that training may use; null: all."""
-    gpu_model: Text | None = None
-    """As its vendor calls it."""
-    share: Positive = 1.0
-    """Weight of its part of each step's rows: a node of 3 takes three times as many as one of 1."""
-    watts: Positive | None = None
-    """What it draws while it trains."""
-
-    @property
-    def written_share(self) -> float | None:
-        """None where the file leaves it out."""
-        return self.share if "share" in self.model_fields_set else None
 
 
 class Network(Block):
@@ -166,7 +67,7 @@ class Cluster(Block):
 
     name: OptionalName = ""
     """Default: the file's name without its ending."""
-    nodes: Annotated[tuple[Node, ...], Field(strict=False), AfterValidator(_name_nodes)] = ()
+    nodes: Annotated[tuple[Node, ...], Field(strict=False), AfterValidator(name_nodes)] = ()
     """The machines."""
     head: str | None = None
     """Name of the node that runs are sent to and that keeps them; null: the first."""
@@ -181,14 +82,14 @@ class Cluster(Block):
 
     @model_validator(mode="after")
     def _check_rules(self) -> Cluster:
-        raise_broken(list(broken_rules(self)))
+        raise_broken(list(_broken_rules(self)))
         return self
 
     @property
     def head_node(self) -> Node:
         """Raises InputError where there is none: on `local`."""
         if not self.nodes:
-            raise _no_nodes()
+            raise no_nodes()
         return next((node for node in self.nodes if node.name == self.head), self.nodes[0])
 
     @property
@@ -201,131 +102,68 @@ class Cluster(Block):
         return tuple(node for node in self.nodes if pool in (None, node.pool))
 
 
-@dataclass(frozen=True)
-class LoadedCluster:
-    """A cluster with its origin. `typed`: what names it on a command line. `part`: the pool of the
-    file that it is; `file_nodes`: all that the file has."""
-
-    name: str
-    path: Path
-    cluster: Cluster
-    source: Source
-    typed: str
-    file_nodes: tuple[Node, ...]
-    part: str | None = None
-
-    @property
-    def known_hosts(self) -> Path:
-        """Its pinned host keys, which need not exist."""
-        return self.path.with_name(f"{self.path.stem}.known_hosts")
-
-    def error(self, key: str, message: str, *, fix: str | None = None) -> ConfigError:
-        """For what turns out wrong later: points at the key (nodes[0].host)."""
-        return self.source.error_at(key, message, fix=fix)
-
-
-def find_cluster(name_or_path: str) -> Path:
-    """A cluster's file by its own name, else by the `name:` in it, else by path.
-
-    Raises NotFound with the nearest names.
-    """
-    try:
-        return find_file("cluster", name_or_path)
-    except NotFound:
-        for file in list_files("cluster"):
-            if _name_in(file.path) == name_or_path:
-                return file.path
-        raise
-
-
-def load_cluster(name_or_path: str) -> LoadedCluster:
-    """Reads and checks a cluster's file. CLUSTER.POOL is a pool with a head of its own.
-
-    Raises NotFound, or ConfigError with all problems.
-    """
-    try:
-        path = find_cluster(name_or_path)
-    except NotFound:
-        whole, _, pool = name_or_path.rpartition(".")
-        try:
-            loaded = load_cluster(whole) if whole else None
-        except NotFound:
-            loaded = None
-        if loaded is None:
-            raise
-        from launcher.config.pools import require_part
-
-        return require_part(loaded, pool)
-    typed = shown_path(path) if is_path(name_or_path) else name_or_path
-    source = read_source(path, fix=f"launch edit cluster {typed}")
-    source.default("name", path.stem)
-    cluster = validate(Cluster, source)
-    return LoadedCluster(cluster.name, path, cluster, source, typed, cluster.nodes)
-
-
-def require_addresses(loaded: LoadedCluster, nodes: Sequence[Node]) -> None:
-    """Raises ConfigError for those whose host still is CHANGE-ME, InputError for no nodes."""
-    if not nodes:
-        raise _no_nodes()
-    problems = [
-        Problem(loaded.source.place(key), f"{key}: write the address of your own machine here")
-        for index, node in enumerate(loaded.file_nodes)
-        if node in nodes and lacks_address(node)
-        for key in [f"nodes[{index}].host"]
-    ]
-    if problems:
-        raise loaded.source.error(*problems)
-
-
-def lacks_address(node: Node) -> bool:
-    """Whether it is as it was shipped."""
-    return node.host.startswith(CHANGE_ME)
-
-
-def require_pool(loaded: LoadedCluster, pool: str | None) -> tuple[Node, ...]:
-    """Its nodes; all without a pool. Raises NotFound, or InputError for a cluster without nodes."""
-    cluster = loaded.cluster
-    if not cluster.nodes:
-        raise _no_nodes()
-    if pool is not None and pool not in cluster.pools:
-        raise _unknown(loaded, "pool", pool, cluster.pools)
-    return cluster.in_pool(pool)
-
-
-def require_trainable(loaded: LoadedCluster, pool: str | None) -> tuple[Node, ...]:
-    """The nodes that a run of this pool trains on, all of one accelerator. Raises NotFound or
-    InputError."""
-    nodes, cluster = require_pool(loaded, pool), loaded.cluster
-    if len({node.accelerator for node in nodes}) > 1:
-        raise InputError(
-            f"the hosts of {loaded.name} have different accelerators, which cannot train together",
-            fix=f"say which: {' or '.join(f'--pool {name}' for name in cluster.pools)}",
-        )
-    return nodes
-
-
-def require_node(loaded: LoadedCluster, name: str) -> Node:
-    """Raises NotFound, or InputError for a cluster without nodes."""
-    nodes = {node.name: node for node in require_pool(loaded, None)}
-    if name not in nodes:
-        raise _unknown(loaded, "node", name, tuple(nodes))
-    return nodes[name]
-
-
-def _unknown(loaded: LoadedCluster, what: str, name: str, known: Sequence[str]) -> NotFound:
-    message = f"cluster {loaded.name} has no {what} {name!r}: {nearest_hint(name, known)}"
-    return NotFound(message, fix=f"launch cluster show {loaded.typed}")
-
-
-def _name_in(path: Path) -> str | None:
-    try:
-        return read_source(path).data.get("name")
-    except InputError:
-        return None
-
-
-def _no_nodes() -> InputError:
+def no_nodes() -> InputError:
     return InputError(
         f"{LOCAL} is this machine, without SSH: there is no host to connect to",
         fix="name another cluster (launch cluster list), or write one (launch cluster new --help)",
     )
+
+
+def _broken_rules(cluster: Cluster) -> Iterator[Rule]:
+    yield from _broken_cluster_rules(cluster)
+    yield from _broken_node_rules(cluster.nodes)
+    yield from _broken_accelerator_rules(cluster)
+
+
+def _broken_cluster_rules(cluster: Cluster) -> Iterator[Rule]:
+    if cluster.name == LOCAL:
+        for key in sorted(cluster.model_fields_set - {"name"}):
+            if key != "nodes" or cluster.nodes:
+                yield f"{key}: {LOCAL} is this machine, without SSH, and has no {key}", (key,)
+    elif not cluster.nodes:
+        yield "nodes: name at least one machine, as in - host: pc1", ("nodes",)
+    names = [node.name for node in cluster.nodes]
+    if cluster.nodes and cluster.head is not None and cluster.head not in names:
+        hint = nearest_hint(cluster.head, names)
+        yield f"head: no node is named {cluster.head!r}: {hint}", ("head",)
+
+
+def _broken_node_rules(nodes: Sequence[Node]) -> Iterator[Rule]:
+    names: set[str] = set()
+    machines: dict[tuple[str, int], str] = {}
+    for index, node in enumerate(nodes):
+        at = f"nodes[{index}]"
+        if node.name in names:
+            message = f"{at}.name: another node is named {node.name!r} already"
+            yield message, (f"{at}.name", f"{at}.host")
+        names.add(node.name)
+        first = machines.setdefault((same_host(node.host), node.port or SSH_PORT), node.name)
+        if first != node.name:
+            message = f"{at}.host: this machine is node {first!r} already: a machine is one node"
+            yield message, (f"{at}.host",)
+        for key in ("gpus", "gpu_model"):
+            if node.accelerator == "cpu" and getattr(node, key) is not None:
+                message = f"{at}.{key}: accelerator is cpu: write accelerator: cuda, or rocm"
+                yield message, (f"{at}.{key}",)
+
+
+def _broken_accelerator_rules(cluster: Cluster) -> Iterator[Rule]:
+    vendors: dict[str, str] = {}
+    for index, node in enumerate(cluster.nodes):
+        if node.accelerator == "cpu":
+            continue
+        first = vendors.setdefault(node.pool, node.accelerator)
+        if first != node.accelerator:
+            message = (
+                f"nodes[{index}].accelerator: {first} and {node.accelerator} in pool "
+                f"{node.pool!r}: NCCL and RCCL ranks cannot share a group: give it another pool"
+            )
+            yield message, (f"nodes[{index}].accelerator",)
+    needed = NEEDS.get(cluster.backend or "")
+    unfit = [node.name for node in cluster.nodes if node.accelerator != needed]
+    if needed and unfit:
+        message = (
+            f"backend: {cluster.backend} needs accelerator {needed}, which {', '.join(unfit)} "
+            f"{'has' if len(unfit) == 1 else 'have'} not: leave backend out, and it will fit"
+        )
+        yield message, ("backend",)

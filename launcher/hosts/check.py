@@ -17,7 +17,7 @@ from launcher.hosts.pair_preflight import (
 )
 from launcher.hosts.pairs import try_pairs
 from launcher.hosts.preflight import Finding, judge_host
-from launcher.transport.connection import Connection
+from launcher.ssh.protocol import Connection
 
 
 @dataclass(frozen=True)

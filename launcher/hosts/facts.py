@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Interface
 from typing import TypeVar
 
 from launcher.hosts import gpus
 from launcher.hosts.gpus import GpuFacts, parse_gpus
-from launcher.transport.connection import Connection
+from launcher.ssh.interfaces import Interface, parse_interfaces
+from launcher.ssh.protocol import Connection
 
 Parsed = TypeVar("Parsed")
 
@@ -86,19 +86,6 @@ class Python:
 
     path: str
     version: str
-
-
-@dataclass(frozen=True)
-class Interface:
-    """With one of its IPv4 addresses."""
-
-    name: str
-    address: str
-    prefix_length: int
-
-    @property
-    def network(self) -> str:
-        return str(IPv4Interface(f"{self.address}/{self.prefix_length}").network)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,21 +261,6 @@ def _seconds(line: str) -> tuple[float, float]:
     """Of `date +%s.%N`, at the least and at the most: busybox may know no %N, that is a second."""
     whole, _, fraction = line.partition(".")
     return (float(line), float(line)) if fraction.isdigit() else (int(whole), int(whole) + 1)
-
-
-def parse_interfaces(lines: Iterable[str]) -> Iterator[Interface]:
-    """Lines of `ip -o -4 addr`: `2: eth0    inet 192.168.1.5/24 brd ...`; else of ifconfig: a
-    line `eth0: flags=...` or `eth0  Link encap:...`, then `inet 192.168.1.5  netmask 255...` or
-    `inet addr:192.168.1.5  Bcast:...  Mask:255...`."""
-    name = ""
-    for line in lines:
-        if found := re.match(r"\d+:\s+(\S+)\s+inet\s+([\d.]+)(?:\s+peer\s+[\d.]+)?/(\d+)", line):
-            yield Interface(found[1].partition("@")[0], found[2], int(found[3]))
-        elif found := re.match(r"(\S+?):? +(?:flags=|Link encap)", line):
-            name = found[1]
-        elif found := re.match(r"inet (?:addr:)?([\d.]+) .*(?:netmask |Mask:)([\d.]+)", line):
-            mask = IPv4Interface(f"{found[1]}/{found[2]}").network
-            yield Interface(name, found[1], mask.prefixlen)
 
 
 def _interface_name(line: str) -> str:

@@ -14,8 +14,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from launcher.hosts.facts import HostFacts
-from launcher.transport.connection import Connection
-from launcher.transport.together import in_parallel
+from launcher.ssh.parallel import in_parallel
+from launcher.ssh.protocol import Connection
 
 STREAM_SECONDS = 0.25  # 0.3 MB at 10 Mbit/s, 300 MB at 10 Gbit/s
 MEETING_SECONDS = 8.0  # of one pair at the most: a link of 2 Mbit/s needs as long

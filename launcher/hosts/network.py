@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from launcher.errors import HostError
-from launcher.hosts.facts import HostFacts, Interface
+from launcher.hosts.facts import HostFacts
+from launcher.ssh.interfaces import Interface
 
 # Names of interfaces that lead to no other machine, or only by a detour.
 VIRTUAL = (

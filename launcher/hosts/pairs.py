@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from launcher.errors import HostError
 from launcher.hosts.facts import HostFacts
-from launcher.transport.connection import Connection
-from launcher.transport.together import in_parallel
+from launcher.ssh.parallel import in_parallel
+from launcher.ssh.protocol import Connection
 
 # A connection that takes longer is one that a firewall drops: Linux asks at 0 and 1 s, then at 3.
 TRY_SECONDS = 2.5

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from launcher.hosts.facts import HostFacts
 from launcher.hosts.network import Place
-from launcher.provision.platform import ARCHITECTURES, GLIBC
+from launcher.hosts.platform import ARCHITECTURES, GLIBC
 
 Severity = Literal["error", "warning", "ok"]
 

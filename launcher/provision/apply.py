@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from launcher.errors import CommandFailed, DiskFull, HostError
-from launcher.provision.host_lock import host_lock, unlock
+from launcher.hosts.platform import Target
+from launcher.provision.client_lock import host_lock, unlock
+from launcher.provision.host_plan import ROOT, HostPlan, Operation, Run, Send, Write
 from launcher.provision.lock import Wheel
-from launcher.provision.plan import ROOT, HostPlan, Operation, Run, Send, Write
-from launcher.provision.platform import Target
 from launcher.provision.wheels import Gathered, gather, unpacked_bytes
-from launcher.transport.connection import Connection
-from launcher.transport.together import all_of, in_parallel
+from launcher.ssh.parallel import all_of, in_parallel
+from launcher.ssh.protocol import Connection
 
 FILES_AT_ONCE = 3  # per host: small wheels would else wait for each other's round trips
 STREAMS_AT_ONCE = 12  # of all hosts: each holds a block in memory, and a disk seeks between files

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from launcher.config.paths import launch_home
 from launcher.errors import LaunchError
-from nanochat.storage import sha256_of
+from nanochat.atomic_write import sha256_of
 
 # A release holds one patch version of each minor, with their hashes in one file. The release and
 # the names were read from public projects that use it; GitHub could not be reached from where

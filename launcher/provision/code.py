@@ -14,7 +14,7 @@ import launcher
 import nanochat
 from launcher.config.paths import launch_home
 from launcher.provision.lock import KEY_LENGTH
-from nanochat.storage import sha256_of
+from nanochat.atomic_write import sha256_of
 
 PACKAGES = tuple(Path(str(package.__file__)).parent for package in (launcher, nanochat))
 SKIPPED = {"__pycache__", "shipped"}  # shipped: files for people, read on the client

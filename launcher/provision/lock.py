@@ -17,8 +17,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from launcher.errors import LaunchError
-from launcher.provision.platform import Target
-from nanochat.storage import sha256_of
+from launcher.hosts.platform import Target
+from nanochat.atomic_write import sha256_of
 
 KEY_LENGTH = 16  # hexadecimal digits: 64 bits name a folder well enough
 ROUNDS = 5  # of adding what another platform's markers left out; one is enough so far

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 from launcher.config.paths import launch_home
 from launcher.errors import LaunchError
 from launcher.hosts.gpus import torch_build
+from launcher.hosts.platform import Target
 from launcher.provision.code import pack_code
+from launcher.provision.host_plan import ROOT, Need, has_environment
 from launcher.provision.lock import Lock, key_of, request_key, resolve
-from launcher.provision.plan import ROOT, Need, has_environment
-from launcher.provision.platform import Target
 from launcher.provision.python import choose_pythons
 from launcher.provision.requirements import (
     TORCH_INDEX,
@@ -22,11 +22,12 @@ from launcher.provision.requirements import (
     named_indexes,
     pip_fingerprint,
 )
-from launcher.transport.connection import Connection
-from launcher.transport.together import all_of, in_parallel
+from launcher.ssh.parallel import all_of, in_parallel
+from launcher.ssh.protocol import Connection
 
 if TYPE_CHECKING:
-    from launcher.config.cluster import Environment, Node
+    from launcher.config.cluster import Environment
+    from launcher.config.node import Node
     from launcher.hosts.facts import HostFacts
 
 BUILDS = {"cpu": "", "cuda": "cu", "rocm": "rocm"}  # how a fitting torch's local version begins

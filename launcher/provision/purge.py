@@ -6,9 +6,9 @@ import json
 import shlex
 from dataclasses import dataclass, field
 
-from launcher.provision.host_lock import FILE, host_lock
-from launcher.provision.plan import ROOT
-from launcher.transport.connection import Connection
+from launcher.provision.client_lock import FILE, host_lock
+from launcher.provision.host_plan import ROOT
+from launcher.ssh.protocol import Connection
 
 SHARED = ("env", "python", "code")  # folders of folders: cluster.json says which of them it uses
 WHOLE = ("data", "text", "wheels")  # of all clusters of the host together

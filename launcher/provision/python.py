@@ -11,8 +11,8 @@ from packaging.version import Version
 
 from launcher.config.paths import launch_home
 from launcher.errors import LaunchError
+from launcher.hosts.platform import MINORS
 from launcher.provision.builds import RELEASE, VERSION, Build, find_build
-from launcher.provision.platform import MINORS
 
 if TYPE_CHECKING:
     from launcher.hosts.facts import HostFacts

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 
-from launcher.provision.platform import Target
+from launcher.hosts.platform import Target
 
 if TYPE_CHECKING:
     from launcher.config.cluster import Environment

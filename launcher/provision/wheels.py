@@ -12,9 +12,9 @@ from pathlib import Path
 
 from launcher.config.paths import launch_home
 from launcher.errors import LaunchError
+from launcher.hosts.platform import Target
 from launcher.provision.lock import PIP, Wheel
-from launcher.provision.platform import Target
-from nanochat.storage import sha256_of
+from nanochat.atomic_write import sha256_of
 
 # pip takes 0.6 s to start, and keeps nothing of a call that is cut off but its own cache.
 WHEELS_PER_CALL = 6

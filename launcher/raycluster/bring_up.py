@@ -8,16 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from launcher.config.cluster import LoadedCluster, Node
+from launcher.config.loaded_cluster import LoadedCluster
+from launcher.config.node import Node
 from launcher.errors import HostError, HostsFailed, LaunchError, RunBusy
 from launcher.hosts.facts import HostFacts
 from launcher.hosts.gpu_preflight import VENDORS
 from launcher.hosts.network import Place
 from launcher.hosts.preflight import Finding
 from launcher.provision.apply import apply, gather_all
-from launcher.provision.host_lock import host_lock
+from launcher.provision.client_lock import host_lock
+from launcher.provision.host_plan import HostPlan, Need, plan_host
 from launcher.provision.needs import find_needs
-from launcher.provision.plan import HostPlan, Need, plan_host
 from launcher.raycluster import boot_hook
 from launcher.raycluster.control import (
     HostState,
@@ -27,9 +28,9 @@ from launcher.raycluster.control import (
     start_script,
     stop,
 )
+from launcher.raycluster.probe import survey
 from launcher.raycluster.spec import WANTED, ClusterSpec, NodeSpec, cluster_folder
-from launcher.raycluster.survey import survey
-from launcher.transport.connection import Connection
+from launcher.ssh.protocol import Connection
 
 
 class Watcher(Protocol):

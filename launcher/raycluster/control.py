@@ -15,10 +15,20 @@ from launcher.errors import CommandFailed, HostError, HostsFailed, HostTimeout
 from launcher.raycluster import boot_hook
 from launcher.raycluster.environment import CLUSTER_MARK
 from launcher.raycluster.spec import ClusterSpec, cluster_folder, short_name
-from launcher.transport.connection import Connection
-from launcher.transport.together import on_all
+from launcher.ssh.parallel import on_all
+from launcher.ssh.protocol import Connection
 
-JOBS = "launcher.raycluster.jobs"
+JOBS = "launcher.agent.jobs"
+# The names that these modules had until 2026-11: a cluster that was brought up then runs the code of
+# that day until the next `up`.
+MODULES_BEFORE = {
+    "launcher.agent.export": "launcher.runs.exported",
+    "launcher.agent.generate": "launcher.runs.speech",
+    "launcher.agent.jobs": "launcher.raycluster.jobs",
+    "launcher.agent.list_files": "launcher.runs.listed",
+    "launcher.agent.probe_shards": "launcher.runs.shards_there",
+    "launcher.agent.text_store": "launcher.runs.received",
+}
 UP_SECONDS = 120.0  # a slow disk reads a gigabyte of torch and Ray for the first time
 DOWN_SECONDS = 30.0
 GRACE_SECONDS = 5.0  # until a supervisor that is to be seen must be there
@@ -36,7 +46,7 @@ echo
 echo "$(cat boot 2>/dev/null)"
 pid=$(sed -n 's/.*"pid": \\([0-9]*\\).*/\\1/p' state.json 2>/dev/null)
 if [ -n "$pid" ] && tr '\\0' ' ' < /proc/$pid/cmdline 2>/dev/null |
-  grep -qF "raycluster.supervisor $HOME/{folder} "
+  grep -qE "(agent|raycluster)[.]supervisor $HOME/{folder} "
 then echo alive
 elif grep -qsxzF "{mark}=$HOME/{folder}" /proc/[0-9]*/environ
 then echo orphans
@@ -139,7 +149,7 @@ def start_script(spec: ClusterSpec) -> str:
     itself, so that it can be stopped from the first moment on; the search paths are those of the
     login that brought the cluster up, also where nobody has logged in since the host booted."""
     folder = cluster_folder(spec.cluster)
-    run = python_command(spec, "launcher.raycluster.supervisor", f"~/{folder}")
+    run = python_command(spec, "launcher.agent.supervisor", f"~/{folder}")
     state = {"status": "starting", "pid": "PID", "starts": 0, "key": spec.key}
     first = json.dumps(state).replace('"PID"', "%s")
     python = f'"$HOME/.launch/env/{spec.env}/bin/python"'
@@ -179,8 +189,13 @@ def python_command(spec: ClusterSpec, module: str, *arguments: str) -> str:
         f'"$HOME"/{shlex.quote(word[2:])}' if word.startswith("~/") else shlex.quote(word)
         for word in arguments
     )
+    code = f'"$HOME/.launch/code/{spec.code}"'
+    if module in MODULES_BEFORE:
+        module = (
+            f"$([ -d {code}/launcher/agent ] && echo {module} || echo {MODULES_BEFORE[module]})"
+        )
     return (
-        f'env LAUNCH_HOME="$HOME/.launch" PYTHONPATH="$HOME/.launch/code/{spec.code}" '
+        f'env LAUNCH_HOME="$HOME/.launch" PYTHONPATH={code} '
         f'"$HOME/.launch/env/{spec.env}/bin/python" -P -m {module} {words}'
     )
 

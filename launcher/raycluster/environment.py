@@ -6,9 +6,10 @@ from pathlib import Path
 
 from launcher.raycluster.spec import ClusterSpec, NodeSpec
 
-PRELOADED = "launcher.training.preload"
+PRELOADED = "launcher.training.worker_preload"
 # In the environment of every process that a supervisor has started: its cluster's folder.
 CLUSTER_MARK = "LAUNCH_CLUSTER_FOLDER"
+DRIVER_PID = "LAUNCH_DRIVER_PID"  # whose end ends the workers of a private Ray
 JOB_MARK = "LAUNCH_JOB"  # in the environment of the process in which Ray runs a job's command
 
 # Variables by which a shell or another Ray could point ours at another cluster.

@@ -15,12 +15,12 @@ from typing import Any
 from launcher.config.paths import launch_home
 from launcher.config.recipe import LoadedRecipe, rows_text
 from launcher.errors import InputError, MissingExtra, RunFailed
-from launcher.hosts.gpus_here import has_gpu
+from launcher.hosts.local_gpus import has_gpu
 from launcher.runs.folder import RunFolder
+from nanochat.batch_split import deal
 from nanochat.dataset.climbmix import CLIMBMIX
 from nanochat.dataset.sources import parse_source
 from nanochat.errors import DataError
-from nanochat.shares import deal
 
 START_SECONDS = 60.0
 TRAINING_PACKAGES = ("torch", "ray", "tiktoken", "rustbpe", "pyarrow", "safetensors", "psutil")

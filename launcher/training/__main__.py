@@ -2,6 +2,6 @@
 
 import sys
 
-from launcher.training.guardian import main
+from launcher.training.driver_reaper import main
 
 main(sys.argv[1])

@@ -26,17 +26,18 @@ from pathlib import Path
 from typing import Any
 
 from launcher import __version__
+from launcher.agent.processes import die_with_parent
+from launcher.agent.text_store import received_source
 from launcher.config.paths import launch_home
 from launcher.config.recipe import Recipe
 from launcher.errors import LaunchError, RunFailed
-from launcher.raycluster.local import LocalSession
-from launcher.raycluster.processes import die_with_parent
-from launcher.raycluster.session import ClusterSession, RayLost, Session
 from launcher.raycluster.spec import ClusterSpec, NodeSpec
 from launcher.runs.folder import RunFolder, write_json
-from launcher.runs.received import received_source
 from launcher.runs.records import Record, RecordWriter
 from launcher.runs.state import Status, summarise
+from launcher.training.cluster_session import ClusterSession
+from launcher.training.local_session import LocalSession
+from launcher.training.session import RayLost, Session
 from nanochat.dataset.climbmix import CLIMBMIX, is_address
 from nanochat.dataset.prepare import prepare
 from nanochat.dataset.rows import PreparedData

@@ -13,13 +13,13 @@ from pathlib import Path
 import psutil
 import torch
 
-from launcher.guide.measurement import HostSpeed, WidthRates
-from launcher.guide.throughput import pass_correction
+from launcher.planner.measurement import HostSpeed, WidthRates
+from launcher.planner.step_time import pass_correction
 from launcher.training.threads import Threads, giga, least_of_the_best, try_threads, with_threads
 from nanochat.available_memory import available_bytes
+from nanochat.batch_split import MICRO_BATCH_TOKENS
 from nanochat.cores import find_cores
 from nanochat.memory import keep_freed_memory
-from nanochat.shares import MICRO_BATCH_TOKENS
 from nanochat.sizes import ModelConfig
 from nanochat.speed import (
     MOST_CALL_SECONDS,

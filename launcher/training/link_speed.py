@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from launcher.guide.measurement import LinkSpeed
+from launcher.planner.measurement import LinkSpeed
 
 SIZES = [2**power for power in (16, 18, 20, 22, 24, 25)]  # bytes: 64 KB to 32 MB
 SMALL_SUMS, LARGE_SUMS = 50, 3

@@ -20,20 +20,20 @@ from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus
 from launcher.config.paths import launch_home
 from launcher.config.recipe import Recipe
 from launcher.errors import LaunchError, RunFailed
-from launcher.guide.choices import Choices
-from launcher.raycluster.session import NODE_ID, Session
+from launcher.planner.tuning import Choices
 from launcher.runs.folder import RunFolder
 from launcher.runs.records import RecordWriter
-from launcher.training.failures import FinalFailurePolicy, GivenUp, final_failure
-from launcher.training.group import RunWorkerGroup
-from launcher.training.hardware import choose_hardware
-from launcher.training.nodes import RunNodes
-from launcher.training.ranks import RankedTorchConfig
-from launcher.training.recovered import count_attempts
-from launcher.training.recovery import Recovery
-from launcher.training.scaling import NodesPolicy, wants_regroup
+from launcher.training.device import choose_hardware
+from launcher.training.failure_policy import FinalFailurePolicy, GivenUp, final_failure
+from launcher.training.live_nodes import RunNodes
+from launcher.training.process_group import RankedTorchConfig
+from launcher.training.recovery_controller import Recovery
+from launcher.training.recovery_worker import count_attempts
+from launcher.training.scaling_policy import NodesPolicy, wants_regroup
+from launcher.training.session import NODE_ID, Session
 from launcher.training.watchdog import Watchdog
 from launcher.training.worker import train_loop
+from launcher.training.worker_group import RunWorkerGroup
 
 # A rank that waits this long for another one is waiting for a dead or hanging one.
 GROUP_TIMEOUT_SECONDS = 300

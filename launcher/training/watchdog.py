@@ -25,10 +25,10 @@ from launcher.config.recipe import Recipe
 from launcher.runs.folder import RunFolder
 from launcher.runs.records import Record, RecordTail
 from launcher.training.callback import GroupCallback
-from launcher.training.ranks import rank_order
-from launcher.training.recovery import Recovery
+from launcher.training.process_group import rank_order
+from launcher.training.recovery_controller import Recovery
 from launcher.training.stacks import collect_and_end, is_frozen, waits_for_others
-from nanochat.shares import UNTRAINED_TOKENS
+from nanochat.batch_split import UNTRAINED_TOKENS
 from nanochat.sizes import state_bytes
 
 LOOK_SECONDS = 1.0

@@ -13,19 +13,19 @@ import torch
 import torch.distributed as dist
 
 from launcher.config.paths import launch_home
+from launcher.planner.measured_run import MEASURES
 from launcher.runs.folder import RunFolder
-from launcher.runs.measured import MEASURES
 from launcher.runs.records import RecordWriter, read_records
-from launcher.training.failures import FinalFailure
+from launcher.training.benchmark import Measuring
+from launcher.training.failure_policy import FinalFailure
 from launcher.training.gauges import Gauges
-from launcher.training.measuring import Measuring
-from launcher.training.ranks import NODE
-from launcher.training.recovered import Recovered, count_attempts
+from launcher.training.process_group import NODE
+from launcher.training.recovery_worker import Recovered, count_attempts
 from launcher.training.stacks import allow_stacks
 from launcher.training.threads import use_threads
 from launcher.training.train_config import run_config
 from nanochat.checkpoint import CheckpointFolder
-from nanochat.dataset.share import SharedData
+from nanochat.dataset.distributed import SharedData
 from nanochat.errors import NanochatError
 from nanochat.exchange import agree
 from nanochat.train import train

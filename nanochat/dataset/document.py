@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from nanochat.atomic_write import sha256_of
 from nanochat.errors import DataError
-from nanochat.storage import sha256_of
 
 Progress = Callable[[str, float, float | None], None]  # stage, done, total where known
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import requests
 
+from nanochat.atomic_write import flush, sha256_of, write_atomically
 from nanochat.errors import DataError
 from nanochat.lock import hold
-from nanochat.storage import flush, sha256_of, write_atomically
 
 CONNECT_SECONDS, SILENCE_SECONDS = 10.0, 30.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0

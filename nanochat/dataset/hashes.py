@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from nanochat.storage import sha256_of, write_atomically
+from nanochat.atomic_write import sha256_of, write_atomically
 
 
 class FileHashes:

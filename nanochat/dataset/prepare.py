@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from nanochat.atomic_write import sha256_of
+from nanochat.dataset.block_log import forget_from, ready_blocks
 from nanochat.dataset.document import (
     Document,
     FileIdentity,
@@ -27,16 +29,14 @@ from nanochat.dataset.document import (
     content_hash,
 )
 from nanochat.dataset.encoding import Pace
-from nanochat.dataset.filling import Filling, TrainingText, disk_errors, reported
-from nanochat.dataset.growth import forget_from, ready_blocks
 from nanochat.dataset.hashes import FileHashes
 from nanochat.dataset.manifest import TOKENIZER
 from nanochat.dataset.packing import PACKING_VERSION
+from nanochat.dataset.pipeline import Filling, TrainingText, disk_errors, reported
 from nanochat.dataset.rows import POLL_SECONDS, PreparedData, lock_of
 from nanochat.dataset.validation import Split, split_source
 from nanochat.errors import DataError
 from nanochat.lock import Held, hold
-from nanochat.storage import sha256_of
 from nanochat.tokenizer import MAX_CHARACTERS, TRAINER_VERSION, Tokenizer
 
 LEARNED_CHARACTERS = 10_000

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nanochat.atomic_write import sha256_of
+from nanochat.dataset.block_log import damaged, read_failure, ready_blocks
 from nanochat.dataset.document import content_hash
-from nanochat.dataset.growth import damaged, read_failure, ready_blocks
 from nanochat.dataset.manifest import TOKENIZER, Block, Manifest
 from nanochat.dataset.packing import row_dtype
 from nanochat.dataset.permutation import permutation
 from nanochat.errors import DataError
 from nanochat.lock import is_held
-from nanochat.storage import sha256_of
 from nanochat.tokenizer import Tokenizer
 
 MANIFEST = "manifest.json"

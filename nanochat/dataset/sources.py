@@ -13,8 +13,8 @@ from nanochat.dataset.climbmix import (
     shard_count,
 )
 from nanochat.dataset.document import Document, FileIdentity, Source, SourceFile
-from nanochat.dataset.embedded import EmbeddedSource
 from nanochat.dataset.files import FilesSource, expanded
+from nanochat.dataset.stdlib_source import EmbeddedSource
 from nanochat.errors import DataError
 
 __all__ = [

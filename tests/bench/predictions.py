@@ -35,10 +35,10 @@ from lab import USER_ID, Host, Lab
 from pair import PairClient
 
 from launcher.config.recipe import Recipe, load_recipe
-from launcher.guide.lessons import Lessons
-from launcher.guide.machines import Machine, Site
-from launcher.guide.measurement import HostSpeed, LinkSpeed, Measurement, Probe
-from launcher.guide.prospect import Prospect, foresee
+from launcher.planner.calibration import Lessons
+from launcher.planner.estimate import Prospect, foresee
+from launcher.planner.hardware import Machine, Site
+from launcher.planner.measurement import HostSpeed, LinkSpeed, Measurement, Probe
 from launcher.runs.folder import write_json
 from nanochat.dataset.prepare import prepare
 from nanochat.dataset.sources import parse_source

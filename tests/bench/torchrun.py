@@ -18,11 +18,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from launcher.config.cluster import load_cluster
+from launcher.config.cluster_file import load_cluster
 from launcher.raycluster.control import read_spec
 from launcher.raycluster.spec import ClusterSpec
-from launcher.runs.heads import open_cluster_runs
-from launcher.transport.together import close_all, connect_all
+from launcher.remote.open import open_cluster_runs
+from launcher.ssh.parallel import close_all, connect_all
 
 SCRIPT = """\
 import time; began = time.time()
@@ -32,7 +32,7 @@ import torch, torch.distributed as dist
 from launcher.config.recipe import Recipe
 from launcher.training.train_config import train_config
 from nanochat.checkpoint import CheckpointFolder
-from nanochat.dataset.share import SharedData
+from nanochat.dataset.distributed import SharedData
 from nanochat.train import train
 times = {"process": began, "imports": time.time()}
 spec = json.loads(Path(sys.argv[1]).expanduser().read_text())

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from launcher.config.recipe import load_recipe
-from launcher.raycluster.local import LocalSession
-from launcher.training.hardware import choose_hardware
+from launcher.training.device import choose_hardware
+from launcher.training.local_session import LocalSession
 from launcher.training.train_config import train_config
 from nanochat.checkpoint import CheckpointFolder
 from nanochat.dataset.prepare import prepare

@@ -18,7 +18,7 @@ from reach import Connect, add_to, make_key, target
 from running import Run
 from situations import Seen
 
-from launcher.transport.ssh import SshConnection, connect
+from launcher.ssh.connection import SshConnection, connect
 
 
 @pytest.fixture(scope="session")

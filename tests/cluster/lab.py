@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from launcher.raycluster.processes import die_with_parent
+from launcher.agent.processes import die_with_parent
 
 USER, USER_ID = "ada", 2001
 PASSWORD = "hunter2"  # of the user, for an sshd that is told to ask for it

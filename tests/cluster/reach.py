@@ -14,9 +14,9 @@ from typing import Any
 
 from lab import USER, Host
 
-from launcher.config.cluster import Node
-from launcher.transport.ssh import SshConnection
-from launcher.transport.target import Target, resolve
+from launcher.config.node import Node
+from launcher.ssh.connection import SshConnection
+from launcher.ssh.target import Target, resolve
 
 Connect = Callable[..., SshConnection]  # (host, pinned=, **changes of the node)
 

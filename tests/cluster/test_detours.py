@@ -15,8 +15,8 @@ from lab import USER, Host, Lab
 from reach import Connect
 
 from launcher.errors import HostError, LoginRefused, Unreachable, Untrusted
-from launcher.transport.dial import hang_up
-from launcher.transport.ssh import SshConnection
+from launcher.ssh.connection import SshConnection
+from launcher.ssh.host_transport import hang_up
 
 
 def configure(ssh_home: Path, text: str) -> None:

@@ -20,18 +20,18 @@ PORT = 2299  # of the sshd of `box` that wants passwords
 PASSPHRASE = "so Geheim"
 STATUS = [sys.executable, "-m", "launcher.cli", "cluster", "status", "home"]
 TWICE = """\
-from launcher.config.cluster import load_cluster
-from launcher.transport.together import close_all, connect_all
+from launcher.config.cluster_file import load_cluster
+from launcher.ssh.parallel import close_all, connect_all
 loaded = load_cluster("clusters/home.yaml")
 for _ in range(2):
     close_all(connect_all(loaded, loaded.cluster.nodes))
 """
 WATCHING = """\
-from launcher.cli.progress import RunProgress
-from launcher.transport import questions
-from launcher.transport.together import in_parallel
+from launcher.cli.render.run_progress import RunProgress
+from launcher.ssh import prompts
+from launcher.ssh.parallel import in_parallel
 with RunProgress(10) as progress:
-    in_parallel({"one": 1}, lambda work: progress.say(f"answer {questions.ask('code: ')}"))
+    in_parallel({"one": 1}, lambda work: progress.say(f"answer {prompts.ask('code: ')}"))
     progress.say("end")
 """
 Open = Callable[..., Terminal]

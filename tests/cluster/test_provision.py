@@ -21,20 +21,20 @@ from pair import wait
 
 from launcher.errors import ConnectionLost, DiskFull
 from launcher.hosts.facts import HostFacts, gather_facts
+from launcher.hosts.platform import Target
 from launcher.provision.apply import Applied, apply, gather_all
 from launcher.provision.builds import find_build
+from launcher.provision.client_lock import FILE, host_lock
 from launcher.provision.code import pack_code
-from launcher.provision.host_lock import FILE, host_lock
+from launcher.provision.host_plan import HostPlan, Need, plan_host
 from launcher.provision.lock import Lock, resolve
 from launcher.provision.needs import choose_push, reaches
-from launcher.provision.plan import HostPlan, Need, plan_host
-from launcher.provision.platform import Target
 from launcher.provision.purge import purge
 from launcher.provision.python import ChosenPython, choose_pythons
 from launcher.provision.wheels import wheel_path
-from launcher.transport.connection import Connection
-from launcher.transport.ssh import connect
-from launcher.transport.target import resolve as find_target
+from launcher.ssh.connection import connect
+from launcher.ssh.protocol import Connection
+from launcher.ssh.target import resolve as find_target
 
 TARGET = Target("x86_64", 11, "cpu")
 Connections = dict[str, Connection]

@@ -15,8 +15,8 @@ from test_provision import connect_to, facts_of, lock, need_of, plans_of
 from launcher.errors import DiskFull
 from launcher.provision.apply import Applied, apply
 from launcher.provision.lock import Lock
-from launcher.transport.connection import Connection
-from launcher.transport.together import on_all
+from launcher.ssh.parallel import on_all
+from launcher.ssh.protocol import Connection
 
 __all__ = ["lock"]
 HOME = f"/home/{USER}"

@@ -15,7 +15,7 @@ import pytest
 from lab import USER, Host, Lab
 from reach import Connect, cluster_file, target
 
-from launcher.config.cluster import load_cluster
+from launcher.config.cluster_file import load_cluster
 from launcher.errors import (
     CommandFailed,
     ConnectionLost,
@@ -24,9 +24,9 @@ from launcher.errors import (
     HostTimeout,
     LoginRefused,
 )
-from launcher.transport.connection import Completed, Connection
-from launcher.transport.ssh import SshConnection, connect
-from launcher.transport.together import close_all, connect_all, on_all
+from launcher.ssh.connection import SshConnection, connect
+from launcher.ssh.parallel import close_all, connect_all, on_all
+from launcher.ssh.protocol import Completed, Connection
 
 MB = 1 << 20
 
@@ -111,7 +111,7 @@ def test_sessions_that_are_refused_together_all_come_later(
     connected: Connect, box: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """sshd refuses eight of eighteen at a time, again and again, until the first ones end."""
-    monkeypatch.setattr("launcher.transport.ssh.SESSIONS", 18)
+    monkeypatch.setattr("launcher.ssh.sessions.SESSIONS", 18)
     connection = connected(box)
     statuses: list[int] = []
 

@@ -14,8 +14,8 @@ import pytest
 from lab import USER, Host, Lab
 from reach import cluster_file, fingerprint
 
-from launcher.config.cluster import load_cluster
-from launcher.transport.together import close_all, connect_all
+from launcher.config.cluster_file import load_cluster
+from launcher.ssh.parallel import close_all, connect_all
 
 COMMAND = [sys.executable, "-m", "launcher.cli", "cluster", "trust"]
 Trust = Callable[..., subprocess.CompletedProcess[str]]

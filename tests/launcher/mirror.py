@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nanochat.dataset.climbmix import TRAINING_SHARDS, shard_name
-from nanochat.dataset.embedded import EmbeddedSource
+from nanochat.dataset.stdlib_source import EmbeddedSource
 
 
 def publish(folder: Path, shards: int, documents: int) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from launcher.config.recipe import Recipe
-from launcher.guide.lessons import Lessons
-from launcher.guide.machines import Machine, Site
-from launcher.guide.measurement import HostSpeed, LinkSpeed, Measurement, WidthRates
-from launcher.guide.plan import Plan, make_plan
+from launcher.planner.calibration import Lessons
+from launcher.planner.hardware import Machine, Site
+from launcher.planner.measurement import HostSpeed, LinkSpeed, Measurement, WidthRates
+from launcher.planner.run_plan import Plan, make_plan
 
 GIGA = 10**9
 D8 = Recipe(depth=8, sequence_length=1024, tokens_per_step=4096, steps=1000)

@@ -9,7 +9,7 @@ import pytest
 
 from launcher.config.recipe import load_recipe
 from launcher.errors import ConfigError
-from launcher.runs.changes import asks_for_another_run, changed_recipe
+from launcher.runs.overrides import asks_for_another_run, changed_recipe
 from nanochat.divergence import gone_wrong
 
 

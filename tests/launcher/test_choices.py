@@ -10,24 +10,24 @@ from typing import Any
 import pytest
 
 from launcher.config.recipe import Recipe
-from launcher.guide.choices import (
-    CHOSEN,
-    Choices,
-    Place,
-    balanced_rows,
-    choose,
-)
-from launcher.guide.measurement import (
+from launcher.planner.measured_run import save_measurement
+from launcher.planner.measurement import (
     HostSpeed,
     Measurement,
     WidthRates,
     load_measurement,
     measurement_file,
 )
-from launcher.guide.places import choices_here, with_choices
-from launcher.guide.throughput import token_seconds, update_seconds
-from launcher.runs.measured import save_measurement
-from nanochat.shares import deal
+from launcher.planner.run_tuning import choices_here, with_choices
+from launcher.planner.step_time import token_seconds, update_seconds
+from launcher.planner.tuning import (
+    CHOSEN,
+    Choices,
+    Place,
+    balanced_rows,
+    choose,
+)
+from nanochat.batch_split import deal
 from nanochat.sizes import ModelConfig, flops_per_token, muon_flops
 
 D4 = ModelConfig(depth=4, head_dim=64, sequence_length=512)

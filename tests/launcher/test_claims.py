@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.guide.claims import Claim, Figure, Holds, claims, markdown_lines
-from launcher.guide.claims.claim import digits, shipped
+from launcher.planner.published_guide import Claim, Figure, Holds, claims, markdown_lines
+from launcher.planner.published_guide.claim import digits, shipped
 
 YES, NO, ONLY_IF = Holds.YES, Holds.NO, Holds.ONLY_IF
 CLAIMS = claims()

@@ -12,8 +12,9 @@ from pathlib import Path
 import click
 import pytest
 
-from launcher import figures
-from launcher.cli import edit, main, output
+from launcher import formatting
+from launcher.cli import edit, main
+from launcher.cli.render import table
 from launcher.config.paths import shipped_folder
 from launcher.errors import ConfigError, Interrupted, LaunchError, RunFailed
 
@@ -220,25 +221,25 @@ def test_size_table_where_the_terminal_has_no_cross(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("write", "number", "words"),
     [
-        (figures.count, 512, "512"),
-        (figures.count, 36_700_290, "36.7M"),
-        (figures.count, 999_600, "1M"),
-        (figures.count, 1_384_122_122, "1.38B"),
-        (figures.flops, 75_498_192, "75.5 MFLOPs"),
-        (figures.flops, 1.5e20, "150 EFLOPs"),
-        (figures.size, 1_910_000_000, "1.91 GB"),
-        (figures.size, 512, "512 B"),
-        (figures.size, 3_000, "3 kB"),
-        (figures.duration, 0.04, "0.0 s"),
-        (figures.duration, 9.94, "9.9 s"),
-        (figures.duration, 59.4, "59 s"),
-        (figures.duration, 59.6, "1 min"),
-        (figures.duration, 450, "7 min 30 s"),
-        (figures.duration, 3_599.6, "1 h"),
-        (figures.duration, 12_300, "3 h 25 min"),
-        (figures.duration, 86_399, "1 d"),
-        (figures.duration, 450_000, "5 d 5 h"),
-        (figures.duration, 2_620_000_000, "83.0 years"),
+        (formatting.format_count, 512, "512"),
+        (formatting.format_count, 36_700_290, "36.7M"),
+        (formatting.format_count, 999_600, "1M"),
+        (formatting.format_count, 1_384_122_122, "1.38B"),
+        (formatting.format_flops, 75_498_192, "75.5 MFLOPs"),
+        (formatting.format_flops, 1.5e20, "150 EFLOPs"),
+        (formatting.format_bytes, 1_910_000_000, "1.91 GB"),
+        (formatting.format_bytes, 512, "512 B"),
+        (formatting.format_bytes, 3_000, "3 kB"),
+        (formatting.format_duration, 0.04, "0.0 s"),
+        (formatting.format_duration, 9.94, "9.9 s"),
+        (formatting.format_duration, 59.4, "59 s"),
+        (formatting.format_duration, 59.6, "1 min"),
+        (formatting.format_duration, 450, "7 min 30 s"),
+        (formatting.format_duration, 3_599.6, "1 h"),
+        (formatting.format_duration, 12_300, "3 h 25 min"),
+        (formatting.format_duration, 86_399, "1 d"),
+        (formatting.format_duration, 450_000, "5 d 5 h"),
+        (formatting.format_duration, 2_620_000_000, "83.0 years"),
     ],
 )
 def test_figures_for_people(write, number: float, words: str) -> None:
@@ -246,8 +247,8 @@ def test_figures_for_people(write, number: float, words: str) -> None:
 
 
 def test_table_without_rows(capsys: pytest.CaptureFixture[str]) -> None:
-    output.print_table([], [], as_json=False, empty="no runs yet")
-    output.print_table([], [], as_json=True, empty="no runs yet")
+    table.print_table([], [], as_json=False, empty="no runs yet")
+    table.print_table([], [], as_json=True, empty="no runs yet")
     assert capsys.readouterr().out == "no runs yet\n[]\n"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launcher.config import paths
-from launcher.config.cluster import load_cluster
+from launcher.config.cluster_file import load_cluster
 
 ROOT = Path(__file__).parents[2]
 

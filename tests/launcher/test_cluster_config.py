@@ -8,18 +8,16 @@ import pytest
 
 from launcher.config import paths
 from launcher.config.address import Address, split_address
-from launcher.config.cluster import (
-    Cluster,
-    Environment,
+from launcher.config.cluster import Cluster, Environment, Network
+from launcher.config.cluster_file import load_cluster
+from launcher.config.loaded_cluster import (
     LoadedCluster,
-    Network,
-    Node,
     lacks_address,
-    load_cluster,
     require_addresses,
     require_node,
     require_pool,
 )
+from launcher.config.node import Node
 from launcher.config.schema import schema
 from launcher.errors import ConfigError, InputError, NotFound
 

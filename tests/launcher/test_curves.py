@@ -17,8 +17,8 @@ from click.testing import CliRunner
 from launcher.cli.main import cli
 from launcher.config.recipe import load_recipe
 from launcher.errors import InputError, MissingExtra
-from launcher.runs.curves import Curve, smoothed
 from launcher.runs.folder import RunFolder, runs_home, write_json
+from launcher.runs.history import Curve, smoothed
 
 TOKENS_PER_STEP = 2048
 RESTARTED = [*range(1, 61), *range(51, 101)]  # killed after step 60, saved at 50

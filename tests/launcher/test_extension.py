@@ -9,7 +9,7 @@ import pytest
 
 from launcher.config.recipe import Recipe, load_recipe
 from launcher.errors import InputError
-from launcher.runs.extension import extension, schedule_words
+from launcher.runs.extend import extension, schedule_words
 from launcher.runs.folder import RunFolder, write_json
 from launcher.runs.records import RecordWriter
 from launcher.training.train_config import run_config

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher.hosts.facts import FACTS_SECONDS, SCRIPT, HostFacts, Interface, Python, gather_facts
+from launcher.hosts.facts import FACTS_SECONDS, SCRIPT, HostFacts, Python, gather_facts
 from launcher.hosts.facts import parse_facts as parse
-from launcher.transport.fake import FakeConnection
+from launcher.ssh.fake import FakeConnection
+from launcher.ssh.interfaces import Interface
 
 CASES = Path(__file__).with_name("facts_cases")
 CLOCK = 1795393927.868809852  # of the captured host

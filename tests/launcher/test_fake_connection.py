@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import CommandFailed, ConnectionLost
-from launcher.transport.connection import Completed, Connection
-from launcher.transport.fake import FakeConnection
+from launcher.ssh.fake import FakeConnection
+from launcher.ssh.protocol import Completed, Connection
 
 
 def test_it_answers_and_remembers() -> None:

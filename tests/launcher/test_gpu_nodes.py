@@ -11,19 +11,21 @@ from test_facts import captured
 from test_gpus import gpus_of
 from test_provision_plan import PYTHONS, TARGET
 
-from launcher.config.cluster import LoadedCluster, Node, load_cluster, require_trainable
+from launcher.agent.supervisor import start_arguments
+from launcher.config.cluster_file import load_cluster
+from launcher.config.loaded_cluster import LoadedCluster, require_trainable
+from launcher.config.node import Node
 from launcher.errors import InputError
 from launcher.hosts.facts import HostFacts
 from launcher.hosts.network import Place
 from launcher.provision.code import Code
+from launcher.provision.host_plan import Need
 from launcher.provision.lock import Lock
-from launcher.provision.plan import Need
 from launcher.raycluster.bring_up import node_specs
 from launcher.raycluster.control import HostState
 from launcher.raycluster.environment import node_environment
+from launcher.raycluster.probe import host_needs
 from launcher.raycluster.spec import ClusterSpec
-from launcher.raycluster.supervisor import start_arguments
-from launcher.raycluster.survey import host_needs
 
 CPU = captured("debian12")
 NEED = Need(PYTHONS["own"], Lock("r", TARGET, ()), Code("c1", Path("code.tar.gz"), "00"))

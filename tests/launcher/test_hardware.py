@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from launcher.cli.cluster_run import UpCluster
-from launcher.config.cluster import load_cluster
+from launcher.config.cluster_file import load_cluster
 from launcher.config.recipe import Recipe
-from launcher.guide.choices import Choices
-from launcher.raycluster.local import LocalSession
+from launcher.planner.tuning import Choices
 from launcher.raycluster.spec import NodeSpec
-from launcher.training.hardware import choose_hardware
+from launcher.training.device import choose_hardware
+from launcher.training.local_session import LocalSession
 
 CHOSEN = Choices(
     threads={"one": 3, "two": 9},

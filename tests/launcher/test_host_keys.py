@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.transport.host_keys import HostKey, judge, known_kinds, pin, pinned_keys
-from launcher.transport.target import Target
+from launcher.ssh.known_hosts import HostKey, judge, known_kinds, pin, pinned_keys
+from launcher.ssh.target import Target
 
 ED, OTHER = HostKey("ssh-ed25519", b"the key"), HostKey("ssh-ed25519", b"another key")
 RSA = HostKey("ssh-rsa", b"an rsa key")

@@ -11,10 +11,11 @@ from dataclasses import replace
 import pytest
 from test_facts import CLOCK, captured
 
-from launcher.hosts.facts import EPHEMERAL_PORTS, SCRIPT, HostFacts, Interface, Python, parse_facts
+from launcher.hosts.facts import EPHEMERAL_PORTS, SCRIPT, HostFacts, Python, parse_facts
 from launcher.hosts.network import Place, choose_places
 from launcher.hosts.pair_preflight import judge_places
 from launcher.hosts.preflight import Finding, judge_host
+from launcher.ssh.interfaces import Interface
 
 UBUNTU = captured("ubuntu24")
 BUSYBOX = captured("busybox")

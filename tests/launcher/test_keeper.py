@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from test_raycluster import HEAD
 
-from launcher.raycluster.jobs import Jobs, NoAnswer
-from launcher.raycluster.keeper import STARTS, RunKeeper
+from launcher.agent.jobs import Jobs, NoAnswer
+from launcher.agent.run_restarter import STARTS, RunKeeper
 from launcher.runs.folder import RunFolder, write_json
 from launcher.runs.records import RecordWriter, read_records
 from nanochat.lock import hold
@@ -28,7 +28,7 @@ class Cluster:
         self.keeper = RunKeeper(path)
         self.keeper.ray_is(up=True)
         monkeypatch.setattr(Jobs, "_ask", lambda jobs, *request: self._ask(*request))
-        monkeypatch.setattr("launcher.raycluster.keeper.PAUSE_SECONDS", 0.0)
+        monkeypatch.setattr("launcher.agent.run_restarter.PAUSE_SECONDS", 0.0)
 
     def run(self, name: str, *, submitted: bool = True) -> RunFolder:
         folder = RunFolder(self.path / "runs" / name)

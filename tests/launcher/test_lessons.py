@@ -11,9 +11,9 @@ import pytest
 from speeds import D8, host_speed, measurement, one, plan, two
 
 from launcher.config.recipe import Recipe
-from launcher.guide.lessons import Lessons
-from launcher.guide.plan import make_plan
-from launcher.guide.prospect import foresee
+from launcher.planner.calibration import Lessons
+from launcher.planner.estimate import foresee
+from launcher.planner.run_plan import make_plan
 from launcher.runs.folder import RunFolder, write_json
 from launcher.runs.records import RecordWriter, last_records
 

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 from speeds import GIGA, host_speed, measurement
 
-from launcher.guide.estimates import known_gpu
-from launcher.guide.machines import this_machine
-from launcher.guide.measurement import Measurement, Probe, load_measurement, measurement_file
 from launcher.hosts.gpus import Gpu, GpuFacts
+from launcher.planner.datasheets import known_gpu
+from launcher.planner.hardware import this_machine
+from launcher.planner.measurement import Measurement, Probe, load_measurement, measurement_file
 from launcher.runs.folder import write_json
 
 
 def test_workers_share_the_cores_of_an_unmeasured_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
-    monkeypatch.setattr("launcher.guide.machines.gpus_here", GpuFacts)
+    monkeypatch.setattr("launcher.planner.hardware.gpus_here", GpuFacts)
     one, four = (this_machine(None, workers).machines[0].speed for workers in (1, 4))
     assert four.threads == 2
     assert four.widths[512].products == pytest.approx(one.widths[512].products / 4)
@@ -85,8 +85,8 @@ def test_what_a_torch_for_cpus_measured_is_nothing_of_the_gpu(
         vendor="nvidia", name="NVIDIA GeForce RTX 4070", memory_bytes=12 * GIGA,
         memory_used_bytes=0, driver="580.95", architecture="8.9",
     )  # fmt: skip
-    monkeypatch.setattr("launcher.guide.machines.gpus_here", lambda: GpuFacts(gpus=(gpu,)))
-    monkeypatch.setattr("launcher.guide.machines.torch_here", lambda: build)
+    monkeypatch.setattr("launcher.planner.hardware.gpus_here", lambda: GpuFacts(gpus=(gpu,)))
+    monkeypatch.setattr("launcher.planner.hardware.torch_here", lambda: build)
     measured = Measurement(
         cluster="local", measured_at=0.0, device="cpu", dtype="float32",
         versions={"torch": "2.13.0+cpu"}, hosts={"": host_speed()}, links={},

@@ -15,10 +15,10 @@ from test_provision_plan import PYTHONS, TARGET
 from launcher.errors import CommandFailed
 from launcher.provision.apply import STREAMS_AT_ONCE, apply, gather_all
 from launcher.provision.code import Code
+from launcher.provision.host_plan import HostPlan, Need, Send, plan_host
 from launcher.provision.lock import Lock, Wheel
-from launcher.provision.plan import HostPlan, Need, Send, plan_host
-from launcher.transport.connection import BytesDone
-from launcher.transport.fake import FakeConnection, Reply
+from launcher.ssh.fake import FakeConnection, Reply
+from launcher.ssh.protocol import BytesDone
 
 HOSTS = [f"host{number:02}" for number in range(16)]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from launcher.guide.measurement import Measurement
+from launcher.planner.measurement import Measurement
 from launcher.training.host_speed import processor_name
 from launcher.training.threads import Threads, giga, least_of_the_best, try_threads, with_threads
 from nanochat.cores import Cores
@@ -89,7 +89,7 @@ import torch
 import torch.distributed as dist
 from launcher.runs.folder import RunFolder
 from launcher.training import host_speed, link_speed
-from launcher.training.measuring import Measuring
+from launcher.training.benchmark import Measuring
 from nanochat import speed
 
 folder, rank = Path(sys.argv[1]), int(sys.argv[2])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from launcher.config.recipe import load_recipe
-from launcher.guide.memory import peak_memory
-from launcher.guide.public_run import PublicRun
-from launcher.guide.public_runs import OUR_CPU, OUR_H100
-from nanochat.shares import largest_micro_batch
+from launcher.planner.memory import peak_memory
+from launcher.planner.public_run import PublicRun
+from launcher.planner.public_runs import OUR_CPU, OUR_H100
+from nanochat.batch_split import largest_micro_batch
 from nanochat.sizes import ModelConfig, parameter_counts, state_bytes
 
 D8 = ModelConfig(depth=8, sequence_length=1024)

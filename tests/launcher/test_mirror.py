@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from launcher.cli.logs import follow, show
-from launcher.cli.place import locate, open_run, open_run_to_read
+from launcher.cli.run_address import locate, open_run, open_run_to_read
 from launcher.errors import (
     CommandFailed,
     ConnectionLost,
@@ -20,14 +20,14 @@ from launcher.errors import (
     RunFailed,
 )
 from launcher.raycluster.spec import ClusterSpec, NodeSpec
+from launcher.remote.cluster_runs import ClusterRuns, RemoteRun
+from launcher.remote.fetch_checkpoints import bring_home
+from launcher.remote.mirror import Mirror
 from launcher.runs.folder import RunFolder, write_json
-from launcher.runs.homecoming import bring_home
-from launcher.runs.mirror import Mirror
 from launcher.runs.records import RecordTail
-from launcher.runs.remote import ClusterRuns, RemoteRun
 from launcher.runs.run import LocalRun
-from launcher.transport.connection import Completed
-from launcher.transport.fake import FakeConnection
+from launcher.ssh.fake import FakeConnection
+from launcher.ssh.protocol import Completed
 from nanochat.lock import hold
 
 PATH = ".launch/clusters/home/runs/d4-1"
@@ -207,7 +207,7 @@ def test_a_run_whose_record_nobody_has_is_not_removed(run: RemoteRun, head: Fake
 def test_following_outlives_a_break(
     run: RemoteRun, head: FakeConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("launcher.runs.remote.PAUSES", (0.0,))
+    monkeypatch.setattr("launcher.remote.cluster_runs.PAUSES", (0.0,))
     said: list[str] = []
     run.say = said.append
     assert run.refresh()
@@ -247,8 +247,8 @@ def test_a_head_that_has_just_booted_gets_time_for_its_supervisor(
     booting = json.dumps({"alive": False, "wanted": True, "by_itself": False})
     head.replies.insert(0, ("jobs status", booting))
     assert run.refresh()
-    monkeypatch.setattr("launcher.runs.remote.QUIET_SECONDS", -1.0)
-    monkeypatch.setattr("launcher.runs.remote.BOOT_SECONDS", 0.0)
+    monkeypatch.setattr("launcher.remote.cluster_runs.QUIET_SECONDS", -1.0)
+    monkeypatch.setattr("launcher.remote.cluster_runs.BOOT_SECONDS", 0.0)
     assert not run.refresh()
     head.replies.insert(0, ("jobs status", ALIVE))
     assert run.refresh()

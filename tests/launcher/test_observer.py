@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher.cli.progress import event_line
+from launcher.cli.render.run_progress import event_line
 from launcher.runs.folder import RunFolder
 from launcher.runs.records import RecordWriter, read_records
-from launcher.training.failures import FinalFailure
+from launcher.training.failure_policy import FinalFailure
 from launcher.training.worker import FUTILE_ATTEMPTS, RunObserver
 
 

@@ -17,8 +17,8 @@ from launcher.hosts.facts import HostFacts, Python
 from launcher.hosts.network import Place
 from launcher.hosts.pair_preflight import judge_pairs, whole_pairs
 from launcher.hosts.pairs import PairResults, try_pairs
-from launcher.transport.connection import COMMAND_SECONDS
-from launcher.transport.fake import FakeConnection
+from launcher.ssh.fake import FakeConnection
+from launcher.ssh.protocol import COMMAND_SECONDS
 
 NAMES = ("one", "two", "three")
 ADDRESSES = {"one": "127.0.0.2", "two": "127.0.0.3", "three": "127.0.0.4"}

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from speeds import D8, GIGA, host_speed, machine, measurement, one, plan, site, two
 
-from launcher.guide.lessons import Lessons
-from launcher.guide.plan import make_plan
-from launcher.guide.prospect import foresee
-from launcher.guide.verdict import verdict
+from launcher.planner.calibration import Lessons
+from launcher.planner.estimate import foresee
+from launcher.planner.run_plan import make_plan
+from launcher.planner.verdict import verdict
 
 FAST = replace(machine("gpu", host_speed(50_000.0)), accelerator="cuda")
 

@@ -12,8 +12,8 @@ from speeds import host_speed, measurement
 
 from launcher.cli.main import _run
 from launcher.cli.plan import command
-from launcher.guide.claims import claims
-from launcher.runs.measured import save_measurement
+from launcher.planner.measured_run import save_measurement
+from launcher.planner.published_guide import claims
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.config.cluster import load_cluster, require_addresses
-from launcher.config.pools import in_pool, parts, rivals
+from launcher.config.cluster_file import load_cluster
+from launcher.config.loaded_cluster import require_addresses
+from launcher.config.subcluster import in_pool, parts, rivals
 from launcher.errors import ConfigError, InputError, NotFound
 
 FILE = """\

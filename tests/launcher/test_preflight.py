@@ -8,12 +8,13 @@ import pytest
 from test_facts import captured
 
 from launcher.errors import HostError
-from launcher.hosts.facts import HostFacts, Interface
+from launcher.hosts.facts import HostFacts
 from launcher.hosts.links import Speed
 from launcher.hosts.network import Place, choose_places
 from launcher.hosts.pair_preflight import judge_pairs
 from launcher.hosts.pairs import Link, PairResults
 from launcher.hosts.preflight import Finding, judge_host
+from launcher.ssh.interfaces import Interface
 
 GOOD = captured("debian12")
 PLACE = Place("198.18.1.11", "eth0", "the client reaches it there")

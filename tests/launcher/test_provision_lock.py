@@ -9,8 +9,8 @@ import pytest
 from provisioning import make_wheel
 
 from launcher.errors import LaunchError
+from launcher.hosts.platform import Target
 from launcher.provision.lock import Lock, close, request_key, resolve
-from launcher.provision.platform import Target
 from launcher.provision.wheels import gather, unpacked_bytes, wheel_path
 
 TARGET = Target("x86_64", 13, "cpu")  # pip runs in another Python than 3.13 here

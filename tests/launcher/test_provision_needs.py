@@ -10,14 +10,14 @@ from provisioning import facts
 
 from launcher.config.cluster import Environment
 from launcher.errors import LaunchError
+from launcher.hosts.platform import Target
 from launcher.provision.code import Code
+from launcher.provision.host_plan import Need
 from launcher.provision.lock import Lock, Wheel, request_key
 from launcher.provision.needs import choose_push, find_lock, places, require_accelerator
-from launcher.provision.plan import Need
-from launcher.provision.platform import Target
 from launcher.provision.python import ChosenPython
 from launcher.provision.requirements import host_requirements
-from launcher.transport.fake import FakeConnection
+from launcher.ssh.fake import FakeConnection
 
 TARGET = Target("x86_64", 11, "cpu")
 PIP = Wheel("pip", "26.3", "pip.whl", "https://files.example.org/pip.whl", "a" * 64)

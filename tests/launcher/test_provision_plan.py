@@ -15,17 +15,17 @@ import pytest
 from provisioning import GIB, facts, make_wheel
 
 from launcher.errors import CommandFailed, ConnectionLost, DiskFull, HostsFailed
+from launcher.hosts.platform import Target
 from launcher.provision.apply import Applied, apply, gather_all, needed_bytes
 from launcher.provision.builds import Build
+from launcher.provision.client_lock import host_lock
 from launcher.provision.code import Code, pack_code
-from launcher.provision.host_lock import host_lock
+from launcher.provision.host_plan import HostPlan, Need, Send, plan_host
 from launcher.provision.lock import Lock, Wheel
-from launcher.provision.plan import HostPlan, Need, Send, plan_host
-from launcher.provision.platform import Target
 from launcher.provision.python import ChosenPython
 from launcher.provision.wheels import wheel_path
-from launcher.transport.connection import Completed, Connection
-from launcher.transport.fake import FakeConnection, Reply
+from launcher.ssh.fake import FakeConnection, Reply
+from launcher.ssh.protocol import Completed, Connection
 
 CASES = sorted(Path(__file__).with_name("provision_cases").glob("*.json"))
 TARGET = Target("x86_64", 11, "cpu")

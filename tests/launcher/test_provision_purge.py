@@ -18,7 +18,7 @@ from launcher.provision.purge import (
     purge,
     purge_command,
 )
-from launcher.transport.fake import FakeConnection
+from launcher.ssh.fake import FakeConnection
 
 PATHS = [
     "env/aa", "env/bb", "env/bb.flock", "python/3.12-x", "code/old", "code/new",

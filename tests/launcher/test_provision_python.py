@@ -14,8 +14,8 @@ import pytest
 from provisioning import facts, make_build
 
 from launcher.errors import LaunchError
+from launcher.hosts.platform import Target
 from launcher.provision.builds import RELEASE, Build, find_build
-from launcher.provision.platform import Target
 from launcher.provision.python import choose_pythons
 from launcher.provision.requirements import host_requirements, index_options, pip_fingerprint
 

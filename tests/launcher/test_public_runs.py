@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.guide.public_run import PublicRun
-from launcher.guide.public_runs import (
+from launcher.planner.public_run import PublicRun
+from launcher.planner.public_runs import (
     CLIMBMIX,
     FINEWEB_EDU,
     PUBLIC_RUNS,

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from launcher.raycluster.control import HostState, host_state
-from launcher.raycluster.environment import node_environment
-from launcher.raycluster.jobs import Jobs
-from launcher.raycluster.ports import BLOCK_PORTS, cluster_ports
-from launcher.raycluster.spec import WANTED, ClusterSpec, NodeSpec
-from launcher.raycluster.supervisor import (
+from launcher.agent.jobs import Jobs
+from launcher.agent.supervisor import (
     LONGEST_SOCKET_BYTES,
     SOCKET_NAME_BYTES,
     Supervisor,
     ray_folder,
     start_arguments,
 )
-from launcher.transport.fake import FakeConnection
+from launcher.raycluster.control import HostState, host_state
+from launcher.raycluster.environment import node_environment
+from launcher.raycluster.ports import BLOCK_PORTS, cluster_ports
+from launcher.raycluster.spec import WANTED, ClusterSpec, NodeSpec
+from launcher.ssh.fake import FakeConnection
 
 NODES = (
     NodeSpec("one", "192.168.1.5", "eno1", cpus=8, slots=1, pool="default"),

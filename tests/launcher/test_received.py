@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from launcher.agent.text_store import complete, received_source
 from launcher.config.recipe import Data
 from launcher.errors import LaunchError
 from launcher.raycluster.spec import ClusterSpec, NodeSpec
-from launcher.runs import text
-from launcher.runs.received import complete, received_source
-from launcher.runs.text import SMALL_BYTES, send_text
-from launcher.transport.fake import FakeConnection
+from launcher.remote import upload_text
+from launcher.remote.upload_text import SMALL_BYTES, send_text
+from launcher.ssh.fake import FakeConnection
 from nanochat.dataset.sources import parse_source
 
 SPEC = ClusterSpec(
@@ -33,7 +33,7 @@ class Head(FakeConnection):
         self.sent: list[str] = []
 
     def run(self, command: str, **options: Any) -> Any:
-        if "launcher.runs.received" in command:
+        if "launcher.agent.text_store" in command:
             for path, content in self.files.items():
                 there = self.home / path.removeprefix(".launch/")
                 there.parent.mkdir(parents=True, exist_ok=True)
@@ -109,13 +109,13 @@ def test_a_name_that_is_not_utf8_travels(head: Head, tmp_path: Path) -> None:
 def test_a_file_that_changes_meanwhile_is_noticed(
     head: Head, texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = text._hash
+    real = upload_text._hash
 
     def hash_then_change(*arguments: Any) -> dict[str, str]:
         hashes = real(*arguments)
         (texts / "deep" / "3.txt").write_text("quite another text")
         return hashes
 
-    monkeypatch.setattr(text, "_hash", hash_then_change)
+    monkeypatch.setattr(upload_text, "_hash", hash_then_change)
     with pytest.raises(LaunchError, match=r"3\.txt changed while it was sent"):
         send(head, texts, "files:deep/*.txt")

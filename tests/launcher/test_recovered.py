@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from launcher.cli.progress import event_line
+from launcher.cli.render.run_progress import event_line
 from launcher.runs.folder import RunFolder
 from launcher.runs.records import Record, RecordWriter, read_records
 from launcher.runs.state import RunState
-from launcher.training.recovered import Recovered
+from launcher.training.recovery_worker import Recovered
 
 GROUP = {"detection": 0.5, "teardown": 0.1, "wait": 0.0, "start": 0.4, "import": 0.0, "group": 0.2}
 

@@ -11,9 +11,9 @@ from click.testing import CliRunner, Result
 from launcher.cli.main import cli
 from launcher.errors import CommandFailed, InputError, NotFound, RunBusy
 from launcher.runs.folder import RunFolder, runs_home, write_json
-from launcher.runs.removal import RunThere
-from launcher.transport.connection import Completed
-from launcher.transport.fake import FakeConnection
+from launcher.runs.remove import RunThere
+from launcher.ssh.fake import FakeConnection
+from launcher.ssh.protocol import Completed
 from nanochat.lock import hold
 
 

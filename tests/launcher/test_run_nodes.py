@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from launcher.training.nodes import LiveNode, live_nodes
+from launcher.training.live_nodes import LiveNode, live_nodes
 
 
 def node(

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import CommandFailed
+from launcher.remote.push_run import newest_resumable, send_back
 from launcher.runs.folder import RunFolder, write_json
-from launcher.runs.sending_back import newest_resumable, send_back
-from launcher.transport.fake import FakeConnection
+from launcher.ssh.fake import FakeConnection
 
 PARTS = {"model.safetensors": b"m", "optimizer.safetensors": b"o", "state.json": b"{}"}
 

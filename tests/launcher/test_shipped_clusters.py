@@ -16,20 +16,23 @@ from test_facts import captured
 from test_gpus import gpus_of
 from test_provision_plan import PYTHONS
 
-from launcher.config.cluster import Environment, Node, load_cluster, require_trainable
-from launcher.config.pools import in_pool
+from launcher.agent.supervisor import start_arguments
+from launcher.config.cluster import Environment
+from launcher.config.cluster_file import load_cluster
+from launcher.config.loaded_cluster import require_trainable
+from launcher.config.node import Node
+from launcher.config.subcluster import in_pool
 from launcher.hosts.facts import HostFacts
 from launcher.hosts.gpus import torch_build
 from launcher.hosts.network import Place
+from launcher.hosts.platform import Target
 from launcher.provision import requirements
 from launcher.provision.code import Code
+from launcher.provision.host_plan import Need, Write, plan_host
 from launcher.provision.lock import Lock, Wheel
-from launcher.provision.plan import Need, Write, plan_host
-from launcher.provision.platform import Target
 from launcher.provision.requirements import host_requirements, index_options
 from launcher.raycluster.bring_up import node_specs
 from launcher.raycluster.environment import node_environment
-from launcher.raycluster.supervisor import start_arguments
 
 CASES = Path(__file__).with_name("shipped_cases")
 LAUNCH = Path("/home/ada/.launch")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import InputError
-from launcher.guide.sizes import all_sizes, find_size
+from launcher.planner.size_table import all_sizes, find_size
 from nanochat.sizes import (
     ModelConfig,
     flops_per_token,

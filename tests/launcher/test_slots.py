@@ -6,7 +6,7 @@ import threading
 from contextlib import ExitStack
 from pathlib import Path
 
-from launcher.raycluster.slots import take_turn
+from launcher.raycluster.host_locks import take_turn
 
 
 def never() -> bool:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from launcher.config.cluster import Node
+from launcher.config.node import Node
 from launcher.errors import HostError
-from launcher.transport.target import NO_SSH, Target, openssh_command, resolve
+from launcher.ssh.target import NO_SSH, Target, openssh_command, resolve
 
 CONFIG = """\
 Include {folder}/more/*.conf

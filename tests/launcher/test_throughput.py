@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from speeds import LINK, host_speed
 
-from launcher.guide.throughput import RankLoad, StepTime, pass_correction, rates_at, step_time
-from launcher.guide.wire import different_tokens, messages
+from launcher.planner.network import different_tokens, messages
+from launcher.planner.step_time import RankLoad, StepTime, pass_correction, rates_at, step_time
 from nanochat.sizes import (
     ModelConfig,
     flops_per_token,

@@ -9,9 +9,9 @@ import torch
 from tiny import SEQUENCE_LENGTH, VOCAB_SIZE
 
 from nanochat.dataset import PreparedData
-from nanochat.dataset.embedded import EmbeddedSource
 from nanochat.dataset.prepare import prepare
 from nanochat.dataset.sources import parse_source
+from nanochat.dataset.stdlib_source import EmbeddedSource
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -20,10 +20,10 @@ from tiny import equal
 from torch import Tensor
 
 from nanochat import hashed_file
+from nanochat.atomic_write import sha256_of
 from nanochat.checkpoint import CheckpointFolder, identity_difference, verify
 from nanochat.errors import CheckpointError
 from nanochat.hashed_file import BLOCK_BYTES, write_hashed
-from nanochat.storage import sha256_of
 from nanochat.tensor_file import safetensors_parts
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")

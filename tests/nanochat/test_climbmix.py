@@ -18,7 +18,7 @@ import pytest
 from mirror import Mirror, publish, serving
 from tiny import Recorder, equal, newest_tensors, plan, run, shape
 
-from nanochat.dataset import PreparedData, building, climbmix, encoding, rows, trouble
+from nanochat.dataset import PreparedData, climbmix, encoding, rows, split_writer, trouble
 from nanochat.dataset.climbmix import TRAINING_SHARDS, ClimbmixSource, shard_name, shards_for
 from nanochat.dataset.prepare import prepare
 from nanochat.dataset.sources import parse_source
@@ -45,7 +45,7 @@ def mirror(published: Path) -> Iterator[Mirror]:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "ROWS_PER_BLOCK", ROWS_PER_BLOCK)
+    monkeypatch.setattr(split_writer, "ROWS_PER_BLOCK", ROWS_PER_BLOCK)
     monkeypatch.setattr(encoding, "BACKGROUND", None)  # this process goes on to other tests
     monkeypatch.setattr(climbmix, "FIRST_PATIENCE_SECONDS", 0.5)
     monkeypatch.setattr(climbmix, "PATIENCE_SECONDS", 0.5)
@@ -236,9 +236,10 @@ def test_other_rows_than_those_trained_on_are_refused(published: Path, tmp_path:
 PREPARE = """
 import json, sys, time
 from pathlib import Path
-from nanochat.dataset import building, sources
+from nanochat.dataset import sources
+from nanochat.dataset import split_writer
 from nanochat.dataset.prepare import prepare
-building.ROWS_PER_BLOCK = 64
+split_writer.ROWS_PER_BLOCK = 64
 cache, mirror = Path(sys.argv[1]), sys.argv[2]
 source = sources.parse_source("climbmix:4", cache, shards=cache / "climbmix", mirror=mirror)
 data = prepare(source, cache=cache, sequence_length=64, vocab_size=512, validation=None, threads=1,

@@ -11,7 +11,7 @@ import torch
 from ranks import run_ranks
 from tiny import Recorder, plan, run
 
-import nanochat.saver
+import nanochat.async_checkpoint
 from nanochat.checkpoint import Checkpoint, CheckpointFolder
 from nanochat.dataset import PreparedData
 from nanochat.errors import CheckpointError
@@ -31,7 +31,7 @@ def faults(observer: Recorder) -> list[tuple[int | None, int]]:
 def on_a_full_disk(rank: int, world_size: int, data_path: Path, folder: Path) -> dict[str, Any]:
     """Runs of which some ranks cannot write: their folder's place is taken. What came of each, its
     faults and how many steps it made. No memory for a copy: it fails between two steps."""
-    nanochat.saver.available_bytes = lambda: 0
+    nanochat.async_checkpoint.available_bytes = lambda: 0
     data, found = PreparedData.load(data_path), {}
     for name, full, stop_at in (
         ("stop", [1], STOP_AT), ("stop of none", [0, 1], STOP_AT),

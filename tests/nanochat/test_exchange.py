@@ -13,10 +13,10 @@ import torch.distributed as dist
 from ranks import run_ranks
 from tiny import SEQUENCE_LENGTH, VOCAB_SIZE, ids, lively, shape
 
+from nanochat.batch_split import deal
 from nanochat.exchange import GradientExchange, agree
 from nanochat.model import GPT
 from nanochat.optimizer import MuonAdamW, Schedule
-from nanochat.shares import deal
 
 CONFIG = shape(depth=3)  # backout takes the middle layer off the last: with 2 they are one
 ROWS = 6

@@ -11,12 +11,12 @@ import torch
 from ranks import run_ranks
 from tiny import Recorder, plan
 
-import nanochat.saver
+import nanochat.async_checkpoint
 from nanochat.checkpoint import Checkpoint, CheckpointFolder
 from nanochat.dataset import PreparedData
 from nanochat.exchange import GradientExchange
-from nanochat.lateness import LEAST_STEPS, SETTLING_STEPS, ComputeClock, StepTimes
 from nanochat.model import GPT
+from nanochat.stragglers import LEAST_STEPS, SETTLING_STEPS, ComputeClock, StepTimes
 from nanochat.train import train
 
 USUAL = (1.0, [0.6, 0.9])
@@ -117,7 +117,7 @@ def on_two_ranks(rank: int, world_size: int, data_path: Path, folder: Path) -> l
             return super().save(*arguments)
 
     if rank == 1:
-        nanochat.saver.available_bytes = lambda: 0
+        nanochat.async_checkpoint.available_bytes = lambda: 0
     GPT.forward, GradientExchange.finish = late, waiting  # type: ignore[method-assign]
     observer = Recorder()
     config = plan(steps=SAVED_IN + 2, evaluate_every_steps=None, checkpoint_every_steps=SAVED_IN)

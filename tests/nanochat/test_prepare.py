@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nanochat.dataset import PreparedData, building, encoding
-from nanochat.dataset.embedded import EmbeddedSource
+from nanochat.atomic_write import write_atomically
+from nanochat.dataset import PreparedData, encoding, split_writer
 from nanochat.dataset.packing import count_rows
 from nanochat.dataset.prepare import prepare
 from nanochat.dataset.sources import Source, parse_source
+from nanochat.dataset.stdlib_source import EmbeddedSource
 from nanochat.errors import DataError
-from nanochat.storage import write_atomically
 
 VOCAB_SIZE = 512
 SEQUENCE_LENGTH = 64
@@ -186,7 +186,7 @@ def test_text_is_written_block_by_block(
     documents: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoding, "PORTION_BYTES", 500_000)
-    monkeypatch.setattr(building, "ROWS_PER_BLOCK", 100)
+    monkeypatch.setattr(split_writer, "ROWS_PER_BLOCK", 100)
     data = run(jsonl(tmp_path / "a.jsonl", documents), tmp_path / "cache")
     blocks = data.manifest.train.blocks
     assert [block.name for block in blocks] == [f"train-{i:05d}.rows" for i in range(len(blocks))]
@@ -334,7 +334,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(
             raise OSError(errno.ENOSPC, "No space left on device")
         write_atomically(path, data)
 
-    monkeypatch.setattr(building, "write_atomically", full)
+    monkeypatch.setattr(split_writer, "write_atomically", full)
     cache = tmp_path / "cache"
     with pytest.raises(DataError, match=r"cache.*No space left on device; [\d,]+ bytes are free"):
         run(jsonl(tmp_path / "a.jsonl", documents[:300]), cache)

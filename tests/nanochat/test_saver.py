@@ -107,7 +107,7 @@ def test_without_memory_for_a_copy_it_is_written_between_steps(
     data: PreparedData, tmp_path: Path, whole: tuple[list[float], Path],
     monkeypatch: pytest.MonkeyPatch, available: int | None, why: str,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("nanochat.saver.available_bytes", lambda: available)
+    monkeypatch.setattr("nanochat.async_checkpoint.available_bytes", lambda: available)
     if available == 10**9:
         monkeypatch.setattr("nanochat.memory._fresh_memory", lambda size: mmap.mmap(-1, 2**60))
     observer = Recorder()

@@ -14,8 +14,8 @@ import pytest
 import torch
 from ranks import run_ranks
 
-from nanochat.dataset import PreparedData, rows, share
-from nanochat.dataset.growth import Growth
+from nanochat.dataset import PreparedData, distributed, rows
+from nanochat.dataset.block_log import Growth
 from nanochat.dataset.manifest import Manifest
 from nanochat.dataset.rows import MANIFEST, lock_of
 from nanochat.errors import DataError
@@ -27,10 +27,12 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MANIFEST}
 
 
-def _shared(rank: int, world_size: int, folder: Path, *, writes: bool) -> share.SharedData:
-    share.PIECE_BYTES = PIECE_BYTES
+def _shared(rank: int, world_size: int, folder: Path, *, writes: bool) -> distributed.SharedData:
+    distributed.PIECE_BYTES = PIECE_BYTES
     cpu = torch.device("cpu")
-    return share.SharedData(folder, rank=rank, world_size=world_size, writes=writes, device=cpu)
+    return distributed.SharedData(
+        folder, rank=rank, world_size=world_size, writes=writes, device=cpu
+    )
 
 
 def _bring_all(rank: int, world_size: int, folders: list[Path], writes: list[bool]) -> int:
@@ -119,7 +121,7 @@ def growing(data: PreparedData, folder: Path) -> Manifest:
 
 
 def _wait_for_rows(rank: int, world_size: int, folders: list[Path], count: int) -> list[int]:
-    share.WAIT_SECONDS = 0.2
+    distributed.WAIT_SECONDS = 0.2
     data = _shared(rank, world_size, folders[rank], writes=True)
     before = len(data.train_rows)
     assert data.grow(count, lambda: True)
@@ -152,7 +154,7 @@ def test_ranks_wait_together_for_rows_that_are_still_coming(
 
 
 def _give_up(rank: int, world_size: int, folders: list[Path]) -> bool:
-    share.WAIT_SECONDS = 0.2
+    distributed.WAIT_SECONDS = 0.2
     data = _shared(rank, world_size, folders[rank], writes=True)
     until = time.monotonic() + 1
     return data.grow(1, lambda: time.monotonic() < until)

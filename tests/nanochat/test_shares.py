@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nanochat.shares import deal
+from nanochat.batch_split import deal
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from nanochat.dataset import readers
-from nanochat.dataset.embedded import PIECE_CHARACTERS, EmbeddedSource, decoded
 from nanochat.dataset.sources import Document, Source, parse_source
 from nanochat.dataset.splitting import split_python, split_text
+from nanochat.dataset.stdlib_source import PIECE_CHARACTERS, EmbeddedSource, decoded
 from nanochat.errors import DataError
 
 LONG_TEXT = "".join(f"Line {i} of a long text, ünïcode too.\n" * 3 + "\n" for i in range(3000))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nanochat.dataset.embedded import EmbeddedSource
+from nanochat.dataset.stdlib_source import EmbeddedSource
 from nanochat.errors import DataError
 from nanochat.tokenizer import SPECIAL_TOKENS, StreamDecoder, Tokenizer
 

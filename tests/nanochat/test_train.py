@@ -20,10 +20,10 @@ from ranks import run_ranks
 from tiny import SEQUENCE_LENGTH, Recorder, equal, newest_tensors, plan, run, shape
 
 import nanochat
+from nanochat.batch_split import largest_micro_batch
 from nanochat.checkpoint import CheckpointFolder
 from nanochat.dataset import PreparedData, TrainOrder
 from nanochat.errors import CheckpointError, IdentityError, ShareError, TrainingError
-from nanochat.shares import largest_micro_batch
 from nanochat.train import TrainResult
 
 KEYS = {"step", "tokens", "loss", "lr", "step_seconds", "tokens_per_second", "wire_bytes"}

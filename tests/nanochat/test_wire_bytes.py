@@ -9,10 +9,10 @@ import pytest
 import torch
 from ranks import run_ranks
 
-from nanochat.dataset.embedded import EmbeddedSource
+from nanochat.batch_split import deal
+from nanochat.dataset.stdlib_source import EmbeddedSource
 from nanochat.exchange import GradientExchange
 from nanochat.model import GPT
-from nanochat.shares import deal
 from nanochat.sizes import ModelConfig, parameter_counts
 from nanochat.tokenizer import Tokenizer
 

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import click
 
-from launcher.cli.output import json_option, print_json
-from launcher.config.cluster import (
-    LoadedCluster,
-    Node,
-    load_cluster,
-    require_addresses,
-    require_pool,
-)
-from launcher.config.pools import in_pool
+from launcher.cli.render.table import json_option, print_json
+from launcher.config.cluster_file import load_cluster
+from launcher.config.loaded_cluster import LoadedCluster, require_addresses, require_pool
+from launcher.config.node import Node
+from launcher.config.subcluster import in_pool
 from launcher.errors import HostError
 from launcher.hosts.check import check_hosts
 from launcher.hosts.facts import gather_facts
 from launcher.hosts.network import Place, choose_places
 from launcher.hosts.preflight import Finding
 from launcher.raycluster.control import host_state
-from launcher.raycluster.survey import host_needs
-from launcher.transport.together import close_all, connect_each, in_parallel
+from launcher.raycluster.probe import host_needs
+from launcher.ssh.parallel import close_all, connect_each, in_parallel
 
 MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red")}
 

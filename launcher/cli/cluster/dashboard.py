@@ -7,11 +7,11 @@ import webbrowser
 
 import click
 
-from launcher.cli.output import json_option, print_json
+from launcher.cli.render.table import json_option, print_json
 from launcher.errors import InputError
 from launcher.raycluster.control import host_state
 from launcher.raycluster.spec import cluster_folder
-from launcher.runs.heads import open_cluster_runs
+from launcher.remote.open import open_cluster_runs
 
 POLL_SECONDS = 1.0
 

@@ -8,19 +8,20 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from launcher.cli.bring_up_view import BringUpView
-from launcher.cli.output import json_option, print_json
+from launcher.cli.render.bring_up import BringUpView
+from launcher.cli.render.table import json_option, print_json
 from launcher.cli.stop import save_and_stop
-from launcher.config.cluster import LoadedCluster, load_cluster, require_addresses
-from launcher.config.pools import parts
+from launcher.config.cluster_file import load_cluster
+from launcher.config.loaded_cluster import LoadedCluster, require_addresses
+from launcher.config.subcluster import parts
 from launcher.errors import HostError, HostsFailed, InputError, Interrupted, RunBusy
-from launcher.figures import size
+from launcher.formatting import format_bytes
 from launcher.provision.purge import Removed, purge
 from launcher.raycluster.control import host_states, read_spec, runs_at_work, stop
-from launcher.runs.homecoming import bring_home
-from launcher.runs.remote import ClusterRuns, run_names
-from launcher.transport.connection import Connection
-from launcher.transport.together import all_of, close_all, connect_each, on_all
+from launcher.remote.cluster_runs import ClusterRuns, run_names
+from launcher.remote.fetch_checkpoints import bring_home
+from launcher.ssh.parallel import all_of, close_all, connect_each, on_all
+from launcher.ssh.protocol import Connection
 
 
 @click.command()
@@ -189,6 +190,6 @@ def _print(
     for node, items in removed.items():
         click.secho(node, bold=True)
         for item in items:
-            click.echo(f"  removed ~/.launch/{item.path}  {size(item.bytes)}")
+            click.echo(f"  removed ~/.launch/{item.path}  {format_bytes(item.bytes)}")
         if not items:
             click.echo("  there was nothing to remove")

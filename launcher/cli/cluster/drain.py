@@ -7,17 +7,18 @@ from typing import Any
 import click
 
 from launcher.cli.attach import report_end
-from launcher.cli.output import json_option, print_json
-from launcher.cli.progress import RunProgress
+from launcher.cli.render.run_progress import RunProgress
+from launcher.cli.render.table import json_option, print_json
 from launcher.cli.stop import save_and_stop
-from launcher.config.cluster import load_cluster, require_node
+from launcher.config.cluster_file import load_cluster
+from launcher.config.loaded_cluster import require_node
 from launcher.errors import InputError
-from launcher.raycluster.drained import drain
-from launcher.runs.extension import last_saved
+from launcher.raycluster.drain import drain
+from launcher.remote.cluster_runs import ClusterRuns, RemoteRun
+from launcher.remote.open import open_cluster_runs
+from launcher.runs.extend import last_saved
 from launcher.runs.follow import Follower
-from launcher.runs.heads import open_cluster_runs
 from launcher.runs.members import members_told
-from launcher.runs.remote import ClusterRuns, RemoteRun
 from launcher.runs.run import shown_name
 from launcher.runs.state import RunState, status_of
 

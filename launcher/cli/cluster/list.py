@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
-from launcher.cli.output import Column, Row, json_option, print_table
-from launcher.config.cluster import lacks_address, load_cluster
-from launcher.config.cluster_rules import LOCAL
+from launcher.cli.render.table import Column, Row, json_option, print_table
+from launcher.config.cluster import LOCAL
+from launcher.config.cluster_file import load_cluster
+from launcher.config.loaded_cluster import lacks_address
 from launcher.config.paths import ConfigFile, list_files, shown_path
 from launcher.errors import InputError
 

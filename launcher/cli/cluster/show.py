@@ -6,8 +6,10 @@ from typing import Any
 
 import click
 
-from launcher.cli.output import Column, Row, json_option, print_json, print_table
-from launcher.config.cluster import Cluster, LoadedCluster, lacks_address, load_cluster
+from launcher.cli.render.table import Column, Row, json_option, print_json, print_table
+from launcher.config.cluster import Cluster
+from launcher.config.cluster_file import load_cluster
+from launcher.config.loaded_cluster import LoadedCluster, lacks_address
 from launcher.config.paths import shown_path
 
 COLUMNS = [

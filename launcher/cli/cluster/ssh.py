@@ -7,9 +7,10 @@ import subprocess
 
 import click
 
-from launcher.config.cluster import load_cluster, require_addresses, require_node
+from launcher.config.cluster_file import load_cluster
+from launcher.config.loaded_cluster import require_addresses, require_node
 from launcher.errors import MissingExtra
-from launcher.transport.target import openssh_command, target_of
+from launcher.ssh.target import openssh_command, target_of
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

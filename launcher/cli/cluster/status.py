@@ -7,14 +7,15 @@ from typing import Any
 
 import click
 
-from launcher.cli.output import Column, json_option, print_table
-from launcher.config.cluster import LoadedCluster, load_cluster, require_addresses
-from launcher.config.pools import parts
+from launcher.cli.render.table import Column, json_option, print_table
+from launcher.config.cluster_file import load_cluster
+from launcher.config.loaded_cluster import LoadedCluster, require_addresses
+from launcher.config.subcluster import parts
 from launcher.errors import HostError
 from launcher.raycluster.control import host_state, runs_at_work
-from launcher.raycluster.drained import ask_drained
-from launcher.transport.connection import Connection
-from launcher.transport.together import all_of, close_all, connect_each, in_parallel
+from launcher.raycluster.drain import ask_drained
+from launcher.ssh.parallel import all_of, close_all, connect_each, in_parallel
+from launcher.ssh.protocol import Connection
 
 COLOURS = {"up": "green", "down": "yellow", "orphaned": "red", "unreachable": "red"}
 COLUMNS = [

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 import click
 
-from launcher.cli.output import Column, Row, json_option, print_table
-from launcher.config.cluster import load_cluster, require_addresses
+from launcher.cli.render.table import Column, Row, json_option, print_table
+from launcher.config.cluster_file import load_cluster
+from launcher.config.loaded_cluster import require_addresses
 from launcher.config.paths import shown_path
 from launcher.errors import HostError, InputError, Untrusted
-from launcher.transport.host_keys import verify
-from launcher.transport.together import all_of
-from launcher.transport.trust import ShownKey, ask_for_keys, pin_keys
+from launcher.ssh.known_hosts import verify
+from launcher.ssh.parallel import all_of
+from launcher.ssh.trust import ShownKey, ask_for_keys, pin_keys
 
 COLUMNS = [
     Column("host", lambda row: row["host"]),

@@ -7,19 +7,15 @@ from itertools import groupby
 
 import click
 
-from launcher.cli.bring_up_view import BringUpView
 from launcher.cli.cluster_run import open_up
-from launcher.cli.output import json_option, print_json
-from launcher.config.cluster import (
-    LoadedCluster,
-    load_cluster,
-    require_addresses,
-    require_trainable,
-)
-from launcher.config.pools import in_pool
-from launcher.provision.plan import Operation, Send
+from launcher.cli.render.bring_up import BringUpView
+from launcher.cli.render.table import json_option, print_json
+from launcher.config.cluster_file import load_cluster
+from launcher.config.loaded_cluster import LoadedCluster, require_addresses, require_trainable
+from launcher.config.subcluster import in_pool
+from launcher.provision.host_plan import Operation, Send
 from launcher.raycluster.bring_up import Stages, prepare, start_commands
-from launcher.transport.together import all_of, close_all, connect_each
+from launcher.ssh.parallel import all_of, close_all, connect_each
 
 
 @click.command()

@@ -10,11 +10,11 @@ from dataclasses import asdict, replace
 import click
 
 from launcher.cli.lazy import LazyGroup
-from launcher.cli.output import Column, Row, json_option, print_table
-from launcher.cli.place import file_of
+from launcher.cli.render.table import Column, Row, json_option, print_table
+from launcher.cli.run_address import file_of
 from launcher.errors import InputError, LaunchError
+from launcher.remote.cluster_runs import RemoteRun
 from launcher.runs.folder import RunFolder, all_mirrors, all_runs
-from launcher.runs.remote import RemoteRun
 from launcher.runs.state import RunState
 
 
@@ -147,7 +147,7 @@ def _cluster(mirror: RunFolder) -> str:
 
 
 def _ask(cluster: str) -> list[RunState]:
-    from launcher.runs.heads import open_cluster_runs  # paramiko and YAML: 0.2 s
+    from launcher.remote.open import open_cluster_runs  # paramiko and YAML: 0.2 s
 
     with open_cluster_runs(cluster) as runs:
         running = runs.running()

@@ -7,12 +7,12 @@ from functools import partial
 
 import click
 
-from launcher.cli.output import Column, Row, json_option, print_json, print_table
-from launcher.cli.place import cluster_option, open_run_to_read
+from launcher.cli.render.table import Column, Row, json_option, print_json, print_table
+from launcher.cli.run_address import cluster_option, open_run_to_read
 from launcher.errors import InputError
-from launcher.runs.comparison import LOSS_STEPS, compared
-from launcher.runs.curves import Curve
+from launcher.runs.compare import LOSS_STEPS, compared
 from launcher.runs.folder import RunFolder
+from launcher.runs.history import Curve
 from launcher.runs.run import shown_name
 from launcher.runs.state import RunState
 

@@ -9,14 +9,15 @@ from functools import cache
 
 import click
 
-from launcher.cli.output import json_option, print_json
-from launcher.cli.place import cluster_option, locate, mirrored
+from launcher.cli.render.table import json_option, print_json
+from launcher.cli.run_address import cluster_option, locate, mirrored
 from launcher.errors import InputError, Interrupted, LaunchError, NotFound
-from launcher.figures import size
+from launcher.formatting import format_bytes
+from launcher.remote.remove import Removable, RunThere
 from launcher.runs.folder import RUN_NAME, RunFolder, find_run, runs_home
-from launcher.runs.removal import Removable, RunHere, RunThere
+from launcher.runs.remove import RunHere
 from launcher.runs.run import shown_name
-from launcher.transport.connection import Connection
+from launcher.ssh.protocol import Connection
 
 
 @click.command()
@@ -45,7 +46,7 @@ def command(
                 run.remove()
                 removed.append(run)
                 if not as_json:
-                    click.echo(f"removed run '{run.name}', {size(run.bytes)}")
+                    click.echo(f"removed run '{run.name}', {format_bytes(run.bytes)}")
         finally:
             if as_json:
                 print_json({"removed": [{"run": r.name, "bytes": r.bytes} for r in removed]})
@@ -82,8 +83,9 @@ class _Finder:
             return RunHere.of(seen.folder, shown_name(seen))
 
     def _open(self, cluster: str) -> tuple[dict[str, Connection], str]:
-        from launcher.config.cluster import load_cluster, require_addresses
-        from launcher.transport.together import close_all, connect_all
+        from launcher.config.cluster_file import load_cluster
+        from launcher.config.loaded_cluster import require_addresses
+        from launcher.ssh.parallel import close_all, connect_all
 
         try:
             loaded = load_cluster(cluster)
@@ -110,5 +112,5 @@ def _ask(found: Sequence[Removable]) -> None:
 
 
 def _names(runs: Sequence[Removable], how: str) -> str:
-    names = ", ".join(f"{run.name} ({size(run.bytes)})" for run in runs)
+    names = ", ".join(f"{run.name} ({format_bytes(run.bytes)})" for run in runs)
     return f"{names} {how}" if names else ""

@@ -1,0 +1,205 @@
+"""Runs as Ray jobs, on the head: `python -P -m launcher.agent.jobs VERB FOLDER [RUN]`.
+
+The client runs this over SSH and needs no Ray; nor does this: it speaks HTTP to the dashboard on
+the loopback, which takes 0.2 s where Ray's own client imports for 2 s. Each verb prints one JSON
+document. Whoever dies, a run that was submitted goes on until it has ended: see `keeper`.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from launcher.raycluster.environment import JOB_MARK
+from launcher.raycluster.spec import ClusterSpec
+from launcher.runs.folder import FULL_BYTES, RunFolder, write_json
+from launcher.runs.records import read_records
+from nanochat.lock import Held, hold, is_held
+
+HTTP_SECONDS = 30.0
+AGENT_SECONDS = 40.0  # from Ray's first answer until it takes jobs, on a host that has just booted
+NO_AGENT = "No available agent"  # says it until then
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever http_proxy says
+ALIVE = ("PENDING", "RUNNING")
+
+
+class NoAnswer(Exception):
+    """Ray's dashboard does not answer, or not as it should."""
+
+
+class Jobs:
+    """Of one cluster, whose folder on the head is `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        spec = ClusterSpec.from_json((folder / "cluster.json").read_bytes())
+        self._url = f"http://127.0.0.1:{spec.ports.dashboard}"
+        self._folder = folder
+
+    def submit(self, run: str) -> dict[str, Any]:
+        """Start the run's driver, unless one is at work or about to be. Raises NoAnswer."""
+        folder = self._folder_of(run)
+        with hold(folder.path / "submit.lock", seconds=HTTP_SECONDS):
+            if self.status(run)["alive"]:
+                return {"submitted": False}
+            # Of an earlier attempt; a client that follows would take its end for this one's.
+            for stale in (folder.stop_request, folder.summary_file, folder.failure_file):
+                stale.unlink(missing_ok=True)
+            note = {"time": time.time(), "by_itself": False, "starts": 1}
+            write_json(folder.submitted_file, note | {"step": steps_made(folder)})
+            try:
+                self._start(run, folder)
+            except NoAnswer:  # the user is told: nothing begins behind their back
+                folder.submitted_file.unlink()
+                raise
+        return {"submitted": True}
+
+    def submit_again(self, run: str, starts: int) -> bool:
+        """The same for a run whose driver died without a word; `starts`: in a row now without a new
+        step. False where it has ended, or a driver is at work. Raises NoAnswer, Held."""
+        folder = self._folder_of(run)
+        with hold(folder.path / "submit.lock", seconds=HTTP_SECONDS):
+            # In this order: a driver that ends writes its summary first.
+            if self.has_driver(run) or not folder.is_wanted or folder.stop_request.exists():
+                return False
+            before = folder.submitted()
+            note = {"by_itself": True, "starts": starts, "step": steps_made(folder)}
+            write_json(folder.submitted_file, before | note)
+            try:
+                folder.update_spec(entered=time.time())
+                self._start(run, folder)
+            except (NoAnswer, OSError):  # that was no start
+                write_json(folder.submitted_file, before)
+                raise
+        return True
+
+    def _start(self, run: str, folder: RunFolder) -> None:
+        """Raises NoAnswer."""
+        python, path, log = (shlex.quote(str(x)) for x in (sys.executable, folder.path, folder.log))
+        job = {
+            "submission_id": _submission_id(run, 1 + len(_of(self._all(), run))),
+            "entrypoint": f"exec {python} -P -m launcher.training.driver {path} >> {log} 2>&1",
+            "runtime_env": {"env_vars": {JOB_MARK: "1"}},
+        }
+        until = time.monotonic() + AGENT_SECONDS
+        while True:
+            try:
+                self._ask("POST", "/api/jobs/", job)
+                return
+            except NoAnswer as error:
+                if NO_AGENT not in str(error) or time.monotonic() > until:
+                    raise
+                time.sleep(1)
+
+    def status(self, run: str) -> dict[str, Any]:
+        """`alive`: a driver is at work, or Ray or the supervisor is about to start one. `wanted`:
+        so it would be if a supervisor were at work. `by_itself`: nobody asked for this driver."""
+        folder = self._folder_of(run)
+        # The lock first: Ray is slow to answer while a step is made.
+        driven = folder.is_locked() or _is_alive(_of(self._all(), run))
+        due = self.is_due(folder)
+        return {
+            "alive": driven or due,
+            "wanted": folder.is_wanted,
+            "by_itself": folder.submitted().get("by_itself", False) or (due and not driven),
+        }
+
+    def has_driver(self, run: str) -> bool:
+        """Whether one is at work, or Ray is about to start it. Raises NoAnswer."""
+        if self._folder_of(run).is_locked():
+            return True  # without asking Ray, which is slow while a step is made
+        return _is_alive(_of(self._listed(), run))
+
+    def is_due(self, folder: RunFolder) -> bool:
+        """Whether the supervisor sees to it that a driver is at work. On a full disk none can."""
+        room = shutil.disk_usage(self._folder).free >= FULL_BYTES
+        return folder.is_wanted and is_held(self._folder / "lock") and room
+
+    def _folder_of(self, run: str) -> RunFolder:
+        return RunFolder(self._folder / "runs" / run)
+
+    def running(self) -> list[str]:
+        """Runs whose drivers are at work, or about to be."""
+        folders = [RunFolder(path) for path in sorted((self._folder / "runs").glob("*"))]
+        names = [f.name for f in folders if f.is_locked() or self.is_due(f)]
+        # Ray starts a driver seconds after it was asked to; one that has ended wrote a summary.
+        open_ends = [f.name for f in folders if f.name not in names and f.summary() is None]
+        jobs = self._all() if open_ends else {}
+        names += [name for name in open_ends if _is_alive(_of(jobs, name))]
+        return sorted(names)
+
+    def _all(self) -> dict[str, dict[str, Any]]:
+        """Every job by its submission id; none where no dashboard answers."""
+        try:
+            return self._listed()
+        except NoAnswer:
+            return {}
+
+    def _listed(self) -> dict[str, dict[str, Any]]:
+        return {job.get("submission_id"): job for job in self._ask("GET", "/api/jobs/")}
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """The JSON of the answer. Raises NoAnswer."""
+        token = (self._folder / "token").read_text().strip()
+        request = urllib.request.Request(
+            self._url + path,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+        )
+        try:
+            with DIRECT.open(request, timeout=HTTP_SECONDS) as answer:
+                return json.loads(answer.read() or b"{}")
+        except urllib.error.HTTPError as error:
+            raise NoAnswer(f"Ray's dashboard: {error}: {error.read().decode()[:500]}") from None
+        except OSError as error:  # refused, reset, or slower than HTTP_SECONDS
+            raise NoAnswer(f"Ray's dashboard does not answer: {error}") from None
+
+
+def steps_made(folder: RunFolder) -> int:
+    """The most that any attempt has made, saved or not."""
+    return max((record["step"] for record in read_records(folder.metrics)), default=0)
+
+
+def _of(jobs: Mapping[str, dict[str, Any]], run: str) -> list[dict[str, Any]]:
+    """The run's jobs, the newest last. One that was resumed has had several."""
+    found: list[dict[str, Any]] = []
+    while (name := _submission_id(run, len(found) + 1)) in jobs:
+        found.append(jobs[name])
+    return found
+
+
+def _is_alive(jobs: Sequence[Mapping[str, Any]]) -> bool:
+    """Of one run."""
+    return bool(jobs) and jobs[-1].get("status") in ALIVE
+
+
+def _submission_id(run: str, attempt: int) -> str:
+    """The run's name; a resumed one's has the attempt behind it. Ray takes no name twice."""
+    return run if attempt == 1 else f"{run}:{attempt}"
+
+
+def main(verb: str, folder: str, *run: str) -> None:
+    jobs = Jobs(Path(folder))
+    verbs: dict[str, Callable[..., Any]] = {
+        "submit": jobs.submit,
+        "status": jobs.status,
+        "running": jobs.running,
+    }
+    try:
+        print(json.dumps(verbs[verb](*run)))
+    except NoAnswer as error:
+        raise SystemExit(str(error)) from None
+    except Held:
+        raise SystemExit("the run is just being submitted by another process") from None
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,273 @@
+"""The process on each host that starts Ray, starts it again when it dies, and ends it; on the head
+it keeps runs going too (`keeper`).
+
+`python -P -m launcher.agent.supervisor CLUSTER_FOLDER`. It works from cluster.json, holds the
+folder's lock while it lives, tells what it does in state.json and supervisor.log, and is the
+parent of every Ray process of its cluster on its host, so that it ends those and no others.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from launcher.agent.processes import (
+    adopt_orphans,
+    die_with_parent,
+    end_children,
+    end_marked,
+)
+from launcher.agent.run_restarter import RunKeeper
+from launcher.agent.text_store import BLOBS
+from launcher.agent.worker_pool import WarmPool
+from launcher.raycluster.boot_hook import start_file
+from launcher.raycluster.environment import CLUSTER_MARK, FOREIGN, VISIBLE, node_environment
+from launcher.raycluster.spec import CODE_LABEL, WANTED, ClusterSpec, short_name
+from launcher.runs.folder import RunFolder, write_json
+from nanochat.lock import hold
+
+POLL_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 30.0
+LOOK_SECONDS = 5.0  # between looks at what uses Ray
+HEAD_OFF_SECONDS = 7 * 86_400.0  # a head that has been off for longer is not waited for
+CLIENT_SECONDS = 60.0  # a sign of a client counts for this long
+HEALTHY_SECONDS = 60.0  # Ray that lived this long is started again at once
+SOCKET_NAME_BYTES = 62  # "/session_2026-11-22_23-06-30_123456_1234567/sockets/plasma_store"
+LONGEST_SOCKET_BYTES = 107  # of an AF_UNIX address
+# Nothing but Ray's own messages goes through it; Ray would take 30% of the memory.
+OBJECT_STORE_BYTES = 100 * 2**20
+SPARE_WORKERS = 2  # on the head, beside one per slot: Ray Train and its controller
+
+
+def main(folder: str) -> None:
+    """Exits 0 when it is told to end (SIGTERM) or has been idle for long enough."""
+    path = Path(folder).absolute()
+    with hold(path / "lock"):
+        Supervisor(path).run()
+
+
+class Supervisor:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder.parents[1]
+        self.spec = ClusterSpec.from_json((folder / "cluster.json").read_bytes())
+        self.ray_folder = ray_folder(self.home, self.spec.cluster)
+        self.ended = self.idle = False
+        self.starts = 0
+        self.up = False
+        self.used = self.looked = self.head_seen = time.monotonic()
+        self.keeper = RunKeeper(folder) if self.spec.is_head else None
+
+    def run(self) -> None:
+        adopt_orphans()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._end)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        end_marked(f"{CLUSTER_MARK}={self.folder}")  # left by a supervisor that was killed
+        if self.keeper:
+            self.keeper.start()
+        try:
+            self._keep_ray_up()
+        finally:
+            end_children()
+        self._say("down")
+        if self.idle:  # nobody has waited for it: nor does anybody when the host boots
+            (self.home.parent / start_file(self.spec.cluster)).unlink(missing_ok=True)
+        shutil.rmtree(self.ray_folder, ignore_errors=True)
+
+    def _keep_ray_up(self) -> None:
+        pause = 0.5
+        while not (self.ended or self._is_idle()):
+            shutil.rmtree(self.ray_folder, ignore_errors=True)  # sessions of earlier starts
+            self.ray_folder.mkdir(parents=True)
+            began = time.monotonic()
+            self._watch(self._start_ray())
+            end_children()
+            if not self.ended:
+                self._say("restarting")
+                lived = time.monotonic() - began
+                pause = 1.0 if lived > HEALTHY_SECONDS else min(2 * pause, LONGEST_PAUSE_SECONDS)
+                self._sleep(pause)
+
+    def _start_ray(self) -> subprocess.Popen[bytes]:
+        self.starts += 1
+        self._say("starting")
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "ray.scripts.scripts", *start_arguments(self.spec),
+             f"--temp-dir={self.ray_folder}"],
+            env=self._environment(), cwd=self.folder, stdin=subprocess.DEVNULL,
+            preexec_fn=partial(die_with_parent, signal.SIGTERM),
+        )  # fmt: skip
+
+    def _environment(self) -> dict[str, str]:
+        own = {k: v for k, v in os.environ.items() if k not in (*FOREIGN, *VISIBLE)}
+        return own | node_environment(self.spec, self.home, self.ray_folder)
+
+    def _watch(self, ray: subprocess.Popen[bytes]) -> None:
+        """Returns when Ray has ended, or when it should."""
+        raylet = f"{self.spec.here.address}:{self.spec.ports.node_manager}"
+        token = self.folder / "token"
+        count, spares = idle_workers(self.spec), self.spec.here.slots
+        pool = WarmPool(raylet, token, count, spares, self._environment())
+        while not self.ended and ray.poll() is None:
+            _reap_orphans(ray.pid)
+            if not self.up and self._answers():
+                self._is_up(True)
+                self._say("up")
+            if self.up:
+                pool.refill()
+            if self._is_idle():
+                print(f"no run for {self.spec.idle_minutes:g} minutes: ending", flush=True)
+                self.ended = True
+            time.sleep(POLL_SECONDS)
+        self._is_up(False)
+
+    def _is_up(self, up: bool) -> None:
+        self.up = up
+        if self.keeper:
+            self.keeper.ray_is(up=up)
+
+    def _answers(self) -> bool:
+        """Ray's processes of this host are there."""
+        ports = self.spec.ports
+        places = [(self.spec.here.address, ports.node_manager)]
+        if self.spec.is_head:
+            places.append(("127.0.0.1", ports.dashboard))
+        for place in places:
+            try:
+                socket.create_connection(place, timeout=1).close()
+            except OSError:
+                return False
+        return True
+
+    def _is_idle(self) -> bool:
+        """The head: no run for idle_minutes. The others: no head, or none that takes them."""
+        now = time.monotonic()
+        if not self.spec.idle_minutes or now - self.looked < LOOK_SECONDS:
+            return False
+        self.looked = now
+        if self._in_use():
+            self.used = now
+        self.idle = now - self.used > 60 * self.spec.idle_minutes
+        return self.idle
+
+    def _in_use(self) -> bool:
+        if self.keeper:
+            # A client is here, and maybe still sends the text of its run.
+            recent = time.time() - CLIENT_SECONDS
+            signs = (self.folder / WANTED, *(self.home / BLOBS).glob("*.partial"))
+            runs = (self.folder / "runs").glob("*/run.json")
+            return (
+                any(_modified(path) > recent for path in signs)
+                or any(RunFolder(path.parent).is_locked() for path in runs)
+                or bool(self.keeper.wanted())
+            )
+        try:
+            place = (self.spec.head.address, self.spec.ports.gcs)
+            socket.create_connection(place, timeout=2).close()
+        except ConnectionRefusedError:  # the head is there, its Ray has ended
+            return False
+        except OSError:  # it is off: once it is back its runs go on
+            return time.monotonic() - self.head_seen < HEAD_OFF_SECONDS
+        self.head_seen = time.monotonic()
+        return self.up
+
+    def _say(self, status: str) -> None:
+        print(f"{time.strftime('%F %T')} {status}", flush=True)
+        state: dict[str, Any] = {
+            "status": status,
+            "pid": os.getpid(),
+            "time": round(time.time(), 3),
+            "starts": self.starts,
+            "key": self.spec.key,
+        }
+        write_json(self.folder / "state.json", state)
+
+    def _sleep(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self.ended and time.monotonic() < until:
+            time.sleep(POLL_SECONDS)
+
+    def _end(self, *_: Any) -> None:
+        self.ended = True
+
+
+def _reap_orphans(ray: int) -> None:
+    """What lost its parent below us and has ended, but for Ray's first process: Popen's own."""
+    while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        if ended.si_pid == ray:
+            return
+        os.waitpid(ended.si_pid, 0)
+
+
+def _modified(path: Path) -> float:
+    """Of the host's clock; 0 where there is no such file."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def ray_folder(home: Path, cluster: str) -> Path:
+    """Ray's folder for a cluster on this host: under `home` where the names of sockets inside
+    stay short enough, else under /tmp."""
+    folder = home / "ray" / cluster
+    if len(os.fsencode(folder)) + SOCKET_NAME_BYTES <= LONGEST_SOCKET_BYTES:
+        return folder
+    return Path(f"/tmp/launch-{os.getuid()}-{short_name(cluster)}")
+
+
+def start_arguments(spec: ClusterSpec) -> list[str]:
+    """Of `ray start` on the spec's node."""
+    ports, here = spec.ports, spec.here
+    if spec.is_head:
+        role = [
+            "--head",
+            f"--port={ports.gcs}",
+            "--dashboard-host=127.0.0.1",
+            f"--dashboard-port={ports.dashboard}",
+            f"--ray-client-server-port={ports.ray_client}",  # cannot be left out
+            "--no-monitor",  # the autoscaler's
+        ]
+    else:
+        role = [f"--address={spec.head.address}:{ports.gcs}"]
+    resources = f'{{"rank_slot": {here.slots}, "pool_{here.pool}": {here.slots}}}'
+    return [
+        "start",
+        "--block",
+        *role,
+        f"--node-ip-address={here.address}",
+        f"--node-name={here.name}",
+        f"--node-manager-port={ports.node_manager}",
+        f"--object-manager-port={ports.object_manager}",
+        f"--dashboard-agent-grpc-port={ports.agent_grpc}",
+        f"--dashboard-agent-listen-port={ports.agent_http}",
+        f"--runtime-env-agent-port={ports.runtime_env_agent}",
+        f"--metrics-export-port={ports.metrics}",
+        f"--min-worker-port={ports.workers[0]}",
+        f"--max-worker-port={ports.workers[-1]}",
+        f"--num-cpus={idle_workers(spec)}",
+        f"--num-gpus={here.slots if here.accelerator != 'cpu' else 0}",
+        f"--resources={resources}",
+        f"--labels={CODE_LABEL}={spec.code}",
+        f"--object-store-memory={OBJECT_STORE_BYTES}",
+        "--disable-usage-stats",
+    ]
+
+
+def idle_workers(spec: ClusterSpec) -> int:
+    """How many worker processes a run uses on the spec's node. As many are kept ready; Ray starts
+    no more than the CPUs that it is told of, so that is what it is told."""
+    return spec.here.slots + (SPARE_WORKERS if spec.is_head else 0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,90 @@
+"""Bringing a cluster up as a person watches it: lines, and bars while bytes travel."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TransferSpeedColumn,
+)
+
+from launcher.formatting import format_duration
+from launcher.raycluster.bring_up import Stages
+from launcher.ssh import prompts
+
+
+class BringUpView:
+    """Prints to stderr: live bars on a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._bar = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._said: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> BringUpView:
+        self._bar.start()
+        if self._console.is_terminal:
+            prompts.add_screen(self._bar)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        prompts.remove_screen(self._bar)
+        self._bar.stop()
+
+    def say(self, text: str) -> None:
+        self._console.print(f"  {text}", soft_wrap=True, markup=False)
+
+    def sent(self, host: str, what: str, done: int, total: int) -> None:
+        """`total` 0: no bytes, but words of why there are none."""
+        if total:
+            self._show(host, f"{host}: {what}", done, total)
+        elif self._said.get(host) != what:
+            self._said[host] = what
+            self.say(f"{host}: {what}")
+
+    def fetched(self, name: str, done: int, total: int) -> None:
+        self._show("packages", "fetching packages", done, total)
+
+    def table(self, stages: Stages) -> str:
+        """Seconds of each stage on one line, those of single hosts below it."""
+        parts = [f"{name} {format_duration(seconds)}" for name, seconds in stages.seconds.items()]
+        lines = ["  " + ", ".join(parts)]
+        for host, each in stages.hosts.items():
+            of_host = [f"{name} {format_duration(seconds)}" for name, seconds in each.items()]
+            if of_host:
+                lines.append(f"    {host}: " + ", ".join(of_host))
+        return "\n".join(lines)
+
+    def _show(self, key: str, description: str, done: int, total: int) -> None:
+        with self._lock:
+            # Without a terminal a line for each kind of work, not for each of 84 packages.
+            kind = " ".join(description.split()[:2])
+            if self._said.get(key) != kind and not self._console.is_terminal:
+                self.say(f"{kind} ..." if done < total else description)
+            self._said[key] = kind
+            if key not in self._tasks:
+                self._tasks[key] = self._bar.add_task(description, total=total)
+            self._bar.update(
+                self._tasks[key], description=description, completed=done, total=total,
+                visible=done < total,
+            )  # fmt: skip

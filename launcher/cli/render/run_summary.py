@@ -1,0 +1,106 @@
+"""An outlook as people read it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from launcher.config.recipe import Recipe
+from launcher.formatting import format_count, format_flops, format_bytes
+from launcher.planner.summary import Outlook
+from launcher.planner.tuning import Choices
+from nanochat.dataset.climbmix import CLIMBMIX, SHARD_BYTES, is_address
+
+if TYPE_CHECKING:
+    from launcher.config.loaded_cluster import LoadedCluster
+
+
+@dataclass(frozen=True)
+class Where:
+    """A run's place. `hosts`: None on this machine. `pool`: of the cluster; None: all hosts.
+    `chosen`: by what was measured there."""
+
+    cluster: str
+    workers: int
+    hosts: LoadedCluster | None
+    pool: str | None = None
+    chosen: Choices = field(default_factory=Choices)
+
+
+def _ratio(number: float) -> str:
+    return f"{number:,.0f}" if number >= 99.5 else f"{number:.2g}"
+
+
+def plural(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def text_words(recipe: Recipe) -> str:
+    kind, _, shards = recipe.text_source.partition(":")
+    if kind != CLIMBMIX:
+        return recipe.text_source
+    validates = recipe.data.validation is None
+    what = f"{CLIMBMIX}, {plural(int(shards), 'shard')}"
+    what += " and one to validate with" * validates
+    what += ", as many as the horizon needs" * (recipe.data.source == CLIMBMIX)
+    if recipe.data.mirror and not is_address(recipe.data.mirror):
+        return f"{what}, from {recipe.data.mirror}"
+    return f"{what}: about {format_bytes((int(shards) + validates) * SHARD_BYTES)} to download, once"
+
+
+def outlook_lines(
+    name: str, outlook: Outlook, where: Where, foreseen: Sequence[tuple[str, str]]
+) -> str:
+    """`foreseen`: lines on what it would be there: see launcher.cli.render.estimate."""
+    recipe = outlook.recipe
+    model = recipe.model
+    ratio = outlook.tokens / outlook.scaling_parameters
+    every = recipe.checkpoint
+    saves = [f"every {every.every_steps:,} steps"] if every.every_steps else []
+    saves += [f"every {every.every_minutes:g} min"] if every.every_minutes else []
+    rows = [
+        (
+            "model",
+            f"{format_count(outlook.parameters)} parameters: {plural(model.depth, 'layer')} x "
+            f"{model.dim}, {plural(model.heads, 'head')} of {model.head_dim}, "
+            f"{model.sequence_length:,} tokens of context",
+        ),
+        (
+            "training",
+            f"{recipe.steps_total:,} steps x {recipe.tokens_per_step:,} tokens = "
+            f"{format_count(outlook.tokens)} tokens ({_ratio(ratio)} per scaling parameter; "
+            f"about 12 are optimal), {format_flops(outlook.tokens * outlook.flops_per_token)}",
+        ),
+        *outlook.reasons.items(),
+        *where.chosen.reasons.items(),
+        ("text", text_words(recipe)),
+        *foreseen,
+        (
+            "disk",
+            f"{format_bytes(outlook.checkpoint_bytes)} a checkpoint, the newest {every.keep} kept; "
+            f"one {' and '.join([*saves, 'at the end'])}",
+        ),
+    ]
+    if recipe.elastic and where.hosts is None:
+        rows.append(("elastic", "this machine is the only one: it changes nothing"))
+    elif recipe.elastic:
+        rows.append(("elastic", "goes on without hosts that are lost, takes them back"))
+    place = "this machine" if where.hosts is None else f"cluster {where.cluster}"
+    unit = "worker" if where.hosts is None else "host"
+    head = f"{name} on {place}, {where.workers} {unit}{'s' * (where.workers > 1)}"
+    return "\n".join([head, *(_row(key, words) for key, words in rows)])
+
+
+def _row(key: str, words: str) -> str:
+    """Within a terminal's width; whole where scripts read it."""
+    label = f"  {key:<10}"
+    if not sys.stdout.isatty():
+        return label + words
+    return textwrap.fill(
+        words, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False,
+        initial_indent=label, subsequent_indent=" " * len(label),
+    )  # fmt: skip

@@ -1,0 +1,57 @@
+"""Find and read cluster files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from launcher.config.cluster import Cluster
+from launcher.config.loaded_cluster import LoadedCluster
+from launcher.config.paths import find_file, is_path, list_files, shown_path
+from launcher.config.subcluster import require_part
+from launcher.config.validation import validate
+from launcher.config.yaml_source import read_source
+from launcher.errors import InputError, NotFound
+
+
+def find_cluster(name_or_path: str) -> Path:
+    """A cluster's file by its own name, else by the `name:` in it, else by path.
+
+    Raises NotFound with the nearest names.
+    """
+    try:
+        return find_file("cluster", name_or_path)
+    except NotFound:
+        for file in list_files("cluster"):
+            if _name_in(file.path) == name_or_path:
+                return file.path
+        raise
+
+
+def load_cluster(name_or_path: str) -> LoadedCluster:
+    """Reads and checks a cluster's file. CLUSTER.POOL is a pool with a head of its own.
+
+    Raises NotFound, or ConfigError with all problems.
+    """
+    try:
+        path = find_cluster(name_or_path)
+    except NotFound:
+        whole, _, pool = name_or_path.rpartition(".")
+        try:
+            loaded = load_cluster(whole) if whole else None
+        except NotFound:
+            loaded = None
+        if loaded is None:
+            raise
+        return require_part(loaded, pool)
+    typed = shown_path(path) if is_path(name_or_path) else name_or_path
+    source = read_source(path, fix=f"launch edit cluster {typed}")
+    source.default("name", path.stem)
+    cluster = validate(Cluster, source)
+    return LoadedCluster(cluster.name, path, cluster, source, typed, cluster.nodes)
+
+
+def _name_in(path: Path) -> str | None:
+    try:
+        return read_source(path).data.get("name")
+    except InputError:
+        return None

@@ -1,0 +1,192 @@
+"""Checkpoints of a cluster brought to this machine, verified by the hashes of their manifests."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.config.paths import launch_home
+from launcher.errors import CommandFailed, InputError, LaunchError, RunFailed
+from launcher.raycluster.spec import cluster_folder
+from launcher.remote.cluster_runs import ClusterRuns, RemoteRun, run_names
+from launcher.runs.folder import write_json
+from launcher.ssh.protocol import Connection, Progress, part_of
+from nanochat.lock import hold
+
+MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+LISTINGS = 3  # a run at work removes older checkpoints while they are being fetched
+MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class StoredCheckpoint:
+    """One that a host has. `path`: on the host."""
+
+    host: Connection
+    path: str
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+    @property
+    def shown(self) -> str:
+        """With the run's name."""
+        return f"run {self.path.split('/')[-3]}, {self.name}"
+
+
+def bring_home(
+    runs: ClusterRuns, connections: Mapping[str, Connection], progress: Progress
+) -> dict[str, str]:
+    """The newest whole checkpoint of every run, from whichever host has it. Run -> its folder here.
+
+    Runs without a checkpoint have their mirrors brought up to date. Raises LaunchError where a run
+    has checkpoints and none of them is whole, or no host has its record or its tokenizer;
+    HostError where a host goes.
+    """
+    hosts = list(connections.values())
+    cluster = runs.spec.cluster
+    _require_own_folder(hosts, cluster)
+    brought = {}
+    # A head that has lost its disk does not know the runs of which others have copies, and one
+    # that has just been made the head not those of the one before.
+    for name in dict.fromkeys(name for host in hosts for name in run_names(host, cluster)):
+        run = RemoteRun(runs, name)
+        for host in hosts:
+            run.mirror.update(host)
+        found = stored_checkpoints(run, hosts)
+        if not found:
+            continue
+        if not run.folder.spec():
+            raise LaunchError(
+                f"no host has the run.json of run '{name}': nothing was removed",
+                fix="without it the checkpoint cannot speak; give the run up: add --discard-runs",
+            )
+        folder = fetch_newest(run, found, progress)
+        if folder is None:
+            raise LaunchError(
+                f"no checkpoint of run '{name}' is whole: nothing was removed",
+                fix=f"look at ~/{run.path}/checkpoints on the hosts, or give them up: "
+                "add --discard-runs",
+            )
+        run.folder.tokenizer.write_bytes(_tokenizer(run, hosts))
+        if (summary := run.folder.summary()) is not None:
+            write_json(run.folder.summary_file, summary | {"checkpoint": str(folder)})
+        brought[name] = str(folder)
+    return brought
+
+
+def _require_own_folder(hosts: Sequence[Connection], cluster: str) -> None:
+    """Raises InputError where this machine is one of the hosts and keeps what it brings home in
+    the very folder that is going to be removed."""
+    probe = launch_home() / "clusters" / cluster / f"probe-{secrets.token_hex(8)}"
+    probe.parent.mkdir(parents=True, exist_ok=True)
+    probe.touch()
+    try:
+        for host in hosts:
+            there = f"[ -e {cluster_folder(cluster)}/{probe.name} ]"
+            if host.run(there, step="compare folders").status == 0:
+                raise InputError(
+                    f"LAUNCH_HOME is {launch_home()}, the folder of host {host.name} that is to "
+                    "be removed",
+                    fix="choose another folder of this machine: LAUNCH_HOME=~/launch launch ...",
+                )
+    finally:
+        probe.unlink()
+
+
+def _tokenizer(run: RemoteRun, hosts: Sequence[Connection]) -> bytes:
+    """From the run's folder on the head, else from its rows on any host."""
+    rows = Path(run.folder.spec().get("data", {}).get("folder", "-")).name
+    for host in hosts:
+        for folder in (run.path, f".launch/data/prepared/{rows}"):
+            try:
+                return host.read(f"{folder}/{TOKENIZER}")
+            except FileNotFoundError:
+                continue
+    raise LaunchError(
+        f"no host has the tokenizer of run '{run.name}': nothing was removed",
+        fix="without it the checkpoint cannot speak; give the run up: add --discard-runs",
+    )
+
+
+def fetch_weights(run: RemoteRun) -> None:
+    """Bring what the newest whole checkpoint on the head needs to speak, once; older ones go.
+
+    Raises RunFailed where there is none.
+    """
+    folder = None
+    for _ in range(LISTINGS):
+        found = stored_checkpoints(run, [run.runs.head])
+        folder = fetch_newest(run, found, lambda *_: None, names=(MODEL, STATE))
+        if folder is not None or not found:
+            break
+    if folder is None:
+        raise RunFailed(
+            f"run '{run.name}' has no whole checkpoint yet",
+            fix=f"wait for one, or make one now: launch stop {run.cluster}/{run.name}",
+        )
+    for other in run.folder.checkpoints.glob("step-*"):
+        if other != folder and not (other / OPTIMIZER).exists():  # with it, a run can go on
+            shutil.rmtree(other)
+    run.folder.tokenizer.write_bytes(_tokenizer(run, [run.runs.head]))
+
+
+def stored_checkpoints(run: RemoteRun, hosts: Sequence[Connection]) -> list[StoredCheckpoint]:
+    """All there are, the newest first, of one step the head's first."""
+    found = []
+    for host in hosts:
+        listed = host.run(f"ls {run.path}/checkpoints 2>/dev/null", step="list checkpoints").stdout
+        for name in listed.split():
+            if re.fullmatch(r"step-\d+", name):
+                found.append(StoredCheckpoint(host, f"{run.path}/checkpoints/{name}"))
+    order = list(hosts)
+    return sorted(found, key=lambda each: (each.name, -order.index(each.host)), reverse=True)
+
+
+def fetch_newest(
+    run: RemoteRun,
+    found: Sequence[StoredCheckpoint],
+    progress: Progress,
+    *,
+    names: Sequence[str] = (MODEL, OPTIMIZER, STATE),
+) -> Path | None:
+    """These files, into the mirror's folder of checkpoints; None where none is whole."""
+    run.folder.checkpoints.mkdir(parents=True, exist_ok=True)
+    with hold(run.folder.checkpoints / "fetch.lock", seconds=math.inf):  # two commands, one file
+        for checkpoint in found:
+            folder = run.folder.checkpoints / checkpoint.name
+            if _fetch(checkpoint, folder, names, progress):
+                return folder
+    return None
+
+
+def _fetch(
+    checkpoint: StoredCheckpoint, folder: Path, names: Sequence[str], progress: Progress
+) -> bool:
+    """False where it is torn. A file that is here already with the right hash is not fetched."""
+    host = checkpoint.host
+    try:
+        manifest = host.read(f"{checkpoint.path}/{MANIFEST}")
+        described = json.loads(manifest)["files"]
+        wanted = {name: described[name] for name in names}  # never what a host chooses
+        total = sum(each["bytes"] for each in wanted.values())
+        before = 0
+        for name, each in wanted.items():
+            host.fetch(
+                f"{checkpoint.path}/{name}",
+                folder / name,
+                sha256=each["sha256"],
+                on_bytes=part_of(progress, host.name, checkpoint.shown, before, total),
+            )
+            before += each["bytes"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError, CommandFailed):
+        return False
+    (folder / MANIFEST).write_bytes(manifest)
+    return True

@@ -1,0 +1,89 @@
+"""The files of a cluster's run, brought to this machine as they grow.
+
+The head's folder is the record; the mirror has the same files but for checkpoints. What is
+appended there is appended here, from the byte on that this machine has: after any break, from any
+number of clients, nothing is missed and nothing comes twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from launcher.runs.folder import RunFolder
+from launcher.ssh.protocol import Connection
+from nanochat.lock import Held, hold
+
+APPENDED = ("events.jsonl", "metrics.jsonl", "log.txt")
+OVERLAP_BYTES = 256  # more than a line's time and step: two different ends never look alike
+REPLACED = ("run.json", "stop", "failure.json", "measured.json", "summary.json")
+
+
+class Mirror:
+    """`folder` here, `path` on the head."""
+
+    def __init__(self, folder: RunFolder, path: str) -> None:
+        self.folder = folder
+        self._path = path
+
+    def update(self, head: Connection) -> bool:
+        """Bring what is new; True where anything was. The summary comes last: what it sums up is
+        here then. Where the head has no such run, what is here stays."""
+        try:
+            there = json.loads(head.read(f"{self._path}/run.json"))
+        except (FileNotFoundError, ValueError):
+            return False
+        self._set_aside_unless(there.get("created"))
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with hold(self.folder.path / "mirror.lock"):
+                grown = [self._append(head, name) for name in APPENDED]
+                changed = [self._replace(head, name) for name in REPLACED]
+        except Held:  # another command of this user is bringing it
+            return False
+        return any(grown + changed)
+
+    def _set_aside_unless(self, created: float | None) -> None:
+        """An earlier run of the same name, which the hosts have forgotten, is not gone on with."""
+        before = self.folder.spec().get("created")
+        if before not in (None, created):
+            aside = self.folder.path.with_name(f"{self.folder.name}.{int(before)}")
+            self.folder.path.rename(aside)
+
+    def _append(self, head: Connection, name: str) -> bool:
+        """What is here is the beginning of what is there, unless the head has lost power and with
+        it what had not reached its disk: then all of it is brought again."""
+        local = self.folder.path / name
+        size = local.stat().st_size if local.exists() else 0
+        overlap = min(size, OVERLAP_BYTES)
+        try:
+            data = head.read(f"{self._path}/{name}", size - overlap)
+            if overlap and data[:overlap] != _end_of(local, overlap):
+                return self._replace(head, name)
+        except FileNotFoundError:
+            return False
+        if new := data[overlap:]:
+            with local.open("ab") as file:
+                file.write(new)
+        return bool(new)
+
+    def _replace(self, head: Connection, name: str) -> bool:
+        local = self.folder.path / name
+        before = local.read_bytes() if local.exists() else None
+        try:
+            data = head.read(f"{self._path}/{name}")
+        except FileNotFoundError:
+            local.unlink(missing_ok=True)
+            return before is not None
+        if data != before:
+            partial = local.with_name(f".{name}.partial")
+            partial.write_bytes(data)
+            partial.replace(local)
+        return data != before
+
+
+def _end_of(path: Path, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(-size, os.SEEK_END)
+        return file.read()

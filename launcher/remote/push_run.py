@@ -1,0 +1,85 @@
+"""A run goes on on a head that lacks its record: what the head needs for that. It was brought home
+and purged there, or its cluster has another head now, or the head another disk."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import InputError
+from launcher.remote.cluster_runs import RemoteRun
+from launcher.remote.fetch_checkpoints import (
+    MANIFEST,
+    MODEL,
+    OPTIMIZER,
+    STATE,
+    TOKENIZER,
+    stored_checkpoints,
+)
+from launcher.runs.extend import last_saved
+from launcher.runs.folder import RunFolder
+from launcher.ssh.protocol import Connection, Progress, part_of
+from nanochat.atomic_write import sha256_of
+
+RECORDS = ("metrics.jsonl", "events.jsonl", "log.txt", TOKENIZER)
+
+
+def newest_resumable(folder: RunFolder) -> Path | None:
+    """The newest checkpoint here from which a run can go on."""
+    for path in sorted(folder.checkpoints.glob("step-*"), reverse=True):
+        if re.fullmatch(r"step-\d+", path.name) and (path / OPTIMIZER).exists():
+            return path
+    return None
+
+
+def find_record(run: RemoteRun, hosts: Sequence[Connection]) -> Path | None:
+    """Bring the run's record here from the host that has it, if any. The checkpoint of this machine
+    that is to be sent too; None where a host has a newer one, and the ranks will find it.
+
+    Raises NotFound where nobody has a record, InputError where nobody has a checkpoint any more.
+    """
+    for host in hosts:
+        run.mirror.update(host)
+    if not run.folder.spec():
+        run.runs.find(run.name)
+    there, here = stored_checkpoints(run, hosts), newest_resumable(run.folder)
+    if not there and here is None and (step := last_saved(run.folder)):
+        before = ", ".join(node["name"] for node in run.folder.spec()["nodes"])
+        raise InputError(
+            f"run '{run.name}' was saved at step {step:,} on {before}, and no host of cluster "
+            f"{run.cluster} has any of its checkpoints",
+            fix="bring a node that has one back into the cluster file, or begin a new run",
+        )
+    return here if here is not None and (not there or here.name > there[0].name) else None
+
+
+def send_back(
+    head: Connection,
+    folder: RunFolder,
+    checkpoint: Path | None,
+    path: str,
+    changes: Mapping[str, Any],
+    progress: Progress,
+) -> None:
+    """Into the run's folder on the head, `path`: the record, and the checkpoint. `changes`: of
+    run.json, which goes last: a run without one is not there.
+
+    Raises HostError, also where a file is not what its manifest says: the run would begin anew.
+    """
+    hashes = {}
+    if checkpoint is not None:
+        described = json.loads((checkpoint / MANIFEST).read_bytes())["files"]
+        hashes = {checkpoint / n: described[n]["sha256"] for n in (MODEL, OPTIMIZER, STATE)}
+        hashes[checkpoint / MANIFEST] = sha256_of(checkpoint / MANIFEST)
+    records = [folder.path / name for name in RECORDS if (folder.path / name).exists()]
+    hashes |= {local: sha256_of(local) for local in records}
+    total, done = sum(local.stat().st_size for local in hashes), 0
+    for local, digest in hashes.items():
+        report = part_of(progress, head.name, f"run {folder.name}", done, total)
+        there = f"{path}/{local.relative_to(folder.path).as_posix()}"
+        head.send(local, there, sha256=digest, on_bytes=report)
+        done += local.stat().st_size
+    head.write(f"{path}/run.json", json.dumps(folder.spec() | dict(changes), indent=1).encode())

@@ -1,0 +1,89 @@
+"""Remove a run from every host of its cluster, with its checkpoints."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from launcher.config.paths import launch_home
+from launcher.errors import NotFound, RunBusy
+from launcher.raycluster.control import runs_at_work
+from launcher.raycluster.spec import cluster_folder
+from launcher.runs.folder import RUN_NAME
+from launcher.runs.remove import RunHere, remove_folder
+from launcher.ssh.parallel import all_of, in_parallel, on_all
+from launcher.ssh.protocol import Connection
+
+DU_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class RunThere:
+    """One of a cluster, whose hosts all answer: one that kept a copy would bring the run back.
+
+    `bytes`: of disk, on all hosts.
+    """
+
+    stays_there: ClassVar[bool] = False
+    name: str
+    bytes: int
+    connections: Mapping[str, Connection]
+    cluster: str
+    run: str
+
+    @classmethod
+    def find(cls, connections: Mapping[str, Connection], cluster: str, run: str) -> RunThere:
+        """Raises NotFound where no host has anything of it, RunBusy, HostError."""
+        if not RUN_NAME.fullmatch(run):
+            raise NotFound(f"no run is called '{run}'", fix="launch runs   lists them")
+        path = _path(cluster, run)
+        ask = f'! {_is_there(path)} || echo there "$(du -sk {path} 2>/dev/null)"'
+        sizes = on_all(
+            connections,
+            lambda host: host.check(ask, step="size of the run", timeout=DU_SECONDS).split(),
+        )
+        if not any(sizes.values()):
+            raise NotFound(
+                f"no host of cluster {cluster} has run '{run}'", fix="launch runs   lists them"
+            )
+        kilobytes = sum(int(size[1]) for size in sizes.values() if len(size) > 1)
+        found = cls(f"{cluster}/{run}", 1024 * kilobytes, connections, cluster, run)
+        found._require_rest()
+        return found
+
+    def _require_rest(self) -> None:
+        if self.run in runs_at_work(self.connections, self.cluster):
+            raise RunBusy(f"run '{self.name}' is at work", fix=f"launch stop {self.name}")
+
+    def remove(self) -> None:
+        """Raises RunBusy; HostError or HostsFailed, with the hosts that have removed it."""
+        self._require_rest()
+        path = _path(self.cluster, self.run)
+        removed = shlex.quote(f"{cluster_folder(self.cluster)}/runs/.removed-{self.run}")
+        script = f"rm -rf {removed}; ! {_is_there(path)} || mv {path} {removed} && rm -rf {removed}"
+        done, errors = in_parallel(
+            self.connections, lambda host: host.check(script, step="remove the run")
+        )
+        if errors:
+            error = all_of(errors)
+            gone = f"removed already from {', '.join(done)}" if done else "no host has removed it"
+            fix = f"launch runs remove {self.name}   once that is mended; {gone}"
+            error.fix = f"{error.fix}\n{fix}" if error.fix else fix
+            raise error
+        mirror = launch_home() / "clusters" / self.cluster / "runs" / self.run
+        if mirror.exists() or mirror.is_symlink():
+            remove_folder(mirror)
+
+
+Removable = RunHere | RunThere
+
+
+def _is_there(path: str) -> str:
+    """A test in sh. Also of a link that leads nowhere."""
+    return f"{{ [ -e {path} ] || [ -L {path} ]; }}"
+
+
+def _path(cluster: str, run: str) -> str:
+    return shlex.quote(f"{cluster_folder(cluster)}/runs/{run}")

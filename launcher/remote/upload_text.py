@@ -1,0 +1,175 @@
+"""The text of a run on a cluster: what the head cannot reach is sent, each content once; what hosts
+have themselves is compared."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from launcher.agent.text_store import BLOBS, TEXT
+from launcher.config.paths import launch_home
+from launcher.config.recipe import Data
+from launcher.errors import LaunchError
+from launcher.provision.client_lock import host_lock
+from launcher.raycluster.control import ask_host
+from launcher.raycluster.spec import ClusterSpec
+from launcher.remote.upload_shards import send_shards
+from launcher.ssh.parallel import on_all
+from launcher.ssh.protocol import Connection, Progress, part_of
+from nanochat.atomic_write import sha256_of
+from nanochat.dataset.climbmix import CLIMBMIX
+from nanochat.dataset.hashes import FileHashes
+from nanochat.dataset.sources import parse_source
+from nanochat.errors import DataError
+
+LISTED, RECEIVED = "launcher.agent.list_files", "launcher.agent.text_store"
+HASH_SECONDS = 3600.0  # of gigabytes, the first time
+TEXT_THERE, BLOBS_THERE = f".launch/{TEXT}", f".launch/{BLOBS}"
+KEY_LENGTH = 16
+# A file takes a session and several round trips; smaller ones than this travel together.
+SMALL_BYTES = 1 << 20
+BATCH_BYTES = 64 << 20
+UNPACK_SECONDS = 600.0
+
+
+def send_text(
+    connections: Mapping[str, Connection],
+    spec: ClusterSpec,
+    data: Data,
+    base: Path,
+    progress: Progress,
+    waiting: Callable[[], None],
+) -> dict[str, str]:
+    """Bring the text to the head. Key of Data -> what the head finds it by, where it was sent.
+
+    `base`: where relative patterns begin. `waiting` is called where another client is sending.
+    A file that was cut off goes on. Raises HostError; DataError where a file cannot be read, or is
+    not the same on all hosts; LaunchError where one changes meanwhile.
+    """
+    head = connections[spec.head.name]
+    sent = {}
+    for key, text in (("source", data.source), ("validation", data.validation)):
+        kind = (text or "").partition(":")[0]
+        if text is not None and kind == "files":
+            sent[key] = _send_files(head, spec, text, base, progress, waiting)
+        elif text is not None and kind == "host":
+            progress(head.name, "comparing text", 0, 1)
+            require_same_text(connections, spec, text)
+            progress(head.name, "comparing text", 1, 1)
+        elif kind == CLIMBMIX and send_shards(head, spec, data, base, progress, waiting):
+            sent[key] = CLIMBMIX
+    return sent
+
+
+def require_same_text(connections: Mapping[str, Connection], spec: ClusterSpec, text: str) -> None:
+    """Raises DataError where the head has no such files, or another host has others by that name.
+
+    Hosts without any get their rows from the head, as with all text.
+    """
+
+    def one(host: Connection) -> Any:
+        return ask_host(host, spec, LISTED, text, seconds=HASH_SECONDS)
+
+    found = on_all(connections, one)
+    ours = found.pop(spec.head.name)
+    if isinstance(ours, dict):
+        raise DataError(f"{spec.head.name}: {ours['message']}", fix=ours["fix"])
+    for name, theirs in found.items():
+        if isinstance(theirs, dict):
+            continue
+        different = sorted(dict(set(map(tuple, ours)) ^ set(map(tuple, theirs))))
+        if different:
+            raise DataError(
+                f"{text}: {different[0]} on {name} is not what {spec.head.name} has"
+                + (f", nor are {len(different) - 1} more" if len(different) > 1 else ""),
+                fix="Bring the same files to all hosts, or to the head alone.",
+            )
+
+
+def _send_files(
+    head: Connection,
+    spec: ClusterSpec,
+    files: str,
+    base: Path,
+    progress: Progress,
+    waiting: Callable[[], None],
+) -> str:
+    source = parse_source(files, base)
+    paths = {file.name: file.path for file in source.files}
+    hashes = _hash(paths, progress)
+    listing = json.dumps([[digest, name] for name, digest in hashes.items()]).encode()
+    key = hashlib.sha256(listing).hexdigest()[:KEY_LENGTH]
+    if head.run(f"[ -e {TEXT_THERE}/{key} ]", step="is the text there").status == 0:
+        return key
+    head.write(f"{TEXT_THERE}/{key}.json", listing)
+    contents = {digest: paths[name] for name, digest in hashes.items()}
+    with host_lock(head, waiting=waiting):  # two clients would append to one file
+        missing: list[str] = ask_host(head, spec, RECEIVED, key)
+        _send_blobs(head, {digest: contents[digest] for digest in missing}, progress)
+        if missing:
+            missing = ask_host(head, spec, RECEIVED, key, seconds=UNPACK_SECONDS)
+    if missing:
+        raise LaunchError(f"{contents[missing[0]]} changed while it was sent", fix="try again")
+    return key
+
+
+def _hash(paths: Mapping[str, Path], progress: Progress) -> dict[str, str]:
+    """Name -> SHA-256. Files of the same size and time as last time are not read again."""
+    known = FileHashes(launch_home() / "data" / "file-hashes.json")
+    total = sum(path.stat().st_size for path in paths.values())
+    hashes, done = {}, 0
+    for name, path in paths.items():
+        hashes[name] = known.sha256(path)
+        done += path.stat().st_size
+        progress("this machine", "hashing text", done, total)
+    known.save()
+    return hashes
+
+
+def _send_blobs(head: Connection, files: Mapping[str, Path], progress: Progress) -> None:
+    sizes = {digest: path.stat().st_size for digest, path in files.items()}
+    total, done = sum(sizes.values()), 0
+    for digest, size in sizes.items():
+        if size > SMALL_BYTES:
+            report = part_of(progress, head.name, "text", done, total)
+            head.send(files[digest], f"{BLOBS_THERE}/{digest}", sha256=digest, on_bytes=report)
+            done += size
+    for batch in _batches(sizes):
+        with tempfile.TemporaryDirectory(prefix="launch-text-") as folder:
+            tar = Path(folder, "batch.tar")
+            _pack({digest: files[digest] for digest in batch}, tar)
+            digest = sha256_of(tar)
+            head.send(tar, f"{BLOBS_THERE}/{digest}.tar", sha256=digest)
+        done += sum(sizes[each] for each in batch)
+        progress(head.name, "text", done, total)
+
+
+def _batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
+    """Of small files; in a fixed order, so that a batch that was cut off goes on."""
+    batch: list[str] = []
+    room = BATCH_BYTES
+    for digest in sorted(sizes):
+        if sizes[digest] > SMALL_BYTES:
+            continue
+        if sizes[digest] > room:
+            yield batch
+            batch, room = [], BATCH_BYTES
+        batch.append(digest)
+        room -= sizes[digest]
+    if batch:
+        yield batch
+
+
+def _pack(files: Mapping[str, Path], tar: Path) -> None:
+    with tarfile.open(tar, "w") as archive:
+        for digest, path in files.items():
+            content = path.read_bytes()
+            member = tarfile.TarInfo(digest)  # no time, no owner: the same bytes again
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))

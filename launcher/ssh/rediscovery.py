@@ -1,0 +1,179 @@
+"""A host whose address has changed (DHCP), found again by the host key that is pinned for it.
+
+Looked for only where that is polite and safe: a private IPv4 address, written in the cluster file
+itself, on a small network of this machine. Whoever answers there is asked for its host key and
+nothing more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import selectors
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+
+from launcher.errors import HostError, KeyChanged, Unreachable
+from launcher.ssh.connect import log_in_to, open_transport
+from launcher.ssh.host_transport import HostTransport, hang_up
+from launcher.ssh.interfaces import parse_interfaces
+from launcher.ssh.known_hosts import HostKey, pinned_keys
+from launcher.ssh.prompts import run_all, say
+from launcher.ssh.target import Target
+
+PRIVATE = [
+    IPv4Network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "198.18.0.0/15")
+]
+LEAST_PREFIX_LENGTH = 22  # 1,022 addresses
+AT_ONCE = 128  # macOS gives a process 256 files
+KNOCK_SECONDS = 0.7  # ARP and TCP on a LAN take 1 ms, on Wi-Fi that saves power 0.3 s
+KEY_SECONDS = 3.0
+KEYS_AT_ONCE = 16
+AGAIN_SECONDS = 60.0  # a host that is off is not looked for at every attempt to reach it
+INTERFACES = 'PATH="$PATH:/usr/sbin:/sbin"; ip -o -4 addr show 2>/dev/null || ifconfig -a'
+NEIGHBOURS = Path("/proc/net/arp")
+
+Host = tuple[Path, str]  # its pins and its place in them
+
+_knocking = threading.Lock()
+_found: dict[Host, Target] = {}  # in this process
+_missed: dict[Host, float] = {}  # when it was not found last
+
+
+def log_in_wherever(target: Target, timeout: float) -> tuple[Target, HostTransport]:
+    """At its address; where another machine or none answers there, wherever its host key does.
+
+    Says so on stderr then. Raises what `log_in_to` does: what was wrong at its own address where
+    it is not found.
+    """
+    host = (target.pins, target.place)
+    if known := _found.get(host):
+        try:
+            return known, log_in_to(known, timeout)
+        except (Unreachable, KeyChanged):
+            _found.pop(host, None)  # it has moved again, perhaps back
+    try:
+        return target, log_in_to(target, timeout)
+    except (Unreachable, KeyChanged) as error:
+        found = look_for(target)
+        if found is None:
+            raise
+        changed = isinstance(error, KeyChanged)
+        what = "is another machine" if changed else "does not answer"
+        say(
+            f"{target.name}: {target.address} {what}; found by its host key at {found.address} "
+            f"(write it into the file: launch edit cluster {target.cluster})"
+        )
+    transport = log_in_to(found, timeout)
+    _found[host] = found
+    return found, transport
+
+
+def explained(error: Unreachable, target: Target) -> Unreachable:
+    """The same error, with the address at which the host answers now, if it does."""
+    found = look_for(target)
+    if found is None:
+        return error
+    words = error.message.removeprefix(f"{target.name}: ")
+    message = f"{words}; the machine with its host key answers at {found.address}"
+    fix = f"write host: {found.address} for node {target.name!r}: "
+    return Unreachable(target.name, message, fix=f"{fix}launch edit cluster {target.cluster}")
+
+
+def look_for(target: Target) -> Target | None:
+    """Where it answers now, to be verified by the pin of its old place. At most about 2 s on a
+    network of 254 addresses."""
+    host = (target.pins, target.place)
+    keys = pinned_keys(target)
+    network = _network_to_search(target) if keys else None
+    if network is None or time.monotonic() - _missed.get(host, -AGAIN_SECONDS) < AGAIN_SECONDS:
+        return None
+    every = [text for each in network.hosts() if (text := str(each)) != target.address]
+    first = sorted(set(_neighbours()) & set(every))
+    for addresses in (first, [address for address in every if address not in first]):
+        for start in range(0, len(addresses), AT_ONCE):
+            with _knocking:
+                answering = list(_knock(addresses[start : start + AT_ONCE], target.port))
+            if found := _with_key(target, answering, keys):
+                return found
+    _missed[host] = time.monotonic()
+    return None
+
+
+def _network_to_search(target: Target) -> IPv4Network | None:
+    """None where the host must not be looked for."""
+    if target.jump or target.proxy_command or target.node_host != target.address:
+        return None
+    try:
+        address = IPv4Address(target.address)
+    except ValueError:
+        return None
+    if not any(address in network for network in PRIVATE):
+        return None
+    for network in _networks_here():
+        if address in network and network.prefixlen >= LEAST_PREFIX_LENGTH:
+            return network
+    return None
+
+
+def _networks_here() -> list[IPv4Network]:
+    """Nothing where no program tells: on Windows."""
+    try:
+        done = subprocess.run(["sh", "-c", INTERFACES], capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    found = parse_interfaces(line.strip() for line in done.stdout.splitlines())
+    return [IPv4Interface(f"{each.address}/{each.prefix_length}").network for each in found]
+
+
+def _neighbours() -> list[str]:
+    """Addresses that this machine has spoken with lately, where the kernel tells."""
+    try:
+        lines = NEIGHBOURS.read_text().splitlines()[1:]
+    except OSError:
+        return []
+    rows = [line.split() for line in lines]
+    return [row[0] for row in rows if int(row[2], 16) & 2]  # complete: its answer has come
+
+
+def _knock(addresses: Sequence[str], port: int) -> Iterator[str]:
+    """Those where something listens."""
+    with contextlib.ExitStack() as sockets, selectors.DefaultSelector() as selector:
+        for address in addresses:
+            knock = sockets.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            knock.setblocking(False)
+            if knock.connect_ex((address, port)) in (0, errno.EINPROGRESS):
+                selector.register(knock, selectors.EVENT_WRITE, address)
+        end = time.monotonic() + KNOCK_SECONDS
+        while selector.get_map() and (left := end - time.monotonic()) > 0:
+            for ready, _ in selector.select(left):
+                selector.unregister(ready.fileobj)
+                assert isinstance(ready.fileobj, socket.socket)
+                if not ready.fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                    yield str(ready.data)
+
+
+def _with_key(target: Target, addresses: Sequence[str], keys: Sequence[HostKey]) -> Target | None:
+    """Of these, the one that shows one of the keys."""
+    found: list[Target] = []
+
+    def ask(address: str) -> None:
+        there = replace(target, address=address, host_key_alias=target.place)
+        with contextlib.suppress(HostError):
+            transport, key = open_transport(there, KEY_SECONDS)
+            hang_up(transport)
+            if key in keys:
+                found.append(there)
+
+    for start in range(0, len(addresses), KEYS_AT_ONCE):
+        run_all([partial(ask, address) for address in addresses[start : start + KEYS_AT_ONCE]])
+        if found:
+            return found[0]
+    return None

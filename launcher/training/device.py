@@ -1,0 +1,126 @@
+"""What this machine trains with, each choice with its reason. Imports torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from launcher.config.recipe import Recipe
+from launcher.errors import InputError, RunFailed
+from launcher.planner.tuning import Choices
+from launcher.training.session import Session
+from nanochat.batch_split import deal
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """`threads`: of each worker, by its node; `cpus`: what they are pinned to, by those nodes where
+    they are. `reasons`: why each is so, for people."""
+
+    device: str
+    dtype: str
+    threads: dict[str, int]
+    reasons: dict[str, str]
+    cpus: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def choose_hardware(recipe: Recipe, session: Session, chosen: Choices | None = None) -> Hardware:
+    """`chosen`: by what was measured, when the run was made. Raises InputError where the recipe
+    asks for what the machines cannot do."""
+    chosen = chosen or Choices()
+    if session.accelerator not in (None, "cpu") and not torch.cuda.is_available():
+        raise RunFailed(
+            f"accelerator is {session.accelerator}, but torch {torch.__version__} sees no GPU",
+            fix="launch cluster check says what is wrong with it; or write accelerator: cpu",
+        )
+    if torch.cuda.is_available():
+        return _gpu(recipe, session, chosen)
+    if min(session.threads.values()) < 1:
+        raise InputError(
+            f"workers: {session.workers} on a machine of {usable_cores()} cores",
+            fix=f"--set workers={usable_cores()} or fewer",
+        )
+    dtype, why = _cpu_dtype(recipe.dtype)
+    return Hardware(
+        device="cpu",
+        dtype=dtype,
+        threads={
+            name: min(count, chosen.threads.get(name, count))
+            for name, count in session.threads.items()
+        },
+        cpus=dict(chosen.cpus),
+        reasons={
+            "device": "CPU: torch sees no GPU",
+            "dtype": f"{dtype}: {why}",
+            "threads": _threads(session),
+            **_shares(recipe.rows_per_step, session.shares),
+            **chosen.reasons,
+        },
+    )
+
+
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _threads(session: Session) -> str:
+    if "" in session.threads:
+        each = session.threads[""]
+        return f"{each} per worker: {usable_cores()} cores for {session.workers}"
+    each_host = ", ".join(f"{name} {count}" for name, count in session.threads.items())
+    return f"{each_host}: the cores of each host"
+
+
+def _shares(rows: int, shares: Mapping[str, float]) -> dict[str, str]:
+    """Nothing where they are equal."""
+    if len(set(shares.values())) == 1:
+        return {}
+    dealt = zip(shares, deal(rows, list(shares.values())), strict=True)
+    each = ", ".join(f"{name} {len(share)}" for name, share in dealt)
+    return {"shares": f"{each} of the {rows} rows of a step: the cluster file says so"}
+
+
+def _gpu(recipe: Recipe, session: Session, chosen: Choices) -> Hardware:
+    count = torch.cuda.device_count()
+    on_cluster = session.accelerator is not None
+    if recipe.workers > count and not on_cluster:
+        raise InputError(
+            f"workers: {recipe.workers} on a machine of {count} GPUs",
+            fix=f"--set workers={count}: one worker per GPU",
+        )
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    dtype = recipe.dtype if recipe.dtype != "auto" else "bfloat16" if bf16 else "float32"
+    why = "the recipe says so" if recipe.dtype != "auto" else f"bfloat16 in hardware: {bf16}"
+    name = torch.cuda.get_device_name(0)
+    return Hardware(
+        device="cuda",
+        dtype=dtype,
+        threads=dict(session.threads) if on_cluster else {"": 1},
+        reasons={
+            "device": f"GPU: {name}",
+            "dtype": f"{dtype}: {why}",
+            **_shares(recipe.rows_per_step, session.shares),
+            **chosen.reasons,
+        },
+    )
+
+
+def _cpu_dtype(asked: str) -> tuple[str, str]:
+    """bfloat16 products without instructions for them do not finish: a CPU has to be asked."""
+    if asked == "float32":
+        return "float32", "the recipe says so"
+    if asked == "auto":
+        return "float32", "bfloat16 is for GPUs"
+    if not torch.cpu.get_capabilities().get("avx512_bf16", False):
+        raise InputError(
+            "dtype: bfloat16 on a CPU without bfloat16 instructions takes forever",
+            fix="--set dtype=auto",
+        )
+    return "bfloat16", "the recipe says so, and this CPU has instructions for it"

@@ -1,0 +1,82 @@
+"""A private Ray on this machine, for one run, of which nothing is left afterwards.
+
+It has its own folder under /tmp, a token that nobody else knows and ports that it picks itself.
+`launcher.training.driver_reaper` ends it by process id: other Rays on the machine are neither used
+nor touched, and nothing is written to ~/.ray and /tmp/ray.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+
+from launcher.raycluster.environment import COMMON, DRIVER_PID, FOREIGN
+from launcher.training.session import Failure
+
+OBJECT_STORE_BYTES = 80 * 2**20  # nothing but Ray's own messages goes through it
+
+ENVIRONMENT = {
+    **COMMON,
+    # Agents that would report to a dashboard that is not there.
+    "RAY_enable_metrics_collection": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    # All ranks are here: no name service, VPN or missing cable can come between them.
+    "GLOO_SOCKET_IFNAME": "lo",
+}
+
+
+class LocalSession:
+    """A Ray in `folder` (a short path) with room for `workers`.
+
+    The guardian of the process that starts it ends it.
+    """
+
+    exports_metrics = False
+    trains_here = True
+    profile = "lan"
+
+    def __init__(self, folder: str, *, workers: int) -> None:
+        self.notes = folder
+        self.workers = workers
+        self.threads: Mapping[str, int] = {"": len(os.sched_getaffinity(0)) // workers}
+        self.shares: Mapping[str, float] = {"": 1.0}
+        self.accelerator: str | None = None
+        self.resources = {"rank_slot": 1.0}
+
+    def set_environment(self) -> None:
+        for name in FOREIGN:
+            os.environ.pop(name, None)
+        os.environ.update(ENVIRONMENT)
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        os.environ[DRIVER_PID] = str(os.getpid())
+
+    def connect(self) -> None:
+        """Start it. The caller's SIGTERM handler stays: Ray's own raises SystemExit wherever the
+        process is, and inside an import that is swallowed and leaves the module's lock taken for
+        good (seen once in some 20 runs of a test)."""
+        import ray
+        import ray._private.utils
+
+        ray._private.utils.set_sigterm_handler = lambda handler: None
+        ray.init(
+            address="local",
+            num_cpus=self.workers + 1,  # as many workers are started ahead and preloaded
+            num_gpus=0,
+            resources={"rank_slot": self.workers},
+            include_dashboard=False,
+            logging_level="warning",
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=self.notes,
+        )
+
+    def turn(
+        self, run: str, waits_for: Callable[[str], None], given_up: Callable[[], bool]
+    ) -> AbstractContextManager[None]:
+        return nullcontext()  # this Ray is the run's own
+
+    def train_run(self, run_folder: str) -> Failure:
+        from launcher.training.trainer import train_run
+
+        return train_run(run_folder, self)

@@ -1,0 +1,132 @@
+"""Prepared rows on every rank's own disk: what one lacks comes from rank 0, over the group, block
+by block as training gets there."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from nanochat.atomic_write import open_atomically
+from nanochat.dataset.block_log import damaged
+from nanochat.dataset.manifest import TOKENIZER, Block, Manifest
+from nanochat.dataset.rows import PreparedData, holds
+from nanochat.errors import DataError
+from nanochat.exchange import agree
+
+PIECE_BYTES = 16 * 2**20
+FAILED = b"failed:"  # in place of a manifest
+# While rank 0 waits for text the others hear from it this often: gloo gives a rank up that is
+# silent for as long as the group's timeout.
+WAIT_SECONDS = 10.0
+
+
+class SharedData(PreparedData):
+    """The rows of rank 0's folder, on every rank. All ranks make the same calls together.
+
+    `folder` is a path on each rank's own machine; `writes`: this rank keeps files there (one per
+    machine does). Files that are there already, whole, are not sent; every machine verifies.
+    Raises DataError on all ranks where one has it.
+    """
+
+    def __init__(
+        self, folder: Path, *, rank: int, world_size: int, writes: bool, device: torch.device
+    ) -> None:
+        self._rank, self._world_size, self._device = rank, world_size, device
+        self._writes = writes
+        self._source: PreparedData | None = None
+        failure = None
+        if rank == 0:
+            try:
+                self._source = PreparedData.load(folder)
+            except DataError as error:
+                failure = error
+        super().__init__(folder, self._described(failure))
+        self._share(TOKENIZER, self.manifest.tokenizer_sha256)
+
+    def grow(self, rows: int, wanted: Callable[[], bool]) -> bool:
+        """As a PreparedData's. `wanted` is asked on rank 0."""
+        goes_on = True
+        while goes_on and not self._has(rows):
+            failure = None
+            if self._source is not None:
+                failure = _grow_for_a_while(self._source, rows, wanted)
+            self.manifest = self._described(failure)
+            self._forget()
+            goes_on = bool(agree(int(wanted()), self._world_size, self._device)[0])
+        return self._has(rows)
+
+    def bring(self, blocks: Sequence[Block]) -> None:
+        for block in blocks:
+            if block.name not in self._whole:
+                self._share(block.name, block.sha256)
+                self._whole.add(block.name)
+
+    def _described(self, failure: DataError | None) -> Manifest:
+        """Rank 0's manifest, with what has grown. Raises its `failure` on every rank."""
+        content = b""
+        if failure is not None:
+            content = FAILED + json.dumps([failure.message, failure.fix]).encode()
+        elif self._source is not None:
+            content = self._source.manifest.to_json()
+        size = agree(len(content), self._world_size, self._device)[0]
+        content = b"".join(self._broadcast(content or None, size))
+        if content.startswith(FAILED):
+            message, fix = json.loads(content.removeprefix(FAILED))
+            raise failure or DataError(message, fix=fix)
+        return Manifest.from_json(content)
+
+    def _share(self, name: str, sha256: str) -> None:
+        """One file, whole on every machine at the end."""
+        path = self.path / name
+        looks = self._writes or self._rank == 0
+        lacks = looks and not holds(path, sha256)
+        lacking = agree(int(lacks), self._world_size, self._device)
+        if lacking[0]:
+            raise damaged(path, "its content is not what was written")
+        if any(lacking):
+            self._send(path, lacks=lacks)
+            broken = lacks and not holds(path, sha256)
+            if any(agree(int(broken), self._world_size, self._device)):
+                raise DataError(f"{path}: what came from rank 0 is not what it has")
+
+    def _send(self, path: Path, *, lacks: bool) -> None:
+        """From rank 0 to those that lack it; the others take part and keep nothing."""
+        content = np.memmap(path, np.uint8, mode="r") if self._rank == 0 else None
+        size = agree(0 if content is None else len(content), self._world_size, self._device)[0]
+        with open_atomically(path) if lacks else nullcontext() as file:
+            for piece in self._broadcast(content, size):
+                if file is not None:
+                    file.write(piece)
+
+    def _broadcast(
+        self, content: bytes | np.ndarray[tuple[int], np.dtype[np.uint8]] | None, size: int
+    ) -> Iterator[bytes]:
+        """`size` bytes of rank 0, piece by piece, on every rank. `content`: None on the others."""
+        for start in range(0, size, PIECE_BYTES):
+            stop = min(start + PIECE_BYTES, size)
+            piece = torch.empty(stop - start, dtype=torch.uint8, device=self._device)
+            if content is not None:
+                piece.copy_(torch.frombuffer(bytearray(content[start:stop]), dtype=torch.uint8))
+            if self._world_size > 1:
+                dist.broadcast(piece, src=0)
+            yield piece.cpu().numpy().tobytes()
+
+
+def _grow_for_a_while(
+    data: PreparedData, rows: int, wanted: Callable[[], bool]
+) -> DataError | None:
+    until = time.monotonic() + WAIT_SECONDS
+    try:
+        data.grow(rows, lambda: wanted() and time.monotonic() < until)
+    except DataError as error:
+        return error
+    except OSError as error:
+        return DataError(f"{data.path}: cannot read it: {error.strerror or error}")
+    return None

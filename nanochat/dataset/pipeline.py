@@ -1,0 +1,203 @@
+"""One folder of rows from the text that goes into it: encode, pack, write, describe."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from nanochat.atomic_write import write_atomically
+from nanochat.dataset.block_log import Growth, ready_blocks, write_failure
+from nanochat.dataset.document import Document, FileIdentity, Progress
+from nanochat.dataset.encoding import BATCH_CHARACTERS, Encoded, Pace, encode
+from nanochat.dataset.manifest import TOKENIZER, Manifest
+from nanochat.dataset.packing import PACKING_VERSION, row_dtype
+from nanochat.dataset.rows import MANIFEST, PreparedData
+from nanochat.dataset.split_writer import (
+    PartBuilder,
+    build_dividing,
+    build_unit,
+    build_validation,
+    require_rows,
+)
+from nanochat.dataset.validation import ONE_IN, Split
+from nanochat.errors import DataError
+from nanochat.tokenizer import Tokenizer
+
+HELD_CHARACTERS = 64_000_000  # a text up to this stays in memory between its two readings
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filling:
+    """What it takes to fill one folder, under its lock. `key`: the hash of all that decides it;
+    `identities`: of the files to train on and of those to validate with."""
+
+    split: Split
+    folder: Path
+    key: str
+    identities: tuple[list[FileIdentity], list[FileIdentity]]
+    tokenizer: Tokenizer
+    sequence_length: int
+    threads: int
+    pace: Pace
+    on_progress: Progress
+
+    def fill_dividing(self, text: TrainingText) -> None:
+        """Nothing is left where it fails."""
+        with self._removed_where_it_fails():
+            train, validation = self._part("train"), self._part("validation")
+            build_dividing(self._encoded(text, "pack"), train, validation, self.sequence_length)
+            held_out = f"one document in {ONE_IN} of {self.split.source.spec}"
+            self._describe(train, validation, held_out, complete=True)
+
+    def fill_by_unit(
+        self, text: TrainingText, announce: Callable[[], None], begun: PreparedData | None
+    ) -> None:
+        """Rows to validate with, then those to train on, block by block. `begun`: what an earlier
+        call has left, which stays there where this one fails, too."""
+        split = self.split
+        assert split.held_out is not None
+        source, files = split.held_out
+        if begun is None:
+            with self._removed_where_it_fails():
+                validation = self._part("validation")
+                build_validation(
+                    self._encoded(
+                        source.documents(files), "pack validation", source.text_bytes(files)
+                    ),
+                    validation,
+                    self.sequence_length,
+                    comes_round=split.validation_comes_round,
+                )
+                nothing_yet = self._part("train")
+                begun = self._describe(nothing_yet, validation, source.spec, complete=False)
+        with self._failure_left_behind(), disk_errors(self.folder):
+            growth = Growth(self.folder, announce)
+            train = PartBuilder("train", self.folder, self.tokenizer, self.sequence_length, growth)
+            units = split.source.units(split.files)
+            for unit in units[growth.units :]:
+                documents = text if len(units) == 1 else split.source.documents(unit)
+                build_unit(self._encoded(documents, "pack"), train)
+            require_rows(train, self.sequence_length)
+        manifest = begun.manifest
+        part = train.part(manifest.train.source, manifest.train.files)
+        whole = replace(manifest, train=part, complete=True)
+        write_atomically(self.folder / MANIFEST, whole.to_json())
+
+    def _part(self, name: str) -> PartBuilder:
+        return PartBuilder(name, self.folder, self.tokenizer, self.sequence_length)
+
+    def _encoded(
+        self, documents: Iterable[Document], stage: str, total: int | None = None
+    ) -> Iterator[Encoded]:
+        dtype = row_dtype(self.tokenizer.vocab_size)
+        return reported(
+            encode(documents, self.tokenizer, dtype, self.threads, self.pace),
+            lambda document: document.bytes,
+            stage,
+            self.split.source.text_bytes(self.split.files) if total is None else total,
+            self.on_progress,
+        )
+
+    def _describe(
+        self, train: PartBuilder, validation: PartBuilder, held_out: str, *, complete: bool
+    ) -> PreparedData:
+        """The manifest; last, for a folder without one is unfinished."""
+        manifest = Manifest(
+            identity=self.key,
+            sequence_length=self.sequence_length,
+            vocab_size=self.tokenizer.vocab_size,
+            tokenizer_sha256=self.tokenizer.sha256,
+            packing_version=PACKING_VERSION,
+            train=train.part(self.split.source.spec, self.identities[0]),
+            validation=validation.part(held_out, self.identities[1]),
+            complete=complete,
+        )
+        write_atomically(self.folder / MANIFEST, manifest.to_json())
+        return PreparedData(self.folder, manifest)
+
+    @contextmanager
+    def _failure_left_behind(self) -> Iterator[None]:
+        """For those who train on what there is, in other processes."""
+        try:
+            yield
+        except Exception as error:
+            if not ready_blocks(self.folder):
+                shutil.rmtree(self.folder)
+            elif isinstance(error, DataError):
+                write_failure(self.folder, error)
+            else:
+                write_failure(self.folder, DataError(f"{type(error).__name__}: {error}"))
+            raise
+
+    @contextmanager
+    def _removed_where_it_fails(self) -> Iterator[None]:
+        self.folder.mkdir()
+        try:
+            self.tokenizer.save(self.folder / TOKENIZER)
+            yield
+        except BaseException:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+
+
+class TrainingText:
+    """The documents to train on; read once where they are few, else as often as asked for."""
+
+    def __init__(self, split: Split) -> None:
+        self._split = split
+        self._held: list[Document] | None = None
+
+    def __iter__(self) -> Iterator[Document]:
+        if self._held is not None:
+            yield from self._held
+            return
+        held: list[Document] = []
+        size = 0
+        for document in self._split.source.documents(self._split.files):
+            size += len(document.text)
+            if size <= HELD_CHARACTERS:
+                held.append(document)
+            else:
+                held.clear()
+            yield document
+        if size <= HELD_CHARACTERS:
+            self._held = held
+
+
+def reported(
+    items: Iterable[Item],
+    size_of: Callable[[Item], int],
+    stage: str,
+    total: float,
+    on_progress: Progress,
+) -> Iterator[Item]:
+    done, next_report = 0, 0
+    for item in items:
+        if done >= next_report:
+            on_progress(stage, done, max(done, total))
+            next_report = done + BATCH_CHARACTERS
+        done += size_of(item)
+        yield item
+    on_progress(stage, done, done)
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """A full or read-only disk as a DataError. Sources raise their own."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        free = shutil.disk_usage(folder).free
+        raise DataError(
+            f"{folder}: cannot write prepared data: {error.strerror}; {free:,} bytes are free",
+            fix="Free some space there (the rows need about half the bytes of the text), "
+            "or use another disk.",
+        ) from error

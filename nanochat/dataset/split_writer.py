@@ -1,0 +1,192 @@
+"""Encoded documents -> files of rows and the manifest that describes them."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from nanochat.atomic_write import write_atomically
+from nanochat.dataset.block_log import Counts, Growth
+from nanochat.dataset.document import FileIdentity
+from nanochat.dataset.encoding import Encoded, portions, shuffled_stretches
+from nanochat.dataset.manifest import Block, Part
+from nanochat.dataset.packing import (
+    BUFFER_DOCUMENTS,
+    Ids,
+    Packer,
+    count_rows,
+    row_dtype,
+    row_pieces,
+)
+from nanochat.dataset.validation import LEAST_ROWS, HeldOutDocuments
+from nanochat.errors import DataError
+from nanochat.tokenizer import Tokenizer
+
+ROWS_PER_BLOCK = 1024  # 1 MB of 512 tokens
+
+
+class PartBuilder:
+    """The rows of one split: what went in, what came out."""
+
+    def __init__(
+        self, name: str, folder: Path, tokenizer: Tokenizer, sequence_length: int,
+        growth: Growth | None = None,
+    ) -> None:  # fmt: skip
+        """`growth`: where blocks are announced, and what of them is there already."""
+        self.counts = growth.counts if growth else Counts()
+        self.blocks: list[Block] = list(growth.blocks) if growth else []
+        self._growth = growth
+        self._name = name
+        self._folder = folder
+        self._tokenizer = tokenizer
+        self._token_bytes = tokenizer.token_bytes()
+        self._capacity = sequence_length + 1
+        self._packer = self._new_packer()
+
+    @property
+    def rows(self) -> int:
+        return sum(block.rows for block in self.blocks)
+
+    def pieces(self, ids: Ids, *, continuous: bool) -> list[Ids]:
+        """Count a document, ids without BOS, and cut it; none are passed over."""
+        if not len(ids):
+            return []
+        pieces = row_pieces(ids, self._capacity, continuous=continuous)
+        before = self.counts
+        self.counts = Counts(
+            documents=before.documents + 1,
+            bytes=before.bytes + int(self._token_bytes[ids].sum()),
+            ids=before.ids + len(ids),
+            tokens=before.tokens + len(ids) + len(pieces),
+        )
+        return pieces
+
+    def pack(self, pieces: Iterable[Ids]) -> None:
+        for piece in pieces:
+            self._packer.add(piece)
+            while self._packer.rows >= ROWS_PER_BLOCK:
+                self._write(self._packer.take(ROWS_PER_BLOCK))
+
+    def pack_coming_round(self, pieces: Iterator[Ids]) -> None:
+        """As upstream's loader validates: where the pieces are fewer than its buffer holds, they
+        come round again and again, and of those longer than a row the short ones fill most rows.
+        No more rows than the pieces fill in one round."""
+        few = list(itertools.islice(pieces, BUFFER_DOCUMENTS))
+        if len(few) == BUFFER_DOCUMENTS:
+            self.pack(itertools.chain(few, pieces))
+            return
+        rows = count_rows(few, self._capacity)
+        packer = self._new_packer()
+        for piece in itertools.cycle(few):
+            if packer.rows >= rows:
+                break
+            packer.add(piece)
+        self._write(packer.take(rows))
+
+    def end_unit(self) -> None:
+        """Write what is left: what comes next is packed without it."""
+        self._packer.drain()
+        while self._packer.rows:
+            self._write(self._packer.take(ROWS_PER_BLOCK))
+        self._packer = self._new_packer()
+        if self._growth is not None:
+            self._growth.end_unit(self.counts)
+
+    def part(self, source: str, files: Sequence[FileIdentity]) -> Part:
+        tokens = self.rows * self._capacity
+        return Part(
+            source=source,
+            files=tuple(files),
+            blocks=tuple(self.blocks),
+            documents=self.counts.documents,
+            bytes=self.counts.bytes,
+            tokens=tokens,
+            cropped_tokens=self.counts.tokens - tokens,
+        )
+
+    def _new_packer(self) -> Packer:
+        dtype = row_dtype(self._tokenizer.vocab_size)
+        return Packer(self._capacity, self._tokenizer.bos_id, dtype)
+
+    def _write(self, rows: Ids) -> None:
+        if not len(rows):
+            return
+        data = rows.tobytes()
+        name = f"{self._name}-{len(self.blocks):05d}.rows"
+        block = Block(name, len(rows), len(data), hashlib.sha256(data).hexdigest())
+        if self._growth is None or not self._growth.has(block):
+            write_atomically(self._folder / name, data)
+            if self._growth is not None:
+                self._growth.add(block)
+        self.blocks.append(block)
+
+
+def build_dividing(
+    text: Iterable[Encoded], train: PartBuilder, validation: PartBuilder, sequence_length: int
+) -> None:
+    """Rows of `text`, of which single documents are held out, see `HeldOutDocuments`.
+
+    Raises DataError where there is too little of it.
+    """
+    held_out = None
+    for number, portion in enumerate(portions(text)):
+        if held_out is None:
+            held_out = HeldOutDocuments(portion, sequence_length + 1)
+        for document in shuffled_stretches(portion, number):
+            kept, held = held_out.divide(document)
+            train.pack(train.pieces(kept, continuous=document.continuous))
+            validation.pack(validation.pieces(held, continuous=document.continuous))
+    for part in (train, validation):
+        part.end_unit()
+    if train.rows == 0 or validation.rows < LEAST_ROWS:
+        ids = train.counts.ids + validation.counts.ids
+        size = train.counts.bytes + validation.counts.bytes
+        raise _too_small("the text", ids, size, LEAST_ROWS + 1, sequence_length)
+
+
+def build_validation(
+    text: Iterable[Encoded], validation: PartBuilder, sequence_length: int, *, comes_round: bool
+) -> None:
+    """Rows of text that is there to validate with. `comes_round`: see
+    `PartBuilder.pack_coming_round`. Raises DataError where there is too little of it."""
+    pieces = (
+        piece
+        for document in text
+        for piece in validation.pieces(document.ids, continuous=document.continuous)
+    )
+    (validation.pack_coming_round if comes_round else validation.pack)(pieces)
+    validation.end_unit()
+    if validation.rows < LEAST_ROWS:
+        counts = validation.counts
+        raise _too_small(
+            "the validation text", counts.ids, counts.bytes, LEAST_ROWS, sequence_length
+        )
+
+
+def build_unit(text: Iterable[Encoded], train: PartBuilder) -> None:
+    """Rows of one unit of the text to train on."""
+    for number, portion in enumerate(portions(text)):
+        for document in shuffled_stretches(portion, number):
+            train.pack(train.pieces(document.ids, continuous=document.continuous))
+    train.end_unit()
+
+
+def require_rows(train: PartBuilder, sequence_length: int) -> None:
+    """Raises DataError where all units together have not filled a row."""
+    if train.rows == 0:
+        counts = train.counts
+        raise _too_small("the training text", counts.ids, counts.bytes, 1, sequence_length)
+
+
+def _too_small(what: str, ids: int, size: int, rows: int, sequence_length: int) -> DataError:
+    if not ids:
+        return DataError(f"{what} is empty", fix="Choose files with text in them: --data.")
+    needed = math.ceil(rows * sequence_length * size / ids)
+    return DataError(
+        f"{what} is too small: {size:,} bytes ({ids:,} tokens); {rows} rows of {sequence_length} "
+        f"tokens need about {needed:,} bytes",
+        fix="Give more text (--data), or take shorter rows: --set sequence_length=N.",
+    )

@@ -18,7 +18,7 @@ from torch import Tensor
 from nanochat.available_memory import available_bytes
 from nanochat.checkpoint import MAKE_ROOM, CheckpointFolder
 from nanochat.errors import CheckpointError
-from nanochat.exchange import agree, gather_words
+from nanochat.exchange import all_gather_int, all_gather_str
 from nanochat.memory import KeptCopy
 from nanochat.observer import Observer
 
@@ -31,7 +31,7 @@ SPARE_BYTES = 256 * 2**20  # what the machine must have left beside the copy
 Tensors = Mapping[str, Tensor]
 
 
-class Saver:
+class AsyncCheckpointer:
     """Writes the checkpoints of a run, one at a time, and prunes its folder.
 
     One that comes while the one before is being written waits for it: each that was asked for is
@@ -143,7 +143,7 @@ class Saver:
         """On all ranks, of checkpoints that others could not write: of each rank the step, or 0."""
         if not any(failed):
             return
-        reasons = gather_words(self._why, self._world_size)
+        reasons = all_gather_str(self._why, self._world_size)
         for rank, (step, message) in enumerate(zip(failed, reasons, strict=True)):
             if step and rank != self._rank:
                 self._observer.event(
@@ -169,7 +169,7 @@ class Saver:
         self.tell_failed(failed)
 
     def _agree(self, value: int) -> list[int]:
-        return agree(value, self._world_size, self._device)
+        return all_gather_int(value, self._world_size, self._device)
 
     def close(self) -> None:
         """When the one that is under way is written."""

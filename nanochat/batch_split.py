@@ -17,7 +17,7 @@ CHUNK_TOKENS = {"cpu": 512, "cuda": 4096}
 UNTRAINED_TOKENS = 8192
 
 
-def deal(rows: int, weights: Sequence[float]) -> list[range]:
+def split_rows(rows: int, weights: Sequence[float]) -> list[range]:
     """Consecutive rows 0 ... rows - 1 for each rank, in rank order, in proportion to its weight.
 
     What is left after whole rows goes to the largest remainders, the first ranks of equal ones

@@ -114,7 +114,7 @@ class CheckpointFolder:
         """
         names = (MODEL, STATE) if weights_only else (MODEL, OPTIMIZER, STATE)
         for path in self._newest_first():
-            checkpoint = verify(path, names)
+            checkpoint = verify_checkpoint(path, names)
             if checkpoint is not None:
                 return checkpoint
         return None
@@ -133,13 +133,13 @@ class CheckpointFolder:
         steps = [int(path.name.removeprefix("step-")) for path in paths]
         kept = [each for each in steps if each <= step][:keep]
         older = [each for each in steps if each <= step and each not in kept]
-        if older and verify(self.place(step)) is None:
+        if older and verify_checkpoint(self.place(step)) is None:
             raise CheckpointError(
                 f"{self.place(step)}: the disk gives back another content than was written",
                 fix="Look after that disk; the checkpoints before are kept.",
             )
         for path, each in zip(paths, steps, strict=True):
-            if each in older or (each > step and verify(path) is None):
+            if each in older or (each > step and verify_checkpoint(path) is None):
                 self._remove(path)
         for path in self.path.glob(".partial-*"):
             self._remove(path)
@@ -153,7 +153,9 @@ class CheckpointFolder:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def verify(path: Path, names: Iterable[str] = (MODEL, OPTIMIZER, STATE)) -> Checkpoint | None:
+def verify_checkpoint(
+    path: Path, names: Iterable[str] = (MODEL, OPTIMIZER, STATE)
+) -> Checkpoint | None:
     """The checkpoint in a folder if every byte of these is as its manifest says, else None."""
     try:
         manifest = json.loads((path / MANIFEST).read_text())

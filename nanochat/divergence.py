@@ -60,14 +60,14 @@ class LossWatch:
         )
 
 
-def are_numbers(tensors: Iterable[Tensor]) -> bool:
+def all_finite(tensors: Iterable[Tensor]) -> bool:
     """A sum has room for all of them, and is no number where one is none."""
     with torch.no_grad():
         sums = [tensor.sum(dtype=torch.float32) for tensor in tensors]
         return bool(torch.stack(sums).isfinite().all())
 
 
-def gone_wrong(what: str, *, newest: int, dtype: str, tokens_per_step: int) -> TrainingError:
+def diverged_error(what: str, *, newest: int, dtype: str, tokens_per_step: int) -> TrainingError:
     """`newest`: the step of the last good checkpoint, or 0. Going on from it would come to the
     same, bit for bit: only another run can go better."""
     there = f"the newest checkpoint is of step {newest}" if newest else "there is no checkpoint"

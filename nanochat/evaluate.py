@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nanochat.batch_split import deal
+from nanochat.batch_split import split_rows
 from nanochat.dataset import Rows
 from nanochat.exchange import GradientExchange
 from nanochat.model import GPT
@@ -40,7 +40,7 @@ def evaluate_bits_per_byte(
     device = token_bytes.device
     nats, sampled, tokens, size = torch.zeros(4, dtype=torch.float64, device=device)
     for first, last in ((0, sample), (sample, count)):
-        share = deal(last - first, weights)[rank]
+        share = split_rows(last - first, weights)[rank]
         for start in share[::micro_batch]:
             numbers = first + np.arange(start, min(start + micro_batch, share.stop))
             batch = torch.from_numpy(rows.batch(numbers)).to(device)

@@ -114,7 +114,7 @@ class _RowSum(_Sum):
             self.grad.index_add_(0, ids, rows[: len(ids)])
 
 
-def agree(value: int, world_size: int, device: torch.device) -> list[int]:
+def all_gather_int(value: int, world_size: int, device: torch.device) -> list[int]:
     """Every rank's value, in rank order, on every rank."""
     if world_size == 1:
         return [value]
@@ -124,7 +124,7 @@ def agree(value: int, world_size: int, device: torch.device) -> list[int]:
     return [int(each) for each in every]
 
 
-def gather_words(words: str, world_size: int) -> list[str]:
+def all_gather_str(words: str, world_size: int) -> list[str]:
     """Every rank's, in rank order, on every rank. Costs some round trips: for what is rare."""
     if world_size == 1:
         return [words]
@@ -133,7 +133,7 @@ def gather_words(words: str, world_size: int) -> list[str]:
     return every
 
 
-def least(value: float, world_size: int, device: torch.device) -> float:
+def all_reduce_min(value: float, world_size: int, device: torch.device) -> float:
     """The smallest of all ranks' values, on every rank."""
     if world_size == 1:
         return value

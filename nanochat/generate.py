@@ -36,11 +36,11 @@ def generate(
     tokens = torch.tensor([list(prompt)], device=device)
     for _ in range(room - len(prompt)):
         logits = model.logits(tokens, cache)
-        tokens = draw(logits, temperature=temperature, top_k=top_k, generator=generator)
+        tokens = sample_token(logits, temperature=temperature, top_k=top_k, generator=generator)
         yield int(tokens)
 
 
-def draw(
+def sample_token(
     logits: Tensor, *, temperature: float, top_k: int | None, generator: torch.Generator
 ) -> Tensor:
     """(batch, vocab) logits -> (batch, 1) ids."""

@@ -12,18 +12,18 @@ from typing import IO
 LOCK_SECONDS = 2.0  # `is_held` takes a lock for a moment
 
 
-class Held(Exception):
+class LockHeld(Exception):
     """Another process holds the lock."""
 
 
 @contextmanager
-def hold(path: Path, *, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+def hold_lock(path: Path, *, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     """Hold a file's lock. Raises Held where another process does for longer than `seconds`."""
     deadline = time.monotonic() + seconds
     with path.open("a") as file:
         while not _try_lock(file, exclusive=True):
             if time.monotonic() > deadline:
-                raise Held
+                raise LockHeld
             time.sleep(0.01)
         yield
 

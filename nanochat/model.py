@@ -47,7 +47,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((first * cos + second * sin, second * cos - first * sin), dim=-1)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     """Causal attention of the last q.size(2) positions over k.size(2) positions.
 
     All (batch, heads, tokens, head_dim). A position sees itself and `window` tokens before it.
@@ -93,7 +93,7 @@ class Attention(nn.Module):
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)
-        y = attend(q, k, v, self.window)
+        y = attention(q, k, v, self.window)
         return self.c_proj(y.transpose(1, 2).reshape(batch, tokens, dim))
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from nanochat.available_memory import available_bytes
 from nanochat.hashed_file import write_hashed
 from nanochat.loss import mean_head_loss
-from nanochat.model import GPT, Block, attend
+from nanochat.model import GPT, Block, attention
 from nanochat.optimizer.adamw import GROUPS, AdamW
 from nanochat.optimizer.muon import muon_update, variance_shape
 from nanochat.sizes import (
@@ -137,7 +137,7 @@ class Bench:
         out = self._values(*shape).transpose(1, 2)
 
         def call() -> None:
-            y = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), length)
+            y = attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), length)
             y.backward(out)
             _drop_gradients(q, k, v)
 

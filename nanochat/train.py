@@ -18,14 +18,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nanochat.async_checkpoint import Saver
-from nanochat.batch_split import UNTRAINED_TOKENS, deal, largest_micro_batch
+from nanochat.async_checkpoint import AsyncCheckpointer
+from nanochat.batch_split import UNTRAINED_TOKENS, largest_micro_batch, split_rows
 from nanochat.checkpoint import Checkpoint, CheckpointFolder
 from nanochat.dataset import PreparedData, TrainOrder
-from nanochat.divergence import LossWatch, are_numbers, gone_wrong
+from nanochat.divergence import LossWatch, all_finite, diverged_error
 from nanochat.errors import CheckpointError, DataError, IdentityError, ShareError, TrainingError
 from nanochat.evaluate import evaluate_bits_per_byte, evaluated_rows
-from nanochat.exchange import GradientExchange, agree, least
+from nanochat.exchange import GradientExchange, all_gather_int, all_reduce_min
 from nanochat.memory import keep_freed_memory
 from nanochat.model import GPT
 from nanochat.observer import Observer
@@ -72,7 +72,7 @@ def train(
     is written.
     """
     weights = [1.0] * world_size if weights is None else weights
-    shares = deal(config.rows_per_step, weights)
+    shares = split_rows(config.rows_per_step, weights)
     if not all(shares):
         raise ShareError(
             f"{config.rows_per_step} rows per step leave rank {shares.index(range(0))} none"
@@ -93,7 +93,7 @@ class _Run:
     ) -> None:  # fmt: skip
         self.config, self.data, self.observer = config, data, observer
         self.device, self.rank, self.weights = device, rank, weights
-        self.shares = deal(config.rows_per_step, weights)
+        self.shares = split_rows(config.rows_per_step, weights)
         world_size = self.world_size = len(weights)
         self.identity = config.identity(data, dtype)
         self.order = TrainOrder(config.seed, data.train_rows.block_rows)
@@ -102,7 +102,7 @@ class _Run:
         self.train_loss: float | None = None
 
         mine = checkpoints.newest()
-        steps = agree(mine.step if mine else -1, world_size, device)
+        steps = all_gather_int(mine.step if mine else -1, world_size, device)
         self.step = max(*steps, 0)
         self.said_waiting = -SAID_SECONDS
         self.read_before: str | None = None  # after a resume, until it has been compared
@@ -123,7 +123,7 @@ class _Run:
         self.micro_batch = config.micro_batch or largest_micro_batch(
             len(self.shares[rank]), config.model.sequence_length, device.type
         )
-        self.saver = Saver(
+        self.saver = AsyncCheckpointer(
             checkpoints if saves else None, observer, keep=config.checkpoint_keep,
             every_minutes=config.checkpoint_every_minutes, newest=self.step, rank=rank,
             world_size=world_size, device=device,
@@ -212,7 +212,7 @@ class _Run:
         """Raises IdentityError where the rows of the steps before are not those of `digest`, on all
         ranks. Empty: this rank does not know."""
         changed = bool(digest) and digest != self._rows_digest()
-        if any(agree(int(changed), self.world_size, self.device)):
+        if any(all_gather_int(int(changed), self.world_size, self.device)):
             raise IdentityError(
                 f"the rows up to step {self.step} are not those that were trained on",
                 fix="Bring the old text back, or begin a new run.",
@@ -337,7 +337,7 @@ class _Run:
         """Write a checkpoint, `must`: before this returns. Raises TrainingError on all ranks where
         the weights are no numbers any more."""
         began = time.perf_counter()
-        if not are_numbers(self._all_tensors()):
+        if not all_finite(self._all_tensors()):
             raise self._gone_wrong(f"the weights after step {self.step} are no numbers")
         self.put_off = False
         self.apart = True  # one host may write at once and for long, another beside its steps
@@ -357,7 +357,7 @@ class _Run:
     def _gone_wrong(self, what: str) -> TrainingError:
         """No checkpoint is written of this state."""
         dtype, tokens = self.identity["dtype"], self.config.tokens_per_step
-        return gone_wrong(what, newest=self.saver.newest(), dtype=dtype, tokens_per_step=tokens)
+        return diverged_error(what, newest=self.saver.newest(), dtype=dtype, tokens_per_step=tokens)
 
     def _restore(self, mine: Checkpoint | None, steps: list[int]) -> None:
         """Take over the newest state: from this rank's own disk, else from a rank that has it.
@@ -368,7 +368,7 @@ class _Run:
         newest = max(steps)
         own = mine if mine is not None and mine.step == newest else None
         difference = self.config.difference(own.state["identity"], self.identity) if own else ""
-        if any(agree(int(bool(difference)), self.world_size, self.device)):
+        if any(all_gather_int(int(bool(difference)), self.world_size, self.device)):
             raise IdentityError(
                 f"the checkpoint of step {newest} is another run's:\n"
                 f"{difference or '  another rank has the difference'}",
@@ -384,7 +384,7 @@ class _Run:
                 dist.broadcast(tensor, src=steps.index(newest))
         self.read_before = own.state.get("rows_sha256", "") if own is not None else ""
         best = own.state.get("best_loss", math.inf) if own is not None else math.inf
-        best = least(best, self.world_size, self.device)
+        best = all_reduce_min(best, self.world_size, self.device)
         self.losses = LossWatch(self.config.model.vocab_size, best)
         seconds = round(time.perf_counter() - began, 3)
         self.observer.event("resume", step=newest, seconds=seconds)

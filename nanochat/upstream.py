@@ -227,10 +227,12 @@ def _tensors(path: Path, config: ModelConfig) -> dict[str, Tensor]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise DataError(f"{path}: not weights of torch: {error}") from error
-    return checked({n.removeprefix("_orig_mod."): t for n, t in loaded.items()}, config, path)
+    return check_tensors({n.removeprefix("_orig_mod."): t for n, t in loaded.items()}, config, path)
 
 
-def checked(tensors: Mapping[str, Tensor], config: ModelConfig, path: Path) -> dict[str, Tensor]:
+def check_tensors(
+    tensors: Mapping[str, Tensor], config: ModelConfig, path: Path
+) -> dict[str, Tensor]:
     """In float32. Raises DataError, with `path`, where they are not a model's of this shape."""
     shapes = parameter_shapes(config)
     wrong = sorted(

@@ -22,7 +22,7 @@ from launcher.raycluster.environment import JOB_MARK
 from launcher.raycluster.spec import ClusterSpec
 from launcher.runs.folder import FULL_BYTES, RunFolder, write_json
 from launcher.runs.records import read_records
-from nanochat.lock import Held, hold, is_held
+from nanochat.lock import LockHeld, hold_lock, is_held
 
 HTTP_SECONDS = 30.0
 AGENT_SECONDS = 40.0  # from Ray's first answer until it takes jobs, on a host that has just booted
@@ -31,7 +31,7 @@ DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whateve
 ALIVE = ("PENDING", "RUNNING")
 
 
-class NoAnswer(Exception):
+class DashboardError(Exception):
     """Ray's dashboard does not answer, or not as it should."""
 
 
@@ -44,9 +44,9 @@ class Jobs:
         self._folder = folder
 
     def submit(self, run: str) -> dict[str, Any]:
-        """Start the run's driver, unless one is at work or about to be. Raises NoAnswer."""
+        """Start the run's driver, unless one is at work or about to be. Raises DashboardError."""
         folder = self._folder_of(run)
-        with hold(folder.path / "submit.lock", seconds=HTTP_SECONDS):
+        with hold_lock(folder.path / "submit.lock", seconds=HTTP_SECONDS):
             if self.status(run)["alive"]:
                 return {"submitted": False}
             # Of an earlier attempt; a client that follows would take its end for this one's.
@@ -56,16 +56,16 @@ class Jobs:
             write_json(folder.submitted_file, note | {"step": steps_made(folder)})
             try:
                 self._start(run, folder)
-            except NoAnswer:  # the user is told: nothing begins behind their back
+            except DashboardError:  # the user is told: nothing begins behind their back
                 folder.submitted_file.unlink()
                 raise
         return {"submitted": True}
 
     def submit_again(self, run: str, starts: int) -> bool:
         """The same for a run whose driver died without a word; `starts`: in a row now without a new
-        step. False where it has ended, or a driver is at work. Raises NoAnswer, Held."""
+        step. False where it has ended, or a driver is at work. Raises DashboardError, Held."""
         folder = self._folder_of(run)
-        with hold(folder.path / "submit.lock", seconds=HTTP_SECONDS):
+        with hold_lock(folder.path / "submit.lock", seconds=HTTP_SECONDS):
             # In this order: a driver that ends writes its summary first.
             if self.has_driver(run) or not folder.is_wanted or folder.stop_request.exists():
                 return False
@@ -75,13 +75,13 @@ class Jobs:
             try:
                 folder.update_spec(entered=time.time())
                 self._start(run, folder)
-            except (NoAnswer, OSError):  # that was no start
+            except (DashboardError, OSError):  # that was no start
                 write_json(folder.submitted_file, before)
                 raise
         return True
 
     def _start(self, run: str, folder: RunFolder) -> None:
-        """Raises NoAnswer."""
+        """Raises DashboardError."""
         python, path, log = (shlex.quote(str(x)) for x in (sys.executable, folder.path, folder.log))
         job = {
             "submission_id": _submission_id(run, 1 + len(_of(self._all(), run))),
@@ -93,7 +93,7 @@ class Jobs:
             try:
                 self._ask("POST", "/api/jobs/", job)
                 return
-            except NoAnswer as error:
+            except DashboardError as error:
                 if NO_AGENT not in str(error) or time.monotonic() > until:
                     raise
                 time.sleep(1)
@@ -112,7 +112,7 @@ class Jobs:
         }
 
     def has_driver(self, run: str) -> bool:
-        """Whether one is at work, or Ray is about to start it. Raises NoAnswer."""
+        """Whether one is at work, or Ray is about to start it. Raises DashboardError."""
         if self._folder_of(run).is_locked():
             return True  # without asking Ray, which is slow while a step is made
         return _is_alive(_of(self._listed(), run))
@@ -139,14 +139,14 @@ class Jobs:
         """Every job by its submission id; none where no dashboard answers."""
         try:
             return self._listed()
-        except NoAnswer:
+        except DashboardError:
             return {}
 
     def _listed(self) -> dict[str, dict[str, Any]]:
         return {job.get("submission_id"): job for job in self._ask("GET", "/api/jobs/")}
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """The JSON of the answer. Raises NoAnswer."""
+        """The JSON of the answer. Raises DashboardError."""
         token = (self._folder / "token").read_text().strip()
         request = urllib.request.Request(
             self._url + path,
@@ -158,9 +158,11 @@ class Jobs:
             with DIRECT.open(request, timeout=HTTP_SECONDS) as answer:
                 return json.loads(answer.read() or b"{}")
         except urllib.error.HTTPError as error:
-            raise NoAnswer(f"Ray's dashboard: {error}: {error.read().decode()[:500]}") from None
+            raise DashboardError(
+                f"Ray's dashboard: {error}: {error.read().decode()[:500]}"
+            ) from None
         except OSError as error:  # refused, reset, or slower than HTTP_SECONDS
-            raise NoAnswer(f"Ray's dashboard does not answer: {error}") from None
+            raise DashboardError(f"Ray's dashboard does not answer: {error}") from None
 
 
 def steps_made(folder: RunFolder) -> int:
@@ -195,9 +197,9 @@ def main(verb: str, folder: str, *run: str) -> None:
     }
     try:
         print(json.dumps(verbs[verb](*run)))
-    except NoAnswer as error:
+    except DashboardError as error:
         raise SystemExit(str(error)) from None
-    except Held:
+    except LockHeld:
         raise SystemExit("the run is just being submitted by another process") from None
 
 

@@ -14,7 +14,7 @@ from nanochat.dataset.climbmix import CLIMBMIX, ClimbmixSource, shard_count
 SECONDS = 5.0  # a host behind a firewall that drops packets must not hold up the others
 
 
-def shards_there(spec: str, address: str, home: Path) -> dict[str, Any]:
+def probe_shards(spec: str, address: str, home: Path) -> dict[str, Any]:
     source = ClimbmixSource(shard_count(spec), home / "data" / CLIMBMIX)
     files = (*source.held_out, *source.files)  # as they are needed
     missing = [file.name for file in files if not file.path.exists()]
@@ -36,4 +36,4 @@ def _reaches(url: str) -> bool:
 
 
 if __name__ == "__main__":
-    print(json.dumps(shards_there(sys.argv[1], sys.argv[2], launch_home())))
+    print(json.dumps(probe_shards(sys.argv[1], sys.argv[2], launch_home())))

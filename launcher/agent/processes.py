@@ -21,7 +21,7 @@ def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
     _prctl(_PR_SET_PDEATHSIG, number)
 
 
-def end_children() -> None:
+def kill_children() -> None:
     """Kill and reap every process below this one."""
     import psutil
 
@@ -34,7 +34,7 @@ def end_children() -> None:
         psutil.wait_procs(children, timeout=5)
 
 
-def end_marked(mark: str) -> None:
+def kill_marked(mark: str) -> None:
     """Kill this user's processes that have `mark` (NAME=value) in their environment, but for us."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:

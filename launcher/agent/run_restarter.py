@@ -15,18 +15,18 @@ import traceback
 from pathlib import Path
 from typing import Literal
 
-from launcher.agent.jobs import Jobs, NoAnswer, steps_made
+from launcher.agent.jobs import DashboardError, Jobs, steps_made
 from launcher.runs.folder import RunFolder, write_json
 from launcher.runs.records import Record, RecordWriter, read_records
-from launcher.runs.state import summarise
-from nanochat.lock import Held, is_held
+from launcher.runs.state import summarize
+from nanochat.lock import LockHeld, is_held
 
 LOOK_SECONDS = 2.0
 STARTS = 5  # in a row without a new step, the first included: power comes and goes in a storm
 PAUSE_SECONDS = 10.0  # before the next of these, and twice as long before each further one
 
 
-class RunKeeper:
+class RunRestarter:
     """Of the cluster whose folder on the head is `folder`."""
 
     def __init__(self, folder: Path) -> None:
@@ -61,13 +61,17 @@ class RunKeeper:
         for folder in self.wanted():
             try:
                 self.look_at(folder)
-            except (NoAnswer, Held, OSError) as error:  # Ray is busy, a disk is full: later
+            except (
+                DashboardError,
+                LockHeld,
+                OSError,
+            ) as error:  # Ray is busy, a disk is full: later
                 print(f"run {folder.name}: {error!r}", flush=True)
             except Exception:  # whatever one run has written, the others are kept
                 traceback.print_exc()
 
     def look_at(self, folder: RunFolder) -> None:
-        """Do for a wanted run what is to be done. Raises NoAnswer where Ray's dashboard does not
+        """Do for a wanted run what is to be done. Raises DashboardError where Ray's dashboard does not
         answer, Held where a client is just submitting it, OSError where the disk is full."""
         if folder.is_locked():
             self._again_at.pop(folder.name, None)
@@ -123,7 +127,7 @@ class RunKeeper:
 
     def _end(self, folder: RunFolder, status: Literal["stopped", "failed"], **details: str) -> None:
         """As its driver would."""
-        summary = summarise(folder, status)
+        summary = summarize(folder, status)
         with RecordWriter(folder.events) as events:
             events.event("finish", status=status, step=summary["steps"], **details)
         write_json(folder.summary_file, summary)

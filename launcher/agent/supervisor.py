@@ -22,17 +22,17 @@ from typing import Any
 from launcher.agent.processes import (
     adopt_orphans,
     die_with_parent,
-    end_children,
-    end_marked,
+    kill_children,
+    kill_marked,
 )
-from launcher.agent.run_restarter import RunKeeper
+from launcher.agent.run_restarter import RunRestarter
 from launcher.agent.text_store import BLOBS
-from launcher.agent.worker_pool import WarmPool
+from launcher.agent.worker_pool import WorkerPool
 from launcher.raycluster.boot_hook import start_file
 from launcher.raycluster.environment import CLUSTER_MARK, FOREIGN, VISIBLE, node_environment
 from launcher.raycluster.spec import CODE_LABEL, WANTED, ClusterSpec, short_name
 from launcher.runs.folder import RunFolder, write_json
-from nanochat.lock import hold
+from nanochat.lock import hold_lock
 
 POLL_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 30.0
@@ -50,7 +50,7 @@ SPARE_WORKERS = 2  # on the head, beside one per slot: Ray Train and its control
 def main(folder: str) -> None:
     """Exits 0 when it is told to end (SIGTERM) or has been idle for long enough."""
     path = Path(folder).absolute()
-    with hold(path / "lock"):
+    with hold_lock(path / "lock"):
         Supervisor(path).run()
 
 
@@ -64,20 +64,20 @@ class Supervisor:
         self.starts = 0
         self.up = False
         self.used = self.looked = self.head_seen = time.monotonic()
-        self.keeper = RunKeeper(folder) if self.spec.is_head else None
+        self.keeper = RunRestarter(folder) if self.spec.is_head else None
 
     def run(self) -> None:
         adopt_orphans()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._end)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        end_marked(f"{CLUSTER_MARK}={self.folder}")  # left by a supervisor that was killed
+        kill_marked(f"{CLUSTER_MARK}={self.folder}")  # left by a supervisor that was killed
         if self.keeper:
             self.keeper.start()
         try:
             self._keep_ray_up()
         finally:
-            end_children()
+            kill_children()
         self._say("down")
         if self.idle:  # nobody has waited for it: nor does anybody when the host boots
             (self.home.parent / start_file(self.spec.cluster)).unlink(missing_ok=True)
@@ -90,7 +90,7 @@ class Supervisor:
             self.ray_folder.mkdir(parents=True)
             began = time.monotonic()
             self._watch(self._start_ray())
-            end_children()
+            kill_children()
             if not self.ended:
                 self._say("restarting")
                 lived = time.monotonic() - began
@@ -116,7 +116,7 @@ class Supervisor:
         raylet = f"{self.spec.here.address}:{self.spec.ports.node_manager}"
         token = self.folder / "token"
         count, spares = idle_workers(self.spec), self.spec.here.slots
-        pool = WarmPool(raylet, token, count, spares, self._environment())
+        pool = WorkerPool(raylet, token, count, spares, self._environment())
         while not self.ended and ray.poll() is None:
             _reap_orphans(ray.pid)
             if not self.up and self._answers():

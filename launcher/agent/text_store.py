@@ -27,7 +27,7 @@ TEXT = "text"  # under ~/.launch
 BLOBS = f"{TEXT}/blobs"
 
 
-def complete(home: Path, key: str) -> list[str]:
+def assemble_text(home: Path, key: str) -> list[str]:
     """Hashes that are still missing; none: the text's folder is there. `home`: ~/.launch."""
     folder, blobs = home / TEXT / key, home / BLOBS
     for tar in blobs.glob("*.tar"):
@@ -46,7 +46,7 @@ def complete(home: Path, key: str) -> list[str]:
     return []
 
 
-def received_source(home: Path, spec: str, key: str) -> FilesSource:
+def stored_source(home: Path, spec: str, key: str) -> FilesSource:
     """What a client's `spec` (files:...) named there."""
     folder = home / TEXT / key
     return FilesSource(spec, [SourceFile(name, folder / name) for name in _listed(home, key)])
@@ -70,4 +70,4 @@ def _unpack(tar: Path) -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(complete(launch_home(), *sys.argv[1:])))
+    print(json.dumps(assemble_text(launch_home(), *sys.argv[1:])))

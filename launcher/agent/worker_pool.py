@@ -29,7 +29,7 @@ UNUSED = ("ray::IDLE", "default_worker.py")  # the second: still importing
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 
-class WarmPool:
+class WorkerPool:
     """Keeps `count` idle workers on a host that no run is using, and always `spares` more."""
 
     def __init__(
@@ -111,7 +111,7 @@ def _text(path: Path) -> str:
         return ""
 
 
-def prestart(raylet: str, token_file: str, count: str) -> None:
+def prestart_workers(raylet: str, token_file: str, count: str) -> None:
     """Ask a raylet for idle workers: an RPC that Ray 2.60.0 has and its Python does not use."""
     import grpc
     from ray.core.generated import common_pb2, node_manager_pb2, node_manager_pb2_grpc
@@ -129,4 +129,4 @@ def prestart(raylet: str, token_file: str, count: str) -> None:
 
 
 if __name__ == "__main__":
-    prestart(*sys.argv[1:])
+    prestart_workers(*sys.argv[1:])

@@ -15,8 +15,8 @@ from launcher.formatting import format_count, format_duration
 from launcher.remote.cluster_runs import RemoteRun
 from launcher.runs.folder import FULL_BYTES, RunFolder
 from launcher.runs.follow import Follower
-from launcher.runs.overrides import asks_for_another_run
-from launcher.runs.run import LocalRun, Run, shown_name
+from launcher.runs.overrides import needs_new_run
+from launcher.runs.run import LocalRun, Run, run_address
 from launcher.runs.state import RunState, status_of
 from launcher.runs.submit import DriverProcess
 
@@ -26,19 +26,19 @@ class Report(Protocol):
         """Print how a run ended. Raises RunFailed."""
 
 
-def run_here(
+def run_local(
     folder: RunFolder, *, detach: bool, as_json: bool, report: Report | None = None
 ) -> None:
     """Start the run's driver on this machine; follow it to its end, or leave it with `detach`.
 
-    Ctrl-C (or SIGTERM) saves and stops; a second one stops at once. `report`: default: report_end.
+    Ctrl-C (or SIGTERM) saves and stops; a second one stops at once. `report`: default: print_end.
     """
     run = LocalRun(folder)
     state = RunState.of(folder)
     follower = Follower(run, from_now=True)
     if detach:
         DriverProcess(folder, detach=True)
-        say_detached(run, as_json=as_json)
+        print_detached(run, as_json=as_json)
         return
     interrupts = _Interrupts(run)
     with interrupts, RunProgress(state.steps, step=state.step) as progress:
@@ -48,7 +48,7 @@ def run_here(
             interrupts.say(progress)
     driver.wait()
     if interrupts.count < 2 or status_of(folder) in ("finished", "stopped"):
-        (report or report_end)(run, as_json=as_json)
+        (report or print_end)(run, as_json=as_json)
         if interrupts.count:
             raise Interrupted("")  # the report has said it
     else:
@@ -57,7 +57,7 @@ def run_here(
         )
 
 
-def follow_there(run: RemoteRun, *, as_json: bool, report: Report | None = None) -> None:
+def follow_remote(run: RemoteRun, *, as_json: bool, report: Report | None = None) -> None:
     """Follow a cluster's run to its end. Ctrl-C leaves it alone: it goes on."""
     state = RunState.of(run.folder, alive=True)
     follower = Follower(run, from_now=True)
@@ -67,22 +67,22 @@ def follow_there(run: RemoteRun, *, as_json: bool, report: Report | None = None)
             for news in follower.until_end():
                 progress.show(news)
     except KeyboardInterrupt:
-        raise Interrupted(f"detached: {detached_words(run)}") from None
-    (report or report_end)(run, as_json=as_json)
+        raise Interrupted(f"detached: {detached_message(run)}") from None
+    (report or print_end)(run, as_json=as_json)
 
 
-def report_end(run: Run, *, as_json: bool) -> None:
+def print_end(run: Run, *, as_json: bool) -> None:
     """Print the summary. Raises RunFailed where the run failed or died without a word."""
     summary = require_summary(run)
     if as_json:
         click.echo(json.dumps(summary))
     else:
-        click.echo(summary_block(shown_name(run), summary, run.folder.spec()))
+        click.echo(summary_block(run_address(run), summary, run.folder.spec()))
 
 
 def require_summary(run: Run) -> dict[str, Any]:
     """Raises RunFailed where the run failed or died without a word."""
-    folder, name = run.folder, shown_name(run)
+    folder, name = run.folder, run_address(run)
     summary = folder.summary()
     if summary is None:
         full = run.free_bytes() < FULL_BYTES
@@ -95,7 +95,7 @@ def require_summary(run: Run) -> dict[str, Any]:
     if summary["status"] == "failed":
         failure = folder.failure() or {}
         fix = failure.get("fix") or f"see {folder.log}"
-        if asks_for_another_run(fix, steps=summary["steps"]):
+        if needs_new_run(fix, steps=summary["steps"]):
             then = f"launch recipe {summary['recipe']} ...   begins a new run with that"
         else:
             then = f"launch resume {name}   goes on then"
@@ -110,7 +110,10 @@ def summary_block(name: str, summary: dict[str, Any], spec: dict[str, Any]) -> s
     source = spec["settings"]["data"]["source"]
     lines = [
         ("run", f"{name} ({s['status']})"),
-        ("steps", f"{s['steps']:,}  ({format_count(s['tokens'])} tokens in {format_duration(s['seconds'])})"),
+        (
+            "steps",
+            f"{s['steps']:,}  ({format_count(s['tokens'])} tokens in {format_duration(s['seconds'])})",
+        ),
         ("speed", _speed(s["tokens_per_second"], spec.get("predicted"))),
         ("train_loss", f"{s['train_loss']:.4f} nats per token" if s["train_loss"] else "-"),
         ("val_bpb", f"{s['val_bpb']:.4f}" if s["val_bpb"] else "-"),
@@ -179,16 +182,16 @@ class _Interrupts:
                 progress.say("stopping; Ctrl-C again stops at once")
 
 
-def say_detached(run: Run, *, as_json: bool) -> None:
+def print_detached(run: Run, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"run": run.folder.name, "cluster": run.cluster}))
     else:
-        click.echo(detached_words(run))
+        click.echo(detached_message(run))
 
 
-def detached_words(run: Run) -> str:
+def detached_message(run: Run) -> str:
     """That it goes on, and what can be done about it."""
-    name = shown_name(run)
+    name = run_address(run)
     where = "in the background" if run.cluster == "local" else f"on cluster {run.cluster}"
     commands = (
         (f"launch logs {name} -f", "follow it"),

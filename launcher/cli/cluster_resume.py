@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 import click
 
-from launcher.cli.attach import follow_there, say_detached
-from launcher.cli.cluster_run import UpCluster, open_up, submit
-from launcher.cli.resume import changed_spec, is_to_resume, say_what_changes, say_where_it_stands
+from launcher.cli.attach import follow_remote, print_detached
+from launcher.cli.cluster_run import OpenCluster, open_cluster, submit
+from launcher.cli.resume import print_changes, print_position, should_resume, updated_spec
 from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import require_addresses, require_trainable
 from launcher.config.paths import launch_home
-from launcher.config.recipe import Data
+from launcher.config.recipe import DataSettings
 from launcher.errors import (
     ConnectionLost,
     HostError,
@@ -29,21 +29,21 @@ from launcher.errors import (
     LoginRefused,
     Unreachable,
 )
-from launcher.planner.tuning import Choices
-from launcher.raycluster.membership import Attendance, attend
+from launcher.planner.tuning import Tuning
+from launcher.raycluster.membership import Membership, choose_members
 from launcher.remote.cluster_runs import PAUSES, RemoteRun
 from launcher.remote.open import open_cluster_runs
-from launcher.remote.push_run import find_record, send_back
+from launcher.remote.push_run import find_record, push_run
 from launcher.runs.folder import RunFolder
-from launcher.runs.overrides import changed_recipe
-from launcher.runs.submit import check_hosts_share
-from launcher.ssh.parallel import all_of, close_all, connect_each
+from launcher.runs.overrides import apply_overrides
+from launcher.runs.submit import require_rows_for_all
+from launcher.ssh.parallel import close_all, combine_errors, connect_each
 
 Answer = TypeVar("Answer")
 PASSING = (Unreachable, ConnectionLost, HostTimeout)
 
 
-class ResumeThere:
+class ClusterResume:
     """One such command. `extend`: so many steps more. `waits`: for hosts that do not answer."""
 
     def __init__(
@@ -66,13 +66,13 @@ class ResumeThere:
                 run.update()
                 self._follow(run, detach=detach, as_json=as_json)
             return
-        changes = changed_spec(self._folder, self._settings, self._extend)
+        changes = updated_spec(self._folder, self._settings, self._extend)
         spec = self._folder.spec()
         pool, elastic = spec["pool"], spec["settings"]["elastic"]
         if self._waits and not elastic:
             self._patiently(lambda: self._require_hosts(pool))
         try:
-            with open_up(self._loaded, pool, elastic=elastic) as up:
+            with open_cluster(self._loaded, pool, elastic=elastic) as up:
                 self._resume(up, changes, detach=detach, as_json=as_json)
         except (HostError, HostsFailed) as error:
             raise self._with_wait(error) from None
@@ -96,9 +96,9 @@ class ResumeThere:
     def _follow(self, run: RemoteRun, *, detach: bool, as_json: bool) -> None:
         click.echo(f"run '{self._shown}' has gone on by itself", err=True)
         if detach:
-            say_detached(run, as_json=as_json)
+            print_detached(run, as_json=as_json)
         else:
-            follow_there(run, as_json=as_json)
+            follow_remote(run, as_json=as_json)
 
     def _require_hosts(self, pool: str | None) -> None:
         """Raises HostError or HostsFailed for those that do not answer, but for drained ones."""
@@ -106,38 +106,38 @@ class ResumeThere:
         require_addresses(self._loaded, nodes)
         connections, unreached = connect_each(self._loaded, nodes)
         try:
-            everyone = Attendance(nodes, connections, unreached)
-            there = attend(
+            everyone = Membership(nodes, connections, unreached)
+            there = choose_members(
                 self._loaded, everyone, elastic=False, takes_back=False,
                 say=lambda words: None,  # the run's own bring-up says it
             )  # fmt: skip
         finally:
             close_all(connections)
         if there.unreached:
-            raise all_of(there.unreached)
+            raise combine_errors(there.unreached)
 
     def _resume(
-        self, up: UpCluster, changes: dict[str, Any], *, detach: bool, as_json: bool
+        self, up: OpenCluster, changes: dict[str, Any], *, detach: bool, as_json: bool
     ) -> None:
         run = RemoteRun(up.runs, self._name)
         spec = self._folder.spec()
         settings = {**spec, **changes}["settings"]
-        data = Data.model_validate(settings["data"])
+        data = DataSettings.model_validate(settings["data"])
         if not run.is_there():
             self._bring_record(run, up, data)
         elif self._is_to_follow(run):
             self._follow(run, detach=detach, as_json=as_json)
             return
-        if not is_to_resume(run, as_json=as_json, extends=self._extend is not None):
+        if not should_resume(run, as_json=as_json, extends=self._extend is not None):
             return
-        if data.mirror != Data.model_validate(spec["settings"]["data"]).mirror:
+        if data.mirror != DataSettings.model_validate(spec["settings"]["data"]).mirror:
             with up.stages.stage("text"):  # a folder is this machine's; other text is there
                 source = data.model_copy(update={"validation": None})
                 sent = up.send_text(source, Path(spec["folder"]))
                 changes["text"] = run.folder.spec().get("text", {}) | sent
-        say_what_changes(run.folder, changes)
+        print_changes(run.folder, changes)
         self._require_rows_for_all(up, spec)
-        changes |= up.nodes_entry(settings, Choices.from_spec(spec))
+        changes |= up.nodes_entry(settings, Tuning.from_spec(spec))
         before, now = _dealt(spec["nodes"]), _dealt(changes["nodes"])
         if before != now:
             click.echo(
@@ -148,24 +148,24 @@ class ResumeThere:
         entered = time.time() + up.head_clock_offset_seconds
         run.update_spec(entered=entered, waits=True, **changes)
         run.mirror.update(up.runs.head)
-        say_where_it_stands(run)
+        print_position(run)
         submit(run, up, detach=detach, as_json=as_json)
 
-    def _bring_record(self, run: RemoteRun, up: UpCluster, data: Data) -> None:
+    def _bring_record(self, run: RemoteRun, up: OpenCluster, data: DataSettings) -> None:
         checkpoint = find_record(run, list(up.connections.values()))
         with up.stages.stage("text"):
             text = up.send_text(data, Path(run.folder.spec()["folder"]))
         with up.stages.stage("send back"), up.view:
-            send_back(
+            push_run(
                 up.runs.head, run.folder, checkpoint, run.path, {"text": text}, up.view.sent
             )  # fmt: skip
 
-    def _require_rows_for_all(self, up: UpCluster, spec: dict[str, Any]) -> None:
+    def _require_rows_for_all(self, up: OpenCluster, spec: dict[str, Any]) -> None:
         """Raises ConfigError where a node that the cluster has now would get no row of a step."""
-        recipe = changed_recipe(spec, self._settings)
+        recipe = apply_overrides(spec, self._settings)
         one = recipe.recipe.model_copy(update={"workers": 1})  # they were those of other nodes
-        shares = up.shares(Choices.from_spec(spec))
-        check_hosts_share(replace(recipe, recipe=one), up.spec.cluster, shares)
+        shares = up.shares(Tuning.from_spec(spec))
+        require_rows_for_all(replace(recipe, recipe=one), up.spec.cluster, shares)
 
     def _patiently(self, ask: Callable[[], Answer]) -> Answer:
         """What it returns, once the hosts answer; where nobody waits, their errors name --wait."""

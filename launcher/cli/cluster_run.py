@@ -10,27 +10,27 @@ from typing import Any
 
 import click
 
-from launcher.cli.attach import Report, detached_words, follow_there, say_detached
+from launcher.cli.attach import Report, detached_message, follow_remote, print_detached
 from launcher.cli.render.bring_up import BringUpView
 from launcher.config.loaded_cluster import LoadedCluster, require_addresses, require_trainable
 from launcher.config.paths import launch_home
-from launcher.config.recipe import Data, LoadedRecipe, Recipe
+from launcher.config.recipe import DataSettings, LoadedRecipe, Recipe
 from launcher.errors import Interrupted, RunBusy
-from launcher.planner.run_tuning import choices_there, with_choices
-from launcher.planner.tuning import Choices
-from launcher.raycluster.bring_up import Stages, bring_up, prepare
-from launcher.raycluster.membership import Attendance, attend, run_nodes
+from launcher.planner.run_tuning import apply_tuning, tune_cluster_run
+from launcher.planner.tuning import Tuning
+from launcher.raycluster.bring_up import StageTimes, bring_up, plan_bring_up
+from launcher.raycluster.membership import Membership, choose_members, run_nodes
 from launcher.raycluster.spec import ClusterSpec, NodeSpec
 from launcher.remote.cluster_runs import ClusterRuns, RemoteRun, run_names
 from launcher.remote.open import connect_head
-from launcher.remote.upload_text import send_text
+from launcher.remote.upload_text import upload_text
 from launcher.runs.folder import USED_FILE, write_json
-from launcher.ssh.parallel import all_of, close_all, connect_each, on_all
+from launcher.ssh.parallel import call_on_all, close_all, combine_errors, connect_each
 from launcher.ssh.protocol import Connection
 
 
 @dataclass(frozen=True)
-class UpCluster:
+class OpenCluster:
     """A cluster that is up, for as long as the block lasts in which it was opened. `run_nodes`: of
     a run that begins; an elastic one's may be not there yet."""
 
@@ -39,11 +39,11 @@ class UpCluster:
     run_nodes: tuple[NodeSpec, ...]
     runs: ClusterRuns
     connections: Mapping[str, Connection]
-    stages: Stages
+    stages: StageTimes
     view: BringUpView
     head_clock_offset_seconds: float  # the head's clock minus ours
 
-    def send_text(self, data: Data, base: Path) -> dict[str, str]:
+    def send_text(self, data: DataSettings, base: Path) -> dict[str, str]:
         """See launcher.remote.upload_text."""
         head = self.connections[self.spec.head.name]
 
@@ -51,9 +51,9 @@ class UpCluster:
             self.view.say(f"{head.name}: another client is at work there: waiting for it")
 
         with self.view:
-            return send_text(self.connections, self.spec, data, base, self.view.sent, waiting)
+            return upload_text(self.connections, self.spec, data, base, self.view.sent, waiting)
 
-    def chosen(self, recipe: Recipe) -> Choices:
+    def chosen(self, recipe: Recipe) -> Tuning:
         """By what was measured of its nodes, for a run that begins."""
         by_name = {node.name: node for node in self.cluster.cluster.nodes}
         nodes = [
@@ -61,16 +61,16 @@ class UpCluster:
             for node in self.run_nodes
             if node.name in by_name
         ]
-        return choices_there(recipe, self.cluster, nodes)
+        return tune_cluster_run(recipe, self.cluster, nodes)
 
-    def shares(self, chosen: Choices) -> dict[str, float]:
+    def shares(self, chosen: Tuning) -> dict[str, float]:
         """Of the run's nodes: as the cluster file has them, else as they were chosen."""
         file = {node.name: node.written_share for node in self.cluster.cluster.nodes}
         written = any(file.get(node.name) is not None for node in self.run_nodes)
         measured = {} if written else chosen.shares
         return {node.name: measured.get(node.name, node.share) for node in self.run_nodes}
 
-    def nodes_entry(self, settings: Mapping[str, Any], chosen: Choices) -> dict[str, Any]:
+    def nodes_entry(self, settings: Mapping[str, Any], chosen: Tuning) -> dict[str, Any]:
         """What run.json says of a run's nodes."""
         workers = sum(node.slots for node in self.run_nodes)
         shares = self.shares(chosen)
@@ -79,11 +79,11 @@ class UpCluster:
 
     def forgotten_runs(self) -> set[str]:
         """Those that a host has checkpoints of and the head, which lost its disk, nothing."""
-        names = on_all(self.connections, lambda host: run_names(host, self.spec.cluster))
+        names = call_on_all(self.connections, lambda host: run_names(host, self.spec.cluster))
         return set().union(*names.values()) - set(names[self.spec.head.name])
 
 
-def run_there(
+def start_remote(
     loaded: LoadedRecipe,
     cluster: LoadedCluster,
     pool: str | None,
@@ -94,25 +94,25 @@ def run_there(
     as_json: bool,
 ) -> None:
     """`spec`: what goes into run.json."""
-    with open_up(cluster, pool, elastic=loaded.recipe.elastic) as up:
+    with open_cluster(cluster, pool, elastic=loaded.recipe.elastic) as up:
         if not spec["waits"]:
             _require_free_hosts(up)
         chosen = up.chosen(loaded.recipe)
-        run = create_there(up, loaded.name, pool, with_choices(spec, chosen), run_name, chosen)
+        run = create_remote(up, loaded.name, pool, apply_tuning(spec, chosen), run_name, chosen)
         submit(run, up, detach=detach, as_json=as_json)
 
 
-def create_there(
-    up: UpCluster,
+def create_remote(
+    up: OpenCluster,
     recipe: str,
     pool: str | None,
     spec: Mapping[str, Any],
     run_name: str | None,
-    chosen: Choices,
+    chosen: Tuning,
 ) -> RemoteRun:
     """A new run on the head, its text there too. `recipe`: what it is named after."""
     with up.stages.stage("text"):
-        text = up.send_text(Data.model_validate(spec["settings"]["data"]), Path.cwd())
+        text = up.send_text(DataSettings.model_validate(spec["settings"]["data"]), Path.cwd())
     with up.stages.stage("create"):
         entered = spec["entered"] + up.head_clock_offset_seconds
         there = {
@@ -122,7 +122,7 @@ def create_there(
         return up.runs.create(run_name, recipe, {**spec, **there}, elsewhere=up.forgotten_runs())
 
 
-def _require_free_hosts(up: UpCluster) -> None:
+def _require_free_hosts(up: OpenCluster) -> None:
     """Raises RunBusy where another run has one of them."""
     ours = {node.name for node in up.spec.nodes}
     for name in up.runs.running():
@@ -136,9 +136,9 @@ def _require_free_hosts(up: UpCluster) -> None:
 
 
 @contextmanager
-def open_up(
+def open_cluster(
     cluster: LoadedCluster, pool: str | None, *, elastic: bool = False, takes_back: bool = False
-) -> Iterator[UpCluster]:
+) -> Iterator[OpenCluster]:
     """Bring the cluster up, where it is not, and stay connected to it.
 
     `elastic`: with those of its nodes that are there and well. `takes_back`: drained ones too,
@@ -146,15 +146,15 @@ def open_up(
     """
     nodes = require_trainable(cluster, pool)
     require_addresses(cluster, nodes)
-    stages, view = Stages(), BringUpView()
+    stages, view = StageTimes(), BringUpView()
     with stages.stage("connect"):
         connections, unreached = connect_each(cluster, nodes)
     try:
         if not connections:
-            raise all_of(unreached)
+            raise combine_errors(unreached)
         with view:
-            everyone = Attendance(nodes, connections, unreached)
-            there = attend(
+            everyone = Membership(nodes, connections, unreached)
+            there = choose_members(
                 cluster, everyone, elastic=elastic, takes_back=takes_back, say=view.say
             )  # fmt: skip
             there, spec, offset = _bring_up(cluster, there, stages, view, elastic=elastic)
@@ -164,35 +164,40 @@ def open_up(
         here = launch_home() / "clusters" / spec.cluster
         here.mkdir(parents=True, exist_ok=True)
         write_json(here / USED_FILE, {"file": str(cluster.path.absolute()), "pool": cluster.part})
-        yield UpCluster(cluster, spec, expected, runs, there.connections, stages, view, offset)
+        yield OpenCluster(cluster, spec, expected, runs, there.connections, stages, view, offset)
     finally:
         close_all(connections)
 
 
 def _bring_up(
-    cluster: LoadedCluster, there: Attendance, stages: Stages, view: BringUpView, *, elastic: bool
-) -> tuple[Attendance, ClusterSpec, float]:
+    cluster: LoadedCluster,
+    there: Membership,
+    stages: StageTimes,
+    view: BringUpView,
+    *,
+    elastic: bool,
+) -> tuple[Membership, ClusterSpec, float]:
     """Who is up, what the head knows, and its clock minus ours."""
-    prepared = prepare(cluster, there.nodes, there.connections, stages, view, there.unreached)
+    prepared = plan_bring_up(cluster, there.nodes, there.connections, stages, view, there.unreached)
     if elastic and prepared.wrong is not None and cluster.cluster.head_node.name in prepared.plans:
         view.say(f"{prepared.wrong.message}\n  going on with {', '.join(prepared.plans)}")
         there = there.only(prepared.plans)
-        prepared = prepare(cluster, there.nodes, there.connections, stages, view)
+        prepared = plan_bring_up(cluster, there.nodes, there.connections, stages, view)
     spec = bring_up(prepared, there.connections, stages, view)
     return there, spec, prepared.facts[spec.head.name].clock_offset_seconds
 
 
 def submit(
-    run: RemoteRun, up: UpCluster, *, detach: bool, as_json: bool, report: Report | None = None
+    run: RemoteRun, up: OpenCluster, *, detach: bool, as_json: bool, report: Report | None = None
 ) -> None:
     """And follow it, or leave it. Ctrl-C leaves it alone from the moment it may have begun."""
     try:
         with up.stages.stage("submit"):
             run.submit()
     except KeyboardInterrupt:
-        raise Interrupted(f"detached: {detached_words(run)}") from None
+        raise Interrupted(f"detached: {detached_message(run)}") from None
     click.echo(up.view.table(up.stages), err=True)
     if detach:
-        say_detached(run, as_json=as_json)
+        print_detached(run, as_json=as_json)
     else:
-        follow_there(run, as_json=as_json, report=report)
+        follow_remote(run, as_json=as_json, report=report)

@@ -12,7 +12,7 @@ import click
 
 from launcher.config.cluster_file import find_cluster, load_cluster
 from launcher.config.loaded_cluster import lacks_address
-from launcher.config.paths import Kind, find_file, folders, own_folder, shipped_folder, shown_path
+from launcher.config.paths import Kind, find_file, folders, format_path, shipped_folder, user_folder
 from launcher.config.recipe import load_recipe
 from launcher.config.schema import schema_line
 from launcher.errors import InputError, LaunchError
@@ -37,7 +37,7 @@ def edit_recipe(name: str) -> None:
     """
     path = _edited("recipe", find_file("recipe", name))
     load_recipe(str(path.absolute()))
-    click.echo(f"{shown_path(path)} is a valid recipe")
+    click.echo(f"{format_path(path)} is a valid recipe")
 
 
 @command.command("cluster")
@@ -49,7 +49,7 @@ def edit_cluster(name: str) -> None:
     """
     path = _edited("cluster", find_cluster(name))
     cluster = load_cluster(str(path.absolute())).cluster
-    click.echo(f"{shown_path(path)} is a valid cluster")
+    click.echo(f"{format_path(path)} is a valid cluster")
     if unchanged := [node.name for node in cluster.nodes if lacks_address(node)]:
         click.echo(f"still without an address: {', '.join(unchanged)}")
 
@@ -57,7 +57,7 @@ def edit_cluster(name: str) -> None:
 def _edited(kind: Kind, path: Path) -> Path:
     """The user's own file, when the editor is done with it."""
     path = _own(kind, path)
-    click.echo(f"editing {shown_path(path)}")
+    click.echo(f"editing {format_path(path)}")
     _open_editor(path)
     return path
 
@@ -67,7 +67,7 @@ def _own(kind: Kind, path: Path) -> Path:
     shipped = shipped_folder(kind).resolve()
     if path.resolve().parent != shipped or folders(kind)["here"].resolve() == shipped:
         return path
-    folder = own_folder(kind)
+    folder = user_folder(kind)
     folder.mkdir(parents=True, exist_ok=True)
     copy = folder / path.name
     if not copy.exists():
@@ -84,7 +84,7 @@ def _open_editor(path: Path) -> None:
         message = f"cannot start the editor {words[0]!r}: {error.strerror}"
         raise InputError(message, fix="set VISUAL or EDITOR to an editor") from None
     if status != 0:
-        raise LaunchError(f"the editor ended with status {status}: {shown_path(path)} is kept")
+        raise LaunchError(f"the editor ended with status {status}: {format_path(path)} is kept")
 
 
 def _editor() -> list[str]:

@@ -11,11 +11,11 @@ from itertools import pairwise
 
 import click
 
-from launcher.cli.attach import report_end
+from launcher.cli.attach import print_end
 from launcher.cli.render.run_progress import (
     PLAIN_LINE_SECONDS,
     event_line,
-    progress_words,
+    progress_message,
     step_line,
 )
 from launcher.cli.render.table import json_option
@@ -23,8 +23,8 @@ from launcher.cli.run_address import cluster_option, open_run_to_read
 from launcher.errors import InputError, LaunchError
 from launcher.remote.cluster_runs import RemoteRun
 from launcher.runs.follow import Follower
-from launcher.runs.records import Record, each_step_once, read_records
-from launcher.runs.run import Run, shown_name
+from launcher.runs.records import Record, latest_attempts, read_records
+from launcher.runs.run import Run, run_address
 from launcher.runs.state import status_of
 
 
@@ -46,7 +46,7 @@ def command(run: str, following: bool, cluster: str | None, as_json: bool) -> No
 
 def show(run: Run, *, as_json: bool) -> None:
     alive, folder = run.refresh(), run.folder
-    metrics = each_step_once(read_records(folder.metrics))
+    metrics = latest_attempts(read_records(folder.metrics))
     events = read_records(folder.events)
     if as_json:
         click.echo(json.dumps({"metrics": metrics, "events": events}))
@@ -66,7 +66,7 @@ def lines(metrics: Sequence[Record], events: Sequence[Record], steps: int) -> li
     for event, follower in pairwise([*events, {"kind": ""}]):
         if event["kind"] == "progress":
             same = follower["kind"] == "progress" and follower["stage"] == event["stage"]
-            told += [] if same else [(event["time"], progress_words(event))]
+            told += [] if same else [(event["time"], progress_message(event))]
         elif (line := _line(event)) is not None:
             told.append((event["time"], line))
     return [text for _, text in sorted(told, key=lambda each: each[0])]
@@ -126,7 +126,7 @@ def follow(run: Run) -> None:
         run.say = lambda text: click.echo(text, err=True)
     is_first, said_at = True, -math.inf
     for news in Follower(run).until_end():
-        metrics = each_step_once(news.metrics) if is_first else news.metrics
+        metrics = latest_attempts(news.metrics) if is_first else news.metrics
         new = [record for record in metrics if record["step"] > shown]
         # Of progress a line now and then; the end is told by the report.
         events = [event for event in news.events if event["kind"] not in ("finish", "progress")]
@@ -139,9 +139,9 @@ def follow(run: Run) -> None:
         shown = max([shown, *(record["step"] for record in new)])
         is_first = False
     if run.folder.summary() is None and not run.is_asked:
-        name = shown_name(run)
+        name = run_address(run)
         raise LaunchError(
             f"whether run '{name}' goes on is not known: its cluster could not be asked",
             fix=f"launch logs {name} -f   asks again",
         )
-    report_end(run, as_json=False)
+    print_end(run, as_json=False)

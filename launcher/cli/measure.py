@@ -9,23 +9,23 @@ from typing import Any
 
 import click
 
-from launcher.cli.attach import require_summary, run_here
+from launcher.cli.attach import require_summary, run_local
 from launcher.cli.main import ENTERED
-from launcher.cli.recipe import find_place
-from launcher.cli.render.run_summary import Where
+from launcher.cli.recipe import resolve_run_location
+from launcher.cli.render.run_summary import RunLocation
 from launcher.cli.render.table import Column, Row, json_option, print_json, print_table
-from launcher.config.paths import shown_path
+from launcher.config.paths import format_path
 from launcher.config.recipe import LoadedRecipe, Recipe, load_recipe
 from launcher.errors import InputError, Interrupted, RunBusy
-from launcher.hosts.local_gpus import gpus_here
+from launcher.hosts.local_gpus import find_local_gpus
 from launcher.planner.measured_run import MEASURES, finished_measurement, save_measurement
 from launcher.planner.measurement import Measurement, measurement_file
 from launcher.planner.size_table import find_size
-from launcher.planner.tuning import Choices
-from launcher.remote.remove import RunThere
+from launcher.planner.tuning import Tuning
+from launcher.remote.remove import RemoteRemoval
 from launcher.runs.folder import create_run
-from launcher.runs.remove import RunHere
-from launcher.runs.run import Run, shown_name
+from launcher.runs.remove import LocalRemoval
+from launcher.runs.run import Run, run_address
 from launcher.runs.submit import require_training_packages, run_spec
 
 STEPS = 8
@@ -65,19 +65,19 @@ def command(
     require_training_packages("launch measure")
     folder = create_run(None, "measure", spec)
     click.echo("measuring this machine, and nothing else should run on it meanwhile", err=True)
-    run_here(folder, detach=False, as_json=as_json, report=report)
+    run_local(folder, detach=False, as_json=as_json, report=report)
     if not keep:
-        RunHere.of(folder, folder.name).remove()
+        LocalRemoval.of(folder, folder.name).remove()
 
 
 def _measure_there(
-    loaded: LoadedRecipe, where: Where, spec: dict[str, Any], *, keep: bool, as_json: bool
+    loaded: LoadedRecipe, where: RunLocation, spec: dict[str, Any], *, keep: bool, as_json: bool
 ) -> None:
-    from launcher.cli.cluster_run import create_there, open_up, submit
+    from launcher.cli.cluster_run import create_remote, open_cluster, submit
 
     assert where.hosts is not None
-    with open_up(where.hosts, where.pool) as up:
-        run = create_there(up, "measure", where.pool, spec, None, Choices())
+    with open_cluster(where.hosts, where.pool) as up:
+        run = create_remote(up, "measure", where.pool, spec, None, Tuning())
         try:
             submit(run, up, detach=False, as_json=as_json, report=report)
         except Interrupted:
@@ -92,7 +92,7 @@ def _remove_there(connections: Any, cluster: str, name: str) -> None:
     deadline = time.monotonic() + END_SECONDS
     while True:
         try:
-            RunThere.find(connections, cluster, name).remove()
+            RemoteRemoval.find(connections, cluster, name).remove()
             return
         except RunBusy:
             if time.monotonic() > deadline:
@@ -100,17 +100,17 @@ def _remove_there(connections: Any, cluster: str, name: str) -> None:
             time.sleep(0.5)
 
 
-def _place(name: str, cluster: str, pool: str | None) -> tuple[Where, LoadedRecipe]:
+def _place(name: str, cluster: str, pool: str | None) -> tuple[RunLocation, LoadedRecipe]:
     """With at least a row for every rank, and as little beside the steps as may be."""
     recipe = load_recipe(name).recipe
     rows = recipe.rows_per_step
-    on_gpus = cluster == "local" and bool(gpus_here().gpus)
+    on_gpus = cluster == "local" and bool(find_local_gpus().gpus)
     if cluster != "local":
         from launcher.config.cluster_file import load_cluster
         from launcher.config.loaded_cluster import require_trainable
-        from launcher.config.subcluster import in_pool
+        from launcher.config.subcluster import select_pool
 
-        nodes = require_trainable(*in_pool(load_cluster(cluster), pool))
+        nodes = require_trainable(*select_pool(load_cluster(cluster), pool))
         on_gpus = nodes[0].accelerator != "cpu"
         weights = [node.share / (node.gpus or 1) for node in nodes]
         needed = math.ceil(sum(node.share for node in nodes) / min(weights))
@@ -140,7 +140,7 @@ def _place(name: str, cluster: str, pool: str | None) -> tuple[Where, LoadedReci
     }
     overrides = [("--set", f"{key}={value}") for key, value in settings.items()]
     loaded = load_recipe(name, [*overrides, ("--steps", str(STEPS))])
-    return find_place(loaded, cluster, pool), loaded
+    return resolve_run_location(loaded, cluster, pool), loaded
 
 
 def report(run: Run, *, as_json: bool) -> None:
@@ -159,7 +159,7 @@ def report(run: Run, *, as_json: bool) -> None:
 def _stopped(run: Run) -> Interrupted:
     return Interrupted(
         "measuring was stopped: nothing is saved",
-        fix=f"launch runs remove {shown_name(run)}   takes away what is left of it",
+        fix=f"launch runs remove {run_address(run)}   takes away what is left of it",
     )
 
 
@@ -197,7 +197,7 @@ def print_measurement(measurement: Measurement) -> None:
             "measure` again when it is quiet",
             fg="yellow",
         )
-    file = shown_path(measurement_file(measurement.cluster))
+    file = format_path(measurement_file(measurement.cluster))
     click.echo(f"saved in {file}: `launch recipe` chooses by it from now on")
 
 

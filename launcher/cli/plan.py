@@ -6,18 +6,18 @@ from typing import Any
 
 import click
 
-from launcher.cli.recipe import find_place
-from launcher.cli.render.estimate import explained, plan_rows
-from launcher.cli.render.guide_tables import print_page
-from launcher.cli.render.run_summary import outlook_lines
+from launcher.cli.recipe import resolve_run_location
+from launcher.cli.render.estimate import estimate_rows, explanation_lines
+from launcher.cli.render.guide_tables import print_guide
+from launcher.cli.render.run_summary import summary_lines
 from launcher.cli.render.table import Column, json_option, print_json, print_table
 from launcher.config.recipe import load_recipe
 from launcher.formatting import format_bool, format_duration
-from launcher.planner.find_hardware import plan_for
-from launcher.planner.run_plan import Plan
+from launcher.planner.find_hardware import plan_run
+from launcher.planner.run_plan import RunPlan
 from launcher.planner.size_table import all_sizes
-from launcher.planner.summary import outlook
-from launcher.planner.tables import make_page
+from launcher.planner.summary import summarize_recipe
+from launcher.planner.tables import make_guide_page
 from launcher.planner.verdict import verdict
 
 
@@ -49,7 +49,7 @@ def command(
     """
     if everything:
         _require_no_others(name, steps, settings, explain)
-        print_page(make_page(all_sizes(), cluster, pool), as_json=as_json, markdown=markdown)
+        print_guide(make_guide_page(all_sizes(), cluster, pool), as_json=as_json, markdown=markdown)
         return
     if name is None or markdown:
         raise click.UsageError(
@@ -58,15 +58,17 @@ def command(
     overrides = [("--set", setting) for setting in settings]
     overrides += [("--steps", steps)] if steps is not None else []
     loaded = load_recipe(name, overrides)
-    where = find_place(loaded, cluster, pool)
-    plan = plan_for(loaded, cluster, pool)
+    where = resolve_run_location(loaded, cluster, pool)
+    plan = plan_run(loaded, cluster, pool)
     if as_json:
         print_json(document(plan))
         return
-    click.echo(outlook_lines(loaded.name, outlook(loaded.recipe), where, plan_rows(plan)))
+    click.echo(
+        summary_lines(loaded.name, summarize_recipe(loaded.recipe), where, estimate_rows(plan))
+    )
     if explain:
         click.echo()
-        click.echo(explained(plan.prospect))
+        click.echo(explanation_lines(plan.prospect))
     if plan.alternatives:
         click.echo()
         print_table(COLUMNS, [each.as_json() for each in plan.alternatives], as_json=False)
@@ -78,7 +80,7 @@ def _require_no_others(name: str | None, steps: str | None, settings: Any, expla
         raise click.UsageError(f"--all is of all sizes as they are: leave {others[0]} out")
 
 
-def document(plan: Plan) -> dict[str, Any]:
+def document(plan: RunPlan) -> dict[str, Any]:
     """What `--json` prints."""
     prospect = plan.prospect
     full = prospect.full_disks

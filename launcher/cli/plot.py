@@ -11,8 +11,8 @@ import click
 from launcher.cli.render.table import json_option, print_json
 from launcher.cli.run_address import cluster_option, open_run_to_read
 from launcher.errors import InputError, MissingExtra
-from launcher.runs.history import Curve
-from launcher.runs.run import shown_name
+from launcher.runs.history import RunHistory
+from launcher.runs.run import run_address
 
 NAMED_RUNS = 3  # more names than these make no name for a file
 KINDS = (".png", ".svg", ".pdf")
@@ -35,7 +35,7 @@ def command(runs: tuple[str, ...], output: Path | None, cluster: str | None, as_
             "`launch plot` needs matplotlib, which is not installed here",
             fix="pip install 'nanochat-launcher[plot]', or in a checkout: pip install '.[plot]'",
         )
-    curves = [read_curve(name, cluster) for name in runs]
+    curves = [read_history(name, cluster) for name in runs]
     path = output or Path(default_name([name.rpartition("/")[2] for name in runs]))
     if path.suffix.lower() not in KINDS:
         raise InputError(
@@ -43,9 +43,9 @@ def command(runs: tuple[str, ...], output: Path | None, cluster: str | None, as_
         )
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder", fix="name one that is there")
-    from launcher.runs.plot import draw  # matplotlib: half a second
+    from launcher.runs.plot import plot_runs  # matplotlib: half a second
 
-    draw(curves, path)
+    plot_runs(curves, path)
     if as_json:
         print_json({"file": str(path), "runs": [curve.name for curve in curves]})
     else:
@@ -58,7 +58,7 @@ def default_name(runs: Sequence[str]) -> str:
     return f"{runs[0]}-and-{len(runs) - 1}-more.png"
 
 
-def read_curve(name: str, cluster: str | None) -> Curve:
+def read_history(name: str, cluster: str | None) -> RunHistory:
     with open_run_to_read(name, cluster) as run:
         run.refresh()
-        return Curve.of(run.folder, shown_name(run))
+        return RunHistory.of(run.folder, run_address(run))

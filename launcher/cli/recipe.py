@@ -6,22 +6,22 @@ from pathlib import Path
 
 import click
 
-from launcher.cli.attach import run_here
+from launcher.cli.attach import run_local
 from launcher.cli.main import ENTERED
-from launcher.cli.render.estimate import plan_rows
-from launcher.cli.render.run_summary import Where, outlook_lines
+from launcher.cli.render.estimate import estimate_rows
+from launcher.cli.render.run_summary import RunLocation, summary_lines
 from launcher.cli.render.table import json_option, print_json
-from launcher.config.paths import shown_path
+from launcher.config.paths import format_path
 from launcher.config.recipe import LoadedRecipe, load_recipe
 from launcher.errors import InputError
-from launcher.planner.find_hardware import PREDICTED, plan_for, prediction
-from launcher.planner.run_tuning import choices_here, choices_there, with_choices
-from launcher.planner.summary import outlook
+from launcher.planner.find_hardware import PREDICTED, plan_run, prediction
+from launcher.planner.run_tuning import apply_tuning, tune_cluster_run, tune_local_run
+from launcher.planner.summary import summarize_recipe
 from launcher.runs.folder import create_run, require_run_name
 from launcher.runs.submit import (
-    check_cores,
-    check_hosts_share,
-    check_text,
+    require_cores,
+    require_rows_for_all,
+    require_text,
     require_training_packages,
     run_spec,
 )
@@ -62,10 +62,10 @@ def command(
     loaded = load_recipe(name, overrides)
     if run_name is not None:
         require_run_name(run_name)
-    where = find_place(loaded, cluster, pool)
-    check_text(loaded, Path.cwd(), here=where.hosts is None)
-    sizes, plan = outlook(loaded.recipe), plan_for(loaded, cluster, pool)
-    words = outlook_lines(loaded.name, sizes, where, plan_rows(plan))
+    where = resolve_run_location(loaded, cluster, pool)
+    require_text(loaded, Path.cwd(), here=where.hosts is None)
+    sizes, plan = summarize_recipe(loaded.recipe), plan_run(loaded, cluster, pool)
+    words = summary_lines(loaded.name, sizes, where, estimate_rows(plan))
     if dry_run:
         document = sizes.as_json(loaded.name) | {"cluster": where.cluster, "workers": where.workers}
         document["reasons"] |= where.chosen.reasons
@@ -74,39 +74,39 @@ def command(
         return
     spec = run_spec(loaded, cluster=where.cluster, entered=ENTERED) | {PREDICTED: prediction(plan)}
     if where.hosts is not None:
-        from launcher.cli.cluster_run import run_there
+        from launcher.cli.cluster_run import start_remote
 
         click.echo(words, err=True)
         spec["waits"] = not no_wait
-        run_there(
+        start_remote(
             loaded, where.hosts, where.pool, spec,
             run_name=run_name, detach=detach, as_json=as_json,
         )  # fmt: skip
         return
     require_training_packages("launch recipe")
-    folder = create_run(run_name, loaded.name, with_choices(spec, where.chosen))
+    folder = create_run(run_name, loaded.name, apply_tuning(spec, where.chosen))
     click.echo(words, err=True)
-    click.echo(f"  {'folder':<10}{shown_path(folder.path)}", err=True)
-    run_here(folder, detach=detach, as_json=as_json)
+    click.echo(f"  {'folder':<10}{format_path(folder.path)}", err=True)
+    run_local(folder, detach=detach, as_json=as_json)
 
 
-def find_place(loaded: LoadedRecipe, cluster: str, pool: str | None) -> Where:
+def resolve_run_location(loaded: LoadedRecipe, cluster: str, pool: str | None) -> RunLocation:
     """Raises NotFound or ConfigError for the cluster's file, ConfigError where the recipe does not
     fit its hosts."""
     if cluster == "local":
         if pool is not None:
             raise InputError("--pool: local is one machine", fix="leave --pool out")
-        check_cores(loaded)
-        chosen = choices_here(loaded.recipe)
-        return Where("local", loaded.recipe.workers, None, chosen=chosen)
+        require_cores(loaded)
+        chosen = tune_local_run(loaded.recipe)
+        return RunLocation("local", loaded.recipe.workers, None, chosen=chosen)
     from launcher.config.cluster_file import load_cluster
     from launcher.config.loaded_cluster import require_trainable
-    from launcher.config.subcluster import in_pool
+    from launcher.config.subcluster import select_pool
 
-    hosts, pool = in_pool(load_cluster(cluster), pool)
+    hosts, pool = select_pool(load_cluster(cluster), pool)
     nodes = require_trainable(hosts, pool)
-    check_hosts_share(loaded, hosts.cluster.name, {node.name: node.share for node in nodes})
-    chosen = choices_there(
+    require_rows_for_all(loaded, hosts.cluster.name, {node.name: node.share for node in nodes})
+    chosen = tune_cluster_run(
         loaded.recipe, hosts, [(node, node.gpus or 1, node.cpus) for node in nodes]
     )
-    return Where(hosts.cluster.name, len(nodes), hosts, pool, chosen)
+    return RunLocation(hosts.cluster.name, len(nodes), hosts, pool, chosen)

@@ -36,7 +36,7 @@ def open_run(name: str, cluster: str | None) -> Iterator[Run]:
 
     Raises NotFound; InputError where the name fits runs of several clusters.
     """
-    where, bare = locate(name, cluster)
+    where, bare = resolve_run(name, cluster)
     if where == "local":
         yield LocalRun(find_run(bare))
         return
@@ -53,7 +53,7 @@ def open_run_to_read(name: str, cluster: str | None) -> Iterator[Run]:
         try:
             run = stack.enter_context(open_run(name, cluster))
         except (HostError, HostsFailed, InputError) as error:
-            seen = mirrored(*locate(name, cluster))
+            seen = find_mirror(*resolve_run(name, cluster))
             if seen is None:
                 raise
             click.echo(f"{error.message}\nshown as it was seen last", err=True)
@@ -61,17 +61,17 @@ def open_run_to_read(name: str, cluster: str | None) -> Iterator[Run]:
         yield run
 
 
-def mirrored(where: str, name: str) -> LocalRun | None:
+def find_mirror(where: str, name: str) -> LocalRun | None:
     """What is here of a cluster's run. `where`: as from `locate`."""
     where = str(Path(where).absolute()) if is_path(where) else where
     for folder in all_mirrors():
         cluster = folder.path.parents[1].name
-        if folder.name == name and where in (cluster, file_of(cluster)):
+        if folder.name == name and where in (cluster, last_used_file(cluster)):
             return LocalRun(folder, cluster)
     return None
 
 
-def locate(name: str, cluster: str | None) -> tuple[str, str]:
+def resolve_run(name: str, cluster: str | None) -> tuple[str, str]:
     """(cluster's name or file, bare name). C/RUN means what `--cluster C` does; from where there is
     no file of that name, the one that C was last used with. A name without a cluster is looked for
     among all runs known here. Raises InputError where there are several, or C is another cluster
@@ -85,12 +85,12 @@ def locate(name: str, cluster: str | None) -> tuple[str, str]:
         return cluster, bare
     if where:
         named = any(f.name == where and f.origin != "shipped" for f in list_files("cluster"))
-        return (where if named else file_of(where)), bare
+        return (where if named else last_used_file(where)), bare
     places = _places(name)
     if len(places) > 1:
         both = " or ".join(f"{place}/{name}" for place in places)
         raise InputError(f"several runs are named '{name}'", fix=f"say which: {both}")
-    return (file_of(places[0]) if places else "local"), name
+    return (last_used_file(places[0]) if places else "local"), name
 
 
 def _names(cluster: str, where: str) -> bool:
@@ -112,7 +112,7 @@ def _places(name: str) -> list[str]:
     return ["local", *places] if (runs_home() / name / "run.json").exists() else places
 
 
-def file_of(cluster: str) -> str:
+def last_used_file(cluster: str) -> str:
     """The file that this cluster was last used with, where it is still there; else its name."""
     used = read_json(launch_home() / "clusters" / cluster / USED_FILE)
     file, pool = (used or {}).get("file", ""), (used or {}).get("pool")

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import click
 
-from launcher.cli.render.sizes import print_page
+from launcher.cli.render.sizes import print_size
 from launcher.cli.render.table import Column, Row, json_option, print_table
-from launcher.formatting import format_count, format_bytes
+from launcher.formatting import format_bytes, format_count
 from launcher.planner.size_table import TOLERANCE, all_sizes, find_size
 
 
@@ -31,7 +31,7 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
     rows = [size.as_json() for size in sizes]
     print_table(COLUMNS, rows, as_json=as_json)
     if len(names) == 1 and not as_json:
-        print_page(rows[0])
+        print_size(rows[0])
 
 
 def _ratio(guide: float | None, ours: float) -> float | None:

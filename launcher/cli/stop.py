@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from launcher.cli.attach import report_end
+from launcher.cli.attach import print_end
 from launcher.cli.render.run_progress import RunProgress
 from launcher.cli.render.table import json_option
 from launcher.cli.run_address import cluster_option, open_run
 from launcher.runs.follow import Follower
-from launcher.runs.run import Run, shown_name
+from launcher.runs.run import Run, run_address
 from launcher.runs.state import RunState, status_of
 
 
@@ -27,8 +27,8 @@ def command(run: str, cluster: str | None, as_json: bool) -> None:
             if opened.cluster != "local" and status == "interrupted":
                 opened.request_stop()  # else it would go on when its cluster is up again
             if not as_json:
-                click.echo(f"run '{shown_name(opened)}' is not running: it is {status}", err=True)
-        report_end(opened, as_json=as_json)
+                click.echo(f"run '{run_address(opened)}' is not running: it is {status}", err=True)
+        print_end(opened, as_json=as_json)
 
 
 def save_and_stop(run: Run) -> None:
@@ -38,6 +38,6 @@ def save_and_stop(run: Run) -> None:
     run.request_stop()
     with RunProgress(state.steps, step=state.step) as progress:
         when = " after its current step, with a checkpoint" if state.status == "running" else ""
-        progress.say(f"stopping '{shown_name(run)}'{when}")
+        progress.say(f"stopping '{run_address(run)}'{when}")
         for news in follower.until_end():
             progress.show(news)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
-class Block(BaseModel):
+class StrictModel(BaseModel):
     """Docstrings below the fields become the descriptions of the JSON schema."""
 
     model_config = ConfigDict(
@@ -20,7 +20,9 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-WHOLE = BeforeValidator(_whole)  # behind Field(ge=...), which the JSON schema lacks otherwise
-Whole = Annotated[int, WHOLE]
+AS_WHOLE_NUMBER = BeforeValidator(
+    _whole
+)  # behind Field(ge=...), which the JSON schema lacks otherwise
+WholeNumber = Annotated[int, AS_WHOLE_NUMBER]
 Positive = Annotated[float, Field(gt=0)]
 Text = Annotated[str, Field(min_length=1)]

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from launcher.config.address import same_host
-from launcher.config.block import Block, Positive, Text
+from launcher.config.block import Positive, StrictModel, Text
 from launcher.config.node import Node, OptionalName, name_nodes
 from launcher.config.validation import Rule, nearest_hint, raise_broken
 from launcher.errors import InputError
@@ -35,7 +35,7 @@ def _not_yet(value: Any) -> None:
         raise PydanticCustomError("not_yet", "not supported yet: leave it out")
 
 
-class Network(Block):
+class Network(StrictModel):
     """What lies between the nodes."""
 
     interface: Text | None = None
@@ -46,7 +46,7 @@ class Network(Block):
     """Of the slowest link; null: measured."""
 
 
-class Environment(Block):
+class Environment(StrictModel):
     """What is installed on the nodes, under ~/.launch."""
 
     python: Annotated[str, AfterValidator(_python)] | None = None
@@ -62,7 +62,7 @@ class Environment(Block):
     """Send wheels from here; auto: to nodes that do not reach the index."""
 
 
-class Cluster(Block):
+class Cluster(StrictModel):
     """Machines that train together."""
 
     name: OptionalName = ""

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from launcher.config.cluster import Cluster
 from launcher.config.loaded_cluster import LoadedCluster
-from launcher.config.paths import find_file, is_path, list_files, shown_path
-from launcher.config.subcluster import require_part
+from launcher.config.paths import find_file, format_path, is_path, list_files
+from launcher.config.subcluster import require_subcluster
 from launcher.config.validation import validate
-from launcher.config.yaml_source import read_source
+from launcher.config.yaml_source import read_yaml
 from launcher.errors import InputError, NotFound
 
 
@@ -42,9 +42,9 @@ def load_cluster(name_or_path: str) -> LoadedCluster:
             loaded = None
         if loaded is None:
             raise
-        return require_part(loaded, pool)
-    typed = shown_path(path) if is_path(name_or_path) else name_or_path
-    source = read_source(path, fix=f"launch edit cluster {typed}")
+        return require_subcluster(loaded, pool)
+    typed = format_path(path) if is_path(name_or_path) else name_or_path
+    source = read_yaml(path, fix=f"launch edit cluster {typed}")
     source.default("name", path.stem)
     cluster = validate(Cluster, source)
     return LoadedCluster(cluster.name, path, cluster, source, typed, cluster.nodes)
@@ -52,6 +52,6 @@ def load_cluster(name_or_path: str) -> LoadedCluster:
 
 def _name_in(path: Path) -> str | None:
     try:
-        return read_source(path).data.get("name")
+        return read_yaml(path).data.get("name")
     except InputError:
         return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from launcher.config.cluster import Cluster, no_nodes
 from launcher.config.node import Node
 from launcher.config.validation import nearest_hint
-from launcher.config.yaml_source import Problem, Source
+from launcher.config.yaml_source import Problem, YamlSource
 from launcher.errors import ConfigError, InputError, NotFound
 
 CHANGE_ME = "CHANGE-ME"  # how the hosts of shipped files begin
@@ -23,7 +23,7 @@ class LoadedCluster:
     name: str
     path: Path
     cluster: Cluster
-    source: Source
+    source: YamlSource
     typed: str
     file_nodes: tuple[Node, ...]
     part: str | None = None

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from launcher.config.address import is_host, split_address
-from launcher.config.block import WHOLE, Block, Positive, Text
+from launcher.config.block import AS_WHOLE_NUMBER, Positive, StrictModel, Text
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")  # names become folders and Ray resources
 
@@ -54,7 +54,7 @@ Name = Annotated[str, AfterValidator(_name), WithJsonSchema(NAME_SCHEMA)]
 OptionalName = Annotated[Name, Field(json_schema_extra=_drop_default)]
 
 
-class Node(Block):
+class Node(StrictModel):
     """One machine, reached over SSH."""
 
     name: OptionalName = ""
@@ -63,7 +63,7 @@ class Node(Block):
     """An alias of ~/.ssh/config, a name or an IP address."""
     user: Text | None = None
     """Who logs in; null: as ssh would."""
-    port: Annotated[int, Field(ge=1, le=65535), WHOLE] | None = None
+    port: Annotated[int, Field(ge=1, le=65535), AS_WHOLE_NUMBER] | None = None
     """Of its SSH server; null: as ssh would, 22 as a rule."""
     key: Text | None = None
     """A private key's file, tried first. It never leaves this machine; null: as ssh would."""
@@ -74,11 +74,11 @@ class Node(Block):
     """Nodes of one pool can train together: --pool."""
     accelerator: Literal["cpu", "cuda", "rocm"] = "cpu"
     """What computes."""
-    cpus: Annotated[int, Field(ge=1), WHOLE] | None = None
+    cpus: Annotated[int, Field(ge=1), AS_WHOLE_NUMBER] | None = None
     """Cores that training may use; null: all."""
     memory_gb: Positive | None = None
     """Gigabytes: of one GPU, or of the machine where accelerator is cpu; null: as found there."""
-    gpus: Annotated[int, Field(ge=1), WHOLE] | None = None
+    gpus: Annotated[int, Field(ge=1), AS_WHOLE_NUMBER] | None = None
     """GPUs that training may use; null: all."""
     gpu_model: Text | None = None
     """As its vendor calls it."""

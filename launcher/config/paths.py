@@ -49,7 +49,7 @@ def folders(kind: Kind) -> dict[str, Path]:
     }
 
 
-def own_folder(kind: Kind) -> Path:
+def user_folder(kind: Kind) -> Path:
     """Where new files go: ./recipes where that folder exists, else under LAUNCH_HOME."""
     choices = folders(kind)
     return choices["here"] if choices["here"].is_dir() else choices["home"]
@@ -91,7 +91,7 @@ def is_path(name_or_path: str) -> bool:
     return name_or_path.endswith(SUFFIXES) or any(mark in name_or_path for mark in separators)
 
 
-def shown_path(path: Path) -> str:
+def format_path(path: Path) -> str:
     """As a person would type it from the current folder."""
     here = Path.cwd()
     absolute = here / path

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from launcher.config.block import WHOLE, Block, Positive, Text, Whole
-from launcher.config.paths import find_file, shown_path
+from launcher.config.block import AS_WHOLE_NUMBER, Positive, StrictModel, Text, WholeNumber
+from launcher.config.paths import find_file, format_path
 from launcher.config.validation import Rule, raise_broken, validate
-from launcher.config.yaml_source import Source, read_source
+from launcher.config.yaml_source import YamlSource, read_yaml
 from launcher.errors import ConfigError
 from nanochat.dataset.climbmix import CLIMBMIX, shard_count, shards_for
 from nanochat.errors import DataError
@@ -38,7 +38,7 @@ def _windows(value: str) -> str:
     return value.upper()
 
 
-Count = Annotated[int, Field(ge=1, le=1_000_000_000), WHOLE]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000), AS_WHOLE_NUMBER]
 
 
 def _batch_by_rule(known: dict[str, Any]) -> int:
@@ -51,7 +51,7 @@ def _model(keys: Mapping[str, Any]) -> ModelConfig:
     return ModelConfig(**{name: keys[name] for name in names})
 
 
-class Data(Block):
+class DataSettings(StrictModel):
     """Where the text comes from."""
 
     source: Text = "embedded"
@@ -65,7 +65,7 @@ class Data(Block):
     Hugging Face hub."""
 
 
-class Evaluation(Block):
+class EvaluationSettings(StrictModel):
     """Bits per byte on the validation text, before the first step, on the way and at the end."""
 
     every_steps: Count = 250
@@ -74,29 +74,29 @@ class Evaluation(Block):
     """Tokens per evaluation; the validation text may have fewer."""
 
 
-class Checkpoint(Block):
+class CheckpointSettings(StrictModel):
     """What a crash or a reboot can cost. One is always written at the end."""
 
     every_steps: Count | None = None
     """Steps between checkpoints; null: only every_minutes counts."""
     every_minutes: Positive | None = 10.0
     """Minutes between checkpoints; null: only every_steps counts."""
-    keep: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] = 2
+    keep: Annotated[int, Field(ge=1, le=1_000_000), AS_WHOLE_NUMBER] = 2
     """Newest checkpoints that stay on the disk."""
 
 
-class Guide(Block):
+class GuideFigures(StrictModel):
     """What the published sizing guide says of this size: quoted, right or wrong."""
 
     reference: str | None = None
     """The guide's word for what the size is for."""
-    dim: Whole | None = None
+    dim: WholeNumber | None = None
     """Width of the model."""
-    heads: Whole | None = None
+    heads: WholeNumber | None = None
     """Attention heads per layer."""
-    parameters: Whole | None = None
+    parameters: WholeNumber | None = None
     """All parameters."""
-    flops_per_token: Whole | None = None
+    flops_per_token: WholeNumber | None = None
     """Training FLOPs per token, forward and backward."""
     cpu_tokens_per_second: float | None = None
     """Tokens per second of two CPU machines."""
@@ -104,11 +104,11 @@ class Guide(Block):
     """Seconds per step of two CPU machines."""
     hours_per_1000_steps: float | None = None
     """Hours per 1,000 steps of two CPU machines."""
-    steps: Whole | None = None
+    steps: WholeNumber | None = None
     """Optimizer steps of the training horizon."""
-    tokens_per_step: Whole | None = None
+    tokens_per_step: WholeNumber | None = None
     """Tokens per step of the training horizon."""
-    tokens: Whole | None = None
+    tokens: WholeNumber | None = None
     """Tokens of the training horizon."""
     tokens_per_parameter: float | None = None
     """Tokens of the horizon per parameter, all of them counted."""
@@ -120,20 +120,22 @@ class Guide(Block):
         return self.model_dump(exclude_none=True)
 
 
-class Recipe(Block):
+class Recipe(StrictModel):
     """The size of a model and the training it gets."""
 
-    depth: Annotated[int, Field(ge=1, le=100), WHOLE]
+    depth: Annotated[int, Field(ge=1, le=100), AS_WHOLE_NUMBER]
     """Layers. The width follows: 64 x depth, rounded up to whole heads."""
-    head_dim: Annotated[int, Field(ge=8, le=256, multiple_of=2), WHOLE] = 128
+    head_dim: Annotated[int, Field(ge=8, le=256, multiple_of=2), AS_WHOLE_NUMBER] = 128
     """Channels per attention head; rotary embedding turns them in pairs."""
-    sequence_length: Annotated[int, Field(ge=2, le=1_048_576), WHOLE] = 2048
+    sequence_length: Annotated[int, Field(ge=2, le=1_048_576), AS_WHOLE_NUMBER] = 2048
     """Tokens that the model sees at once: the length of a row."""
     window_pattern: Annotated[str, AfterValidator(_windows)] = "L"
     """How far layers look back, tiled over them: S a quarter of the sequence, L all of it."""
-    vocab_size: Annotated[int, Field(ge=SMALLEST_VOCABULARY, le=1_048_576), WHOLE] = VOCAB_SIZE
+    vocab_size: Annotated[int, Field(ge=SMALLEST_VOCABULARY, le=1_048_576), AS_WHOLE_NUMBER] = (
+        VOCAB_SIZE
+    )
     """Tokens of the vocabulary, the 9 special ones included."""
-    tokens_per_step: Annotated[int, Field(ge=2, le=2**30), WHOLE] = Field(
+    tokens_per_step: Annotated[int, Field(ge=2, le=2**30), AS_WHOLE_NUMBER] = Field(
         default_factory=_batch_by_rule
     )
     """Tokens per optimizer step, all workers together; a multiple of sequence_length. Default:
@@ -149,22 +151,22 @@ class Recipe(Block):
     about the compute optimum."""
     micro_batch: Count | None = None
     """Rows per forward pass and worker; null: as many as fit 4,096 tokens (GPU: 16,384)."""
-    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000), WHOLE] | None = None
+    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000), AS_WHOLE_NUMBER] | None = None
     """Steps of rising learning rate; null: min(40, steps // 10)."""
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1), WHOLE] = 42
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1), AS_WHOLE_NUMBER] = 42
     """Of the initial weights and the order of the rows."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the matrix products; auto: bfloat16 on GPUs that have it, else float32."""
-    workers: Annotated[int, Field(ge=1, le=1024), WHOLE] = 1
+    workers: Annotated[int, Field(ge=1, le=1024), AS_WHOLE_NUMBER] = 1
     """Worker processes on this machine."""
     elastic: bool = False
     """On a cluster: start with the nodes that are there, go on without one that is lost, take it
     back when it returns. The rows of a step are dealt anew each time; losses stay equal within
     rounding."""
-    data: Data = Data()
-    evaluation: Evaluation = Evaluation()
-    checkpoint: Checkpoint = Checkpoint()
-    guide: Guide = Guide()
+    data: DataSettings = DataSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    guide: GuideFigures = GuideFigures()
 
     @model_validator(mode="after")
     def _check_rules(self) -> Recipe:
@@ -216,7 +218,7 @@ class LoadedRecipe:
     name: str
     path: Path
     recipe: Recipe
-    source: Source
+    source: YamlSource
 
     def error(self, key: str, message: str, *, fix: str | None = None) -> ConfigError:
         """For what turns out wrong later (a file is not there): points at the dotted key."""
@@ -230,7 +232,7 @@ def load_recipe(name_or_path: str, overrides: Iterable[tuple[str, str]] = ()) ->
     ("--data", "climbmix"). Raises NotFound, or ConfigError with all problems.
     """
     path = find_file("recipe", name_or_path)
-    source = read_source(path, fix=f"launch edit recipe {shown_path(path)}")
+    source = read_yaml(path, fix=f"launch edit recipe {format_path(path)}")
     for option, argument in overrides:
         if option == "--set":
             source.override_pair(option, argument)
@@ -243,7 +245,7 @@ def load_recipe(name_or_path: str, overrides: Iterable[tuple[str, str]] = ()) ->
     return LoadedRecipe(path.stem, path, recipe, source)
 
 
-def _give_way_to_options(source: Source) -> None:
+def _give_way_to_options(source: YamlSource) -> None:
     """An option that sets a horizon takes the file's other one out, and the file's warm-up where
     the steps have become fewer."""
     given = [key for key in HORIZON if (key,) in source.overridden and source.data[key] is not None]
@@ -299,12 +301,12 @@ def _broken_batch_rules(recipe: Recipe) -> Iterator[Rule]:
     if recipe.rows_per_step < recipe.workers:
         rows = recipe.rows_per_step
         message = (
-            f"{rows_text(rows)} per step ({tokens:,} tokens) cannot be dealt out to "
+            f"{format_rows(rows)} per step ({tokens:,} tokens) cannot be dealt out to "
             f"{recipe.workers} workers: use {rows} or fewer"
         )
         yield message, ("workers", "tokens_per_step", "sequence_length")
 
 
-def rows_text(count: int) -> str:
+def format_rows(count: int) -> str:
     """For people."""
     return "1 row" if count == 1 else f"{count:,} rows"

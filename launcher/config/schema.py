@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from launcher.config.block import Block
+from launcher.config.block import StrictModel
 from launcher.config.cluster import Cluster
 from launcher.config.paths import Kind, launch_home
 from launcher.config.recipe import Recipe
 
-MODELS: dict[Kind, type[Block]] = {"recipe": Recipe, "cluster": Cluster}
+MODELS: dict[Kind, type[StrictModel]] = {"recipe": Recipe, "cluster": Cluster}
 
 
 def schema(kind: Kind) -> dict[str, Any]:

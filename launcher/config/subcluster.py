@@ -8,7 +8,7 @@ from launcher.config.loaded_cluster import LoadedCluster, require_pool
 from launcher.errors import InputError
 
 
-def in_pool(loaded: LoadedCluster, pool: str | None) -> tuple[LoadedCluster, str | None]:
+def select_pool(loaded: LoadedCluster, pool: str | None) -> tuple[LoadedCluster, str | None]:
     """The cluster that a run of this pool is on, and its pool there.
 
     A pool that holds the head is of the cluster itself. Any other is a cluster with Ray, ports and
@@ -24,17 +24,17 @@ def in_pool(loaded: LoadedCluster, pool: str | None) -> tuple[LoadedCluster, str
     return replace(loaded, name=cluster.name, cluster=cluster, typed=typed, part=pool), None
 
 
-def parts(loaded: LoadedCluster) -> tuple[LoadedCluster, ...]:
+def subclusters(loaded: LoadedCluster) -> tuple[LoadedCluster, ...]:
     """All clusters that a file's hosts can be joined to: its own, then those of its pools."""
     if loaded.part is not None:
         return (loaded,)
-    pools = (in_pool(loaded, pool)[0] for pool in loaded.cluster.pools)
+    pools = (select_pool(loaded, pool)[0] for pool in loaded.cluster.pools)
     return (loaded, *(part for part in pools if part.part is not None))
 
 
-def require_part(loaded: LoadedCluster, pool: str) -> LoadedCluster:
+def require_subcluster(loaded: LoadedCluster, pool: str) -> LoadedCluster:
     """What CLUSTER.POOL means. Raises NotFound, or InputError for a pool of the head."""
-    part, _ = in_pool(loaded, pool)
+    part, _ = select_pool(loaded, pool)
     if part.part is None:
         raise InputError(
             f"pool {pool} holds the head of {loaded.name}: it is no cluster of its own",
@@ -43,10 +43,10 @@ def require_part(loaded: LoadedCluster, pool: str) -> LoadedCluster:
     return part
 
 
-def rivals(loaded: LoadedCluster) -> dict[str, str]:
+def conflicting_clusters(loaded: LoadedCluster) -> dict[str, str]:
     """The other clusters that its hosts can be joined to by the same file: name -> what names it on
     a command line."""
     if loaded.part is not None:
         end = f".{loaded.part}"
         return {loaded.cluster.name.removesuffix(end): loaded.typed.removesuffix(end)}
-    return {part.cluster.name: part.typed for part in parts(loaded)[1:]}
+    return {part.cluster.name: part.typed for part in subclusters(loaded)[1:]}

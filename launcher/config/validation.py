@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from launcher.config.yaml_source import KeyPath, Place, Problem, Source, shown_key
+from launcher.config.yaml_source import KeyPath, Problem, SourcePosition, YamlSource, format_key
 
 Model = TypeVar("Model", bound=BaseModel)
 Rule = tuple[str, tuple[str, ...]]  # message; the keys that do not go together
@@ -31,7 +31,7 @@ _LIMITS = {
 }
 
 
-def validate(model: type[Model], source: Source) -> Model:
+def validate(model: type[Model], source: YamlSource) -> Model:
     """The model's instance. Raises ConfigError with all problems, in the file's order."""
     problems = list(source.problems)
     try:
@@ -51,7 +51,7 @@ def raise_broken(rules: list[Rule]) -> None:
         raise PydanticCustomError("rules", "{text}", {"text": text, "rules": rules})
 
 
-def _problems(model: type[BaseModel], source: Source, error: ErrorDetails) -> Iterator[Problem]:
+def _problems(model: type[BaseModel], source: YamlSource, error: ErrorDetails) -> Iterator[Problem]:
     if error["type"] == "rules":
         for message, keys in error["ctx"]["rules"]:
             yield Problem(source.place(*keys), message)
@@ -59,19 +59,19 @@ def _problems(model: type[BaseModel], source: Source, error: ErrorDetails) -> It
     path, kind = error["loc"], error["type"]
     if kind == "default_factory_not_called":  # a key that it follows from is wrong: said there
         return
-    key = shown_key(path)
+    key = format_key(path)
     if kind == "extra_forbidden":
         yield Problem(source.keys[path], _unknown(model, path))
     elif kind == "missing":
         top = source.values[path[:-1]]
-        place = Place(top.label, top.line, top.column, 1, top.text)
+        place = SourcePosition(top.label, top.line, top.column, 1, top.text)
         yield Problem(place, f"{key} is missing")
     else:
         place = source.values[path]
         yield Problem(place, f"{key}: {_wrong(error, place)}")
 
 
-def _wrong(error: ErrorDetails, place: Place) -> str:
+def _wrong(error: ErrorDetails, place: SourcePosition) -> str:
     kind, value = error["type"], error["input"]
     if kind in _EXPECTED:
         # YAML reads 3.10 as a number, no as false: an author who means text has to say so.
@@ -87,7 +87,7 @@ def _wrong(error: ErrorDetails, place: Place) -> str:
     return "must not be empty" if kind == "string_too_short" else error["msg"]
 
 
-def _got(value: Any, place: Place) -> str:
+def _got(value: Any, place: SourcePosition) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, dict):
@@ -108,7 +108,7 @@ def _unknown(model: type[BaseModel], path: KeyPath) -> str:
     for part in path[:-1]:  # a number counts in a tuple[Block, ...]
         in_list = isinstance(part, int)
         block = get_args(block)[0] if in_list else block.model_fields[part].annotation
-    inside = f" in {shown_key(path[:-1])}" if path[1:] else ""
+    inside = f" in {format_key(path[:-1])}" if path[1:] else ""
     hint = nearest_hint(str(path[-1]), list(block.model_fields))
     return f"unknown key {path[-1]!r}{inside}: {hint}"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from launcher.config.paths import shown_path
+from launcher.config.paths import format_path
 from launcher.errors import ConfigError, InputError
 
 # ("nodes", 0, "host"): the way from the top to a key; () is the top
@@ -31,7 +31,7 @@ _PLAIN_WORDS = {  # how PyYAML's messages begin -> ours
 
 
 @dataclass(frozen=True)
-class Place:
+class SourcePosition:
     """A stretch of one line. `line` and `column` count from 1, `width` is in characters."""
 
     label: str  # the file, or the option (--set)
@@ -52,7 +52,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Problem:
-    place: Place
+    place: SourcePosition
     message: str
 
     def __str__(self) -> str:
@@ -65,12 +65,12 @@ class Problem:
 
 
 @dataclass
-class Source:
+class YamlSource:
     """What a file and the options laid over it say, and where."""
 
     data: Any = None
-    keys: dict[KeyPath, Place] = field(default_factory=dict)
-    values: dict[KeyPath, Place] = field(default_factory=dict)
+    keys: dict[KeyPath, SourcePosition] = field(default_factory=dict)
+    values: dict[KeyPath, SourcePosition] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     overridden: set[KeyPath] = field(default_factory=set)
     fix: str | None = None  # how to mend the file
@@ -96,12 +96,12 @@ class Source:
 
     def override(self, option: str, key: str, text: str) -> None:
         """Lays over a dotted key what was given to its option: `--steps 1000`."""
-        place = Place(option, 1, 1, len(text), text)
+        place = SourcePosition(option, 1, 1, len(text), text)
         self._lay(_split(key), _Reader(self, option, text).read(_split(key)), place)
 
     def override_text(self, option: str, key: str, text: str) -> None:
         """The same for a value that is text and not YAML: `--data files:C:\\texts\\*.txt`."""
-        place = Place(option, 1, 1, len(text), text)
+        place = SourcePosition(option, 1, 1, len(text), text)
         self.values[_split(key)] = place
         self._lay(_split(key), text, place)
 
@@ -110,17 +110,19 @@ class Source:
         key, equals, _ = argument.partition("=")
         path = _split(key.strip())
         if not equals or not all(path):
-            place = Place(option, 1, 1, len(argument), argument)
+            place = SourcePosition(option, 1, 1, len(argument), argument)
             self.problems.append(Problem(place, "expected key=value, for example steps=1000"))
             return
-        place = Place(option, 1, argument.index(key.strip()) + 1, len(key.strip()), argument)
+        place = SourcePosition(
+            option, 1, argument.index(key.strip()) + 1, len(key.strip()), argument
+        )
         self._lay(path, _Reader(self, option, argument, start=len(key) + 1).read(path), place)
 
     def drop(self, key: str) -> None:
         """Takes a top-level key out."""
         self.data.pop(key, None)
 
-    def place(self, *keys: str) -> Place:
+    def place(self, *keys: str) -> SourcePosition:
         """Where to point when these keys (data.source, nodes[0].host) do not go together.
 
         The first that an option set, else the first that is written, else the top.
@@ -129,7 +131,7 @@ class Source:
         chosen = [path for path in written if path in self.overridden] or written or [()]
         return self.values[chosen[0]]
 
-    def _lay(self, path: KeyPath, value: Any, key_place: Place) -> None:
+    def _lay(self, path: KeyPath, value: Any, key_place: SourcePosition) -> None:
         """Puts a value into the data, over whatever is in its way."""
         parent = self.data
         for depth, name in enumerate(path[:-1], start=1):
@@ -142,19 +144,19 @@ class Source:
         self.overridden.add(path)
 
 
-def read_source(path: Path, *, fix: str | None = None) -> Source:
+def read_yaml(path: Path, *, fix: str | None = None) -> YamlSource:
     """A YAML file whose top level is a mapping. Raises ConfigError with the place and `fix`."""
-    label = shown_path(path)
+    label = format_path(path)
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {label}: {error.strerror}") from None
-    return parse_source(content, label, fix=fix)
+    return parse_yaml(content, label, fix=fix)
 
 
-def parse_source(content: bytes, label: str, *, fix: str | None = None) -> Source:
+def parse_yaml(content: bytes, label: str, *, fix: str | None = None) -> YamlSource:
     """The bytes of such a file."""
-    source = Source(fix=fix)
+    source = YamlSource(fix=fix)
     text = content.decode("utf-8-sig", errors="replace")  # -sig: Notepad writes a mark first
     try:
         content.decode("utf-8")
@@ -202,7 +204,7 @@ class _Reader:
     `start`: characters at the front that are not YAML (the `key=` of a pair).
     """
 
-    def __init__(self, source: Source, label: str, text: str, *, start: int = 0) -> None:
+    def __init__(self, source: YamlSource, label: str, text: str, *, start: int = 0) -> None:
         self.source, self.label, self.text = source, label, text
         self.lines = _LINE_BREAK.split(text)
         self.start = start
@@ -219,7 +221,9 @@ class _Reader:
             message = f"control character {error.character:#04x}: remove it"
             raise self.source.error(Problem(place, message)) from None
         if node is None:
-            self.source.values[path] = Place(self.label, 1, self.start + 1, 1, self.lines[0])
+            self.source.values[path] = SourcePosition(
+                self.label, 1, self.start + 1, 1, self.lines[0]
+            )
             return None
         return self._value(node, path)
 
@@ -252,11 +256,13 @@ class _Reader:
             data[key] = self._value(value_node, (*path, key))
         return data
 
-    def _place(self, node: yaml.Node) -> Place:
+    def _place(self, node: yaml.Node) -> SourcePosition:
         start, end = node.start_mark, node.end_mark
         line = self.lines[start.line]
         stop = end.column if end.line == start.line else len(line.rstrip())
-        return Place(self.label, start.line + 1, start.column + 1, stop - start.column, line)
+        return SourcePosition(
+            self.label, start.line + 1, start.column + 1, stop - start.column, line
+        )
 
     def _malformed(self, error: yaml.MarkedYAMLError) -> Problem:
         problem = error.problem or "malformed"
@@ -268,17 +274,17 @@ class _Reader:
         plain = isinstance(error, _NotSupported)
         message = ours[0] if ours else problem if plain else f"not YAML: {problem}"
         line = self.lines[mark.line]
-        return Problem(Place(self.label, mark.line + 1, mark.column + 1, 1, line), message)
+        return Problem(SourcePosition(self.label, mark.line + 1, mark.column + 1, 1, line), message)
 
 
-def _place_at(label: str, text: str, offset: int) -> Place:
+def _place_at(label: str, text: str, offset: int) -> SourcePosition:
     """The character at an offset."""
     before = _LINE_BREAK.split(text[:offset])
     line = _LINE_BREAK.split(text)[len(before) - 1]
-    return Place(label, len(before), len(before[-1]) + 1, 1, line)
+    return SourcePosition(label, len(before), len(before[-1]) + 1, 1, line)
 
 
-def shown_key(path: KeyPath) -> str:
+def format_key(path: KeyPath) -> str:
     """("nodes", 0, "host") -> nodes[0].host."""
     parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in path]
     return "".join(parts).removeprefix(".")

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from launcher.hosts.facts import HostFacts
 from launcher.hosts.gpu_preflight import Accelerator, judge_gpus
 from launcher.hosts.links import measure_links
-from launcher.hosts.network import Place
+from launcher.hosts.network import ClusterAddress
 from launcher.hosts.pair_preflight import (
+    judge_addresses,
     judge_pairs,
-    judge_places,
     judge_unmeasured,
-    whole_pairs,
+    unbroken_pairs,
 )
 from launcher.hosts.pairs import try_pairs
 from launcher.hosts.preflight import Finding, judge_host
@@ -21,7 +21,7 @@ from launcher.ssh.protocol import Connection
 
 
 @dataclass(frozen=True)
-class Needs:
+class HostRequirements:
     """Ports of one host: `taken` by Ray there, `reached` by others. `ours`: our cluster is up and
     holds them. `gpus`: how many of its `accelerator`; None: all there are."""
 
@@ -35,8 +35,8 @@ class Needs:
 def check_hosts(
     connections: Mapping[str, Connection],
     facts: Mapping[str, HostFacts],
-    places: Mapping[str, Place],
-    needs: Mapping[str, Needs],
+    places: Mapping[str, ClusterAddress],
+    needs: Mapping[str, HostRequirements],
     *,
     speeds: bool = False,
 ) -> list[Finding]:
@@ -54,7 +54,7 @@ def check_hosts(
             ),
         )
     ]
-    shared = list(judge_places(places))
+    shared = list(judge_addresses(places))
     findings += shared
     if len(places) > 1 and not shared:
         # What our own cluster listens on, Ray answers; what it does not, nothing has to.
@@ -66,7 +66,9 @@ def check_hosts(
         several = {name: connections[name] for name in places}
         known = {name: facts[name] for name in places}
         results = try_pairs(several, known, addresses, reached)
-        measured = measure_links(several, known, addresses, whole_pairs(results)) if speeds else ()
+        measured = (
+            measure_links(several, known, addresses, unbroken_pairs(results)) if speeds else ()
+        )
         findings += judge_pairs(results, places, measured)
         if speeds:
             findings += judge_unmeasured(results, measured)

@@ -93,7 +93,7 @@ print(json.dumps(found))
 
 
 @dataclass(frozen=True)
-class Speed:
+class PairSpeed:
     """From one host to another."""
 
     host: str
@@ -107,7 +107,7 @@ def measure_links(
     facts: Mapping[str, HostFacts],
     addresses: Mapping[str, str],
     pairs: Collection[frozenset[str]],
-) -> tuple[Speed, ...]:
+) -> tuple[PairSpeed, ...]:
     """Of these pairs, each way. Takes 0.6 s a round, of which there are as many as hosts; those
     that went wrong are left out."""
     names = [name for name in connections if facts[name].any_python]
@@ -152,7 +152,7 @@ def measure_links(
             trip = result["trip_ms"] or answers.get(sender, {}).get(receiver, {}).get("trip_ms")
             if trip is not None:
                 rate = result["received_bytes_per_second"]
-                speeds.append(Speed(sender, receiver, trip, rate))
+                speeds.append(PairSpeed(sender, receiver, trip, rate))
     return tuple(speeds)
 
 

@@ -19,7 +19,7 @@ def has_gpu() -> bool:
     return any(Path(device).exists() for device in DEVICES)
 
 
-def torch_here() -> str:
+def local_torch_version() -> str:
     """Its version with its build (`2.13.0+cpu`); "" where it is not installed."""
     try:
         return version("torch")
@@ -28,9 +28,9 @@ def torch_here() -> str:
 
 
 @functools.cache  # `launch recipe` asks for its plan and for its choices, and a tool takes a second
-def gpus_here() -> GpuFacts:
+def find_local_gpus() -> GpuFacts:
     """None of them where no driver has one, its tool hangs, or torch is a build for CPUs."""
-    if not has_gpu() or torch_here().endswith("+cpu"):
+    if not has_gpu() or local_torch_version().endswith("+cpu"):
         return GpuFacts()
     try:
         done = subprocess.run(

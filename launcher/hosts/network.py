@@ -27,7 +27,7 @@ NOTES = {"wl": "Wi-Fi", "wg": "a VPN", "tailscale": "a VPN", "tun": "a VPN", "zt
 
 
 @dataclass(frozen=True)
-class Place:
+class ClusterAddress:
     """`note`: what is special about the interface (Wi-Fi, a VPN), else empty."""
 
     address: str
@@ -36,7 +36,9 @@ class Place:
     note: str = ""
 
 
-def choose_places(wanted: str | None, facts: Mapping[str, HostFacts]) -> dict[str, Place]:
+def choose_addresses(
+    wanted: str | None, facts: Mapping[str, HostFacts]
+) -> dict[str, ClusterAddress]:
     """By node. `wanted`: the cluster file's network.interface.
 
     The address by which the client reached a host is one of a network that is up and routed, so
@@ -67,7 +69,7 @@ def choose_places(wanted: str | None, facts: Mapping[str, HostFacts]) -> dict[st
     return {name: _alone(name, host, reached[name]) for name, host in facts.items()}
 
 
-def _named(name: str, host: HostFacts, wanted: str) -> Place:
+def _named(name: str, host: HostFacts, wanted: str) -> ClusterAddress:
     for interface in host.interfaces:
         if interface.name == wanted:
             return _place(interface, "the cluster file says so")
@@ -79,7 +81,7 @@ def _named(name: str, host: HostFacts, wanted: str) -> Place:
     )
 
 
-def _alone(name: str, host: HostFacts, reached: Interface | None) -> Place:
+def _alone(name: str, host: HostFacts, reached: Interface | None) -> ClusterAddress:
     if reached is not None:
         return _place(reached, "the client reaches it there")
     usable = [each for each in host.interfaces if not each.name.startswith(VIRTUAL)]
@@ -119,6 +121,6 @@ def _in_network(host: HostFacts, network: str) -> Interface:
     return next(each for each in host.interfaces if each.network == network)
 
 
-def _place(interface: Interface, reason: str) -> Place:
+def _place(interface: Interface, reason: str) -> ClusterAddress:
     note = next((word for start, word in NOTES.items() if interface.name.startswith(start)), "")
-    return Place(interface.address, interface.name, reason, note)
+    return ClusterAddress(interface.address, interface.name, reason, note)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-from launcher.hosts.links import Speed
-from launcher.hosts.network import Place
-from launcher.hosts.pairs import Link, PairResults
+from launcher.hosts.links import PairSpeed
+from launcher.hosts.network import ClusterAddress
+from launcher.hosts.pairs import PairLink, PairResults
 from launcher.hosts.preflight import Finding, taken_ports
 
 # Why a port on which the peer did listen is not reached.
@@ -17,7 +17,7 @@ OTHER = "another program or host answers there"
 
 
 def judge_pairs(
-    results: PairResults, places: Mapping[str, Place], speeds: Sequence[Speed] = ()
+    results: PairResults, places: Mapping[str, ClusterAddress], speeds: Sequence[PairSpeed] = ()
 ) -> Iterator[Finding]:
     """`speeds`: of the links that were measured."""
     for error in results.failed:
@@ -30,8 +30,8 @@ def judge_pairs(
     for name, ports in results.taken.items():
         yield taken_ports(name, ports)
     taken = {(name, port) for name, ports in results.taken.items() for port in ports}
-    broken: dict[tuple[str, str], list[Link]] = defaultdict(list)
-    best: dict[tuple[str, str], Link] = {}
+    broken: dict[tuple[str, str], list[PairLink]] = defaultdict(list)
+    best: dict[tuple[str, str], PairLink] = {}
     for link in results.links:
         pair = link.host, link.peer
         if link.what == "ok":
@@ -46,27 +46,27 @@ def judge_pairs(
             yield _link(link, places, measured.get(pair))
 
 
-def whole_pairs(results: PairResults) -> set[frozenset[str]]:
+def unbroken_pairs(results: PairResults) -> set[frozenset[str]]:
     """Those whose hosts reach each other on every port that was tried."""
     pairs = {frozenset((link.host, link.peer)) for link in results.links}
     return pairs - {frozenset((x.host, x.peer)) for x in results.links if x.what != "ok"}
 
 
-def may_pass(finding: Finding) -> bool:
+def is_transient(finding: Finding) -> bool:
     """Whether another client's check, or the Ray that it starts, may be all that is behind it."""
     between = finding.code in ("pair-port", "pair-ephemeral") and DROPPED not in finding.message
     return finding.code == "port-taken" or between
 
 
-def judge_unmeasured(results: PairResults, speeds: Sequence[Speed]) -> Iterator[Finding]:
+def judge_unmeasured(results: PairResults, speeds: Sequence[PairSpeed]) -> Iterator[Finding]:
     """Of the pairs whose ports are well."""
-    missing = whole_pairs(results) - {frozenset((speed.host, speed.peer)) for speed in speeds}
+    missing = unbroken_pairs(results) - {frozenset((speed.host, speed.peer)) for speed in speeds}
     for host, peer in sorted(tuple(sorted(pair)) for pair in missing):
         message = f"the link to {peer} could not be measured"
         yield Finding("warning", host, "pair-speed", message, "check again", peer=peer)
 
 
-def judge_places(places: Mapping[str, Place]) -> Iterator[Finding]:
+def judge_addresses(places: Mapping[str, ClusterAddress]) -> Iterator[Finding]:
     """Two names of one machine, or machines that hide behind one address each."""
     owners: dict[str, str] = {}
     for name, place in places.items():
@@ -83,7 +83,7 @@ def judge_places(places: Mapping[str, Place]) -> Iterator[Finding]:
             )
 
 
-def _broken(host: str, peer: str, address: str, links: list[Link]) -> Finding:
+def _broken(host: str, peer: str, address: str, links: list[PairLink]) -> Finding:
     """`address`: the host's."""
     fixed = sorted(link.port for link in links if link.fixed)
     what = {link.what for link in links}
@@ -117,7 +117,7 @@ def _broken(host: str, peer: str, address: str, links: list[Link]) -> Finding:
     )
 
 
-def _link(link: Link, places: Mapping[str, Place], speed: Speed | None) -> Finding:
+def _link(link: PairLink, places: Mapping[str, ClusterAddress], speed: PairSpeed | None) -> Finding:
     here, there = places[link.host], places[link.peer]
     message = f"reaches {link.peer} on every port, {here.interface} to {there.interface}"
     if speed is None:

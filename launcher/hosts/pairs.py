@@ -79,7 +79,7 @@ print(json.dumps({"taken": taken, "peers": found}))
 
 
 @dataclass(frozen=True)
-class Link:
+class PairLink:
     """From one host to a port of another. `what`: ok, timeout, refused, other (another program or
     host answers there), or the system's words. `source`: the address that the packets left from.
     `fixed`: a port of ours, else an ephemeral one."""
@@ -98,7 +98,7 @@ class PairResults:
     """`taken`: ports of ours that something else on the host holds. `skipped`: hosts without a
     Python to try it with. `failed`: why a host could not try it."""
 
-    links: tuple[Link, ...]
+    links: tuple[PairLink, ...]
     taken: Mapping[str, tuple[int, ...]]
     skipped: tuple[str, ...]
     failed: tuple[HostError, ...] = ()
@@ -120,7 +120,7 @@ def try_pairs(
     nonce = secrets.token_hex(8)
     chosen = {name: (*ports[name], *_ephemeral(facts[name])) for name in able}
 
-    def one(connection: Connection) -> tuple[tuple[int, ...], list[Link]]:
+    def one(connection: Connection) -> tuple[tuple[int, ...], list[PairLink]]:
         name = connection.name
         job = {
             "nonce": nonce,
@@ -142,7 +142,7 @@ def try_pairs(
         )
         answer = json.loads(output.splitlines()[-1])  # before it: what the login shell says
         links = [
-            Link(name, peer, int(port), what, milliseconds, int(port) in ports[peer], source)
+            PairLink(name, peer, int(port), what, milliseconds, int(port) in ports[peer], source)
             for peer, found in answer["peers"].items()
             for port, (what, milliseconds, source) in found.items()
         ]

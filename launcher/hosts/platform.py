@@ -15,7 +15,7 @@ MINORS = range(11, 15)  # Python 3.11, ours, to 3.14, the newest that ray 2.60 h
 
 
 @dataclass(frozen=True)
-class Target:
+class Platform:
     """What an environment is made for. minor: of Python 3; accelerator: cpu, cuda or rocm; build:
     of torch (cu126), where the accelerator's usual one is not for this host."""
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from launcher.hosts.facts import HostFacts
-from launcher.hosts.network import Place
+from launcher.hosts.network import ClusterAddress
 from launcher.hosts.platform import ARCHITECTURES, GLIBC
 
 Severity = Literal["error", "warning", "ok"]
@@ -46,7 +46,7 @@ class Finding:
 
 
 def judge_host(
-    name: str, host: HostFacts, place: Place | None, ports: tuple[int, ...], *, ours: bool
+    name: str, host: HostFacts, place: ClusterAddress | None, ports: tuple[int, ...], *, ours: bool
 ) -> Iterator[Finding]:
     """`ports`: those that Ray needs there. `ours`: our own cluster is up and holds them."""
     yield _system(name, host)

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from launcher.config.recipe import Recipe
-from launcher.planner.estimate import foresee
-from launcher.planner.hardware import Site
+from launcher.planner.estimate import estimate_run
+from launcher.planner.hardware import Hardware
 from launcher.runs.folder import RunFolder
-from launcher.runs.records import Record, each_step_once, last_records
+from launcher.runs.records import Record, last_records, latest_attempts
 from nanochat.batch_split import largest_micro_batch
 from nanochat.sizes import ModelConfig
 
@@ -34,7 +34,7 @@ MOST_WAITING_FOR_OTHERS = {"measured": 0.1, "estimate": MOST_WAITING}
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Correction:
     """`correction`: of what computes, a factor; `of_this_size`: from a training of this depth;
     `words`: what it is from."""
 
@@ -57,14 +57,14 @@ class _Known:
         return self.model == recipe.model and self.tokens_per_step == recipe.tokens_per_step
 
 
-class Lessons:
+class Calibration:
     """`runs`: finished or stopped ones, the newest last."""
 
     def __init__(self, runs: Sequence[RunFolder]) -> None:
         self._runs = runs
         self._known: dict[str, list[_Known]] = {}
 
-    def of(self, site: Site, recipe: Recipe, *, for_part: bool = False) -> Lesson:
+    def of(self, site: Hardware, recipe: Recipe, *, for_part: bool = False) -> Correction:
         """That of the depths nearest to the recipe's. `for_part`: of the site's hosts: what it
         teaches of their computing, apart from what is between them."""
 
@@ -77,20 +77,20 @@ class Lessons:
             if each.for_others or (each.same_step(recipe) and not for_part)
         ]
         if not known:
-            return Lesson(1.0, False, "")
+            return Correction(1.0, False, "")
         away = min(map(away_from, known))
         near = [each for each in known if away_from(each) == away]
         correction = math.exp(statistics.median(each.log for each in near))
-        return Lesson(correction, away == 0, near[-1].words)
+        return Correction(correction, away == 0, near[-1].words)
 
-    def _of_site(self, site: Site) -> list[_Known]:
+    def _of_site(self, site: Hardware) -> list[_Known]:
         key = f"{site.name} {' '.join(machine.name for machine in site.machines)}"
         if key not in self._known:
             self._known[key] = list(_known_of(site, self._runs))
         return self._known[key]
 
 
-def _known_of(site: Site, runs: Sequence[RunFolder]) -> Iterator[_Known]:
+def _known_of(site: Hardware, runs: Sequence[RunFolder]) -> Iterator[_Known]:
     measured = site.measurement
     if measured is not None and measured.probe is not None:
         probe = measured.probe
@@ -121,7 +121,7 @@ def _known_of(site: Site, runs: Sequence[RunFolder]) -> Iterator[_Known]:
             yield known
 
 
-def _of_run(site: Site, run: RunFolder) -> _Known | None:
+def _of_run(site: Hardware, run: RunFolder) -> _Known | None:
     """None where it was on other machines, or before they were measured."""
     spec = run.spec()
     if not {"device", "created", "settings"} <= spec.keys():  # it has not begun, or is not whole
@@ -137,7 +137,7 @@ def _of_run(site: Site, run: RunFolder) -> _Known | None:
     same &= recipe.workers == sum(machine.ranks for machine in site.machines)
     if not same or spec["device"] != site.machines[0].device or recipe.elastic:
         return None
-    seconds = median_step_seconds(each_step_once(last_records(run.metrics, NEWEST_BYTES)))
+    seconds = median_step_seconds(latest_attempts(last_records(run.metrics, NEWEST_BYTES)))
     if seconds is None:
         return None
     return _learned(recipe, site.with_shares(shares), seconds, f"run {run.name}")
@@ -154,10 +154,10 @@ def median_step_seconds(records: Sequence[Record]) -> float | None:
     return statistics.median(settled) if len(settled) >= LEAST_STEPS - SETTLING_STEPS else None
 
 
-def _learned(recipe: Recipe, site: Site, seconds: float, words: str) -> _Known | None:
+def _learned(recipe: Recipe, site: Hardware, seconds: float, words: str) -> _Known | None:
     """The correction with which the step takes as long: it grows with that, so halve the interval.
     None where it would have to be more than MOST_CORRECTION."""
-    plain = foresee(recipe, site)
+    plain = estimate_run(recipe, site)
     if plain is None:
         return None
     waiting = plain.step.exposed_seconds / plain.step.seconds
@@ -167,7 +167,7 @@ def _learned(recipe: Recipe, site: Site, seconds: float, words: str) -> _Known |
     low, high = -most, most
     for _ in range(30):
         middle = (low + high) / 2
-        prospect = foresee(recipe, site, correction=math.exp(middle))
+        prospect = estimate_run(recipe, site, correction=math.exp(middle))
         assert prospect is not None
         if prospect.step.seconds < seconds:
             low = middle

@@ -32,7 +32,7 @@ WITHIN = {
 
 
 @dataclass(frozen=True)
-class Gpu:
+class GpuDatasheet:
     """As its maker states it. `flops`: dense bfloat16 products added up in float32."""
 
     flops: float
@@ -42,28 +42,28 @@ class Gpu:
 # The longest name that a GPU's own contains. RTX 4070: half of the 116.6 that its maker gives for
 # sums in float16.
 GPUS = {
-    "RTX 3060": Gpu(25.4e12, 360e9),
-    "RTX 3070": Gpu(40.6e12, 448e9),
-    "RTX 3080": Gpu(59.5e12, 760e9),
-    "RTX 3090": Gpu(71.0e12, 936e9),
-    "RTX 4060": Gpu(30.3e12, 272e9),
-    "RTX 4070": Gpu(58.3e12, 504e9),
-    "RTX 4080": Gpu(97.5e12, 717e9),
-    "RTX 4090": Gpu(165.2e12, 1008e9),
-    "RTX 5070": Gpu(61.7e12, 672e9),
-    "RTX 5080": Gpu(112.6e12, 960e9),
-    "RTX 5090": Gpu(209.5e12, 1792e9),
-    "A100": Gpu(312e12, 1555e9),
-    "H100": Gpu(989e12, 3350e9),
-    "H200": Gpu(989e12, 4800e9),
-    "MI210": Gpu(181e12, 1638e9),
-    "MI250": Gpu(191.5e12, 1638e9),  # one of its two halves: each is a GPU
-    "MI300X": Gpu(1307e12, 5300e9),
-    "MI325X": Gpu(1307e12, 6000e9),
+    "RTX 3060": GpuDatasheet(25.4e12, 360e9),
+    "RTX 3070": GpuDatasheet(40.6e12, 448e9),
+    "RTX 3080": GpuDatasheet(59.5e12, 760e9),
+    "RTX 3090": GpuDatasheet(71.0e12, 936e9),
+    "RTX 4060": GpuDatasheet(30.3e12, 272e9),
+    "RTX 4070": GpuDatasheet(58.3e12, 504e9),
+    "RTX 4080": GpuDatasheet(97.5e12, 717e9),
+    "RTX 4090": GpuDatasheet(165.2e12, 1008e9),
+    "RTX 5070": GpuDatasheet(61.7e12, 672e9),
+    "RTX 5080": GpuDatasheet(112.6e12, 960e9),
+    "RTX 5090": GpuDatasheet(209.5e12, 1792e9),
+    "A100": GpuDatasheet(312e12, 1555e9),
+    "H100": GpuDatasheet(989e12, 3350e9),
+    "H200": GpuDatasheet(989e12, 4800e9),
+    "MI210": GpuDatasheet(181e12, 1638e9),
+    "MI250": GpuDatasheet(191.5e12, 1638e9),  # one of its two halves: each is a GPU
+    "MI300X": GpuDatasheet(1307e12, 5300e9),
+    "MI325X": GpuDatasheet(1307e12, 6000e9),
 }
 REFERENCE_WIDTH = 768
 VARIANT = re.compile(r"\b(Ti|SUPER|Laptop|Max-Q|Mobile|D)\b")  # another card than the plain one
-UNKNOWN_GPU = Gpu(30e12, 350e9)
+UNKNOWN_GPU = GpuDatasheet(30e12, 350e9)
 GPU_EFFICIENCY = 0.3  # of those products, where no run on such a GPU is known
 MUON_EFFICIENCY = 0.15  # small matrices, one after the other
 MEMORY_EFFICIENCY = 0.7
@@ -72,14 +72,14 @@ MEMORY_EFFICIENCY = 0.7
 LAUNCH_SECONDS = (0.0069, 0.0063)
 
 
-def known_gpu(model: str | None) -> tuple[str, Gpu] | None:
+def known_gpu(model: str | None) -> tuple[str, GpuDatasheet] | None:
     """The entry that a GPU's name (`NVIDIA GeForce RTX 4070`) means."""
     names = [name for name in GPUS if re.search(rf"(?i)\b{name}(?!\d)", model or "")]
     best = max(names, key=len, default=None)
     return None if best is None else (best, GPUS[best])
 
 
-def cpu_speed(cores: int, memory_bytes: int | None) -> HostSpeed:
+def estimate_cpu_speed(cores: int, memory_bytes: int | None) -> HostSpeed:
     each = {name: rate * cores for name, rate in CORE_RATES.model_dump().items()}
     return HostSpeed(
         processor=f"{cores} cores",
@@ -94,7 +94,7 @@ def cpu_speed(cores: int, memory_bytes: int | None) -> HostSpeed:
     )
 
 
-def gpu_speed(model: str | None, memory_bytes: int | None) -> tuple[HostSpeed, str]:
+def estimate_gpu_speed(model: str | None, memory_bytes: int | None) -> tuple[HostSpeed, str]:
     """And what it is estimated of: trainings that were logged on such a GPU, else what its maker
     states."""
     name, gpu = known_gpu(model) or ("", UNKNOWN_GPU)
@@ -148,7 +148,7 @@ def _waits(run: PublicRun) -> bool:
     return starting > 0.8 * run.tokens_per_step / run.tokens_per_second
 
 
-def _rate(run: PublicRun, gpu: Gpu) -> float:
+def _rate(run: PublicRun, gpu: GpuDatasheet) -> float:
     """FLOP/s of its products, such that a whole step takes what was logged. Windows that are masked
     save nothing: all FLOPs are counted."""
     assert run.tokens_per_step and run.tokens_per_second
@@ -164,7 +164,7 @@ def _sources(logged: Mapping[int, PublicRun]) -> str:
     return ", ".join(each)
 
 
-def stated_link(profile: str, gbit_per_second: float | None) -> LinkSpeed:
+def assumed_link(profile: str, gbit_per_second: float | None) -> LinkSpeed:
     """Between two hosts of a cluster file."""
     gbit = gbit_per_second or GBIT_PER_SECOND[profile]
     return LinkSpeed(

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from launcher.config.recipe import Recipe
-from launcher.planner.hardware import Machine, Site
+from launcher.planner.hardware import Hardware, Machine
 from launcher.planner.memory import PeakMemory, peak_memory
 from launcher.planner.step_time import RankLoad, StepTime, step_time
-from launcher.planner.tuning import Place, choose
-from nanochat.batch_split import UNTRAINED_TOKENS, deal, largest_micro_batch
+from launcher.planner.tuning import Place, tune
+from nanochat.batch_split import UNTRAINED_TOKENS, largest_micro_batch, split_rows
 from nanochat.sizes import checkpoint_bytes
 
 # How far from the truth a prediction may be, as a factor both ways. taught: by runs of this size
@@ -46,14 +46,14 @@ class HostMemory:
 
 
 @dataclass(frozen=True)
-class Prospect:
+class Estimate:
     """`basis`: measured or estimate. `spread`: how far off it may be, a factor. `rows` of a step
     and `micro_batch`: of each rank, in rank order. Seconds: of one evaluation; for which the steps
     stand still for one checkpoint; and of writing the last one, which nothing goes on beside.
     `correction` of what computes, by the training that `taught_by` names."""
 
     recipe: Recipe
-    site: Site
+    site: Hardware
     ranks: tuple[RankLoad, ...]
     hosts: tuple[HostMemory, ...]
     step: StepTime
@@ -157,18 +157,18 @@ class Prospect:
         }
 
 
-def foresee(
+def estimate_run(
     recipe: Recipe,
-    site: Site,
+    site: Hardware,
     *,
     correction: float = 1.0,
     taught: bool = False,
     taught_by: str = "",
-) -> Prospect | None:
+) -> Estimate | None:
     """`correction`: of what computes, from trainings that were measured, the last of them
     `taught_by`; `taught`: by one of this size. None where a rank would get no row of a step."""
     model = recipe.model
-    ranks = deal_out(recipe, site)
+    ranks = assign_rows(recipe, site)
     if ranks is None:
         return None
     speeds = {machine.name: machine.speed for machine in site.machines}
@@ -191,7 +191,7 @@ def foresee(
     write = checkpoint_bytes(model) / disk
     hosts = tuple(_memory_of(recipe, machine, ranks, dtype) for machine in site.machines)
     waits = any(host.waits_for_writes for host in hosts)
-    return Prospect(
+    return Estimate(
         recipe=recipe,
         site=site,
         ranks=tuple(ranks),
@@ -207,19 +207,19 @@ def foresee(
     )
 
 
-def deal_out(recipe: Recipe, site: Site) -> list[RankLoad] | None:
+def assign_rows(recipe: Recipe, site: Hardware) -> list[RankLoad] | None:
     """The rows of a step as a run would deal them out: see launcher.planner.tuning."""
     machines = site.machines
     places = [Place(each.name, slots=each.ranks, share=each.share) for each in machines]
     device = machines[0].device
-    chosen = choose(recipe, site.measurement, places, device=device, torch_version=None)
+    chosen = tune(recipe, site.measurement, places, device=device, torch_version=None)
     names = [machine.name for machine in machines for _ in range(machine.ranks)]
     weights = [
         chosen.shares.get(machine.name, machine.share or 1.0) / machine.ranks
         for machine in machines
         for _ in range(machine.ranks)
     ]
-    dealt = deal(recipe.rows_per_step, weights)
+    dealt = split_rows(recipe.rows_per_step, weights)
     if not all(dealt):
         return None
     length, given = recipe.sequence_length, recipe.micro_batch or chosen.micro_batch

@@ -8,16 +8,18 @@ from typing import Any
 from launcher.config.cluster import LOCAL
 from launcher.config.recipe import LoadedRecipe
 from launcher.errors import InputError
-from launcher.planner.calibration import Lessons
-from launcher.planner.hardware import Site, cluster_site, this_machine
+from launcher.planner.calibration import Calibration
+from launcher.planner.hardware import Hardware, cluster_hardware, local_hardware
 from launcher.planner.measurement import load_measurement
-from launcher.planner.run_plan import Plan, make_plan
+from launcher.planner.run_plan import RunPlan, make_plan
 from launcher.runs.folder import all_mirrors, all_runs
 
 PREDICTED = "predicted"  # the key of run.json
 
 
-def find_sites(cluster: str, pool: str | None, workers: int) -> tuple[Site, dict[str, Site]]:
+def find_hardware(
+    cluster: str, pool: str | None, workers: int
+) -> tuple[Hardware, dict[str, Hardware]]:
     """The machines that are meant, and the file's other pools by the option that names them.
 
     Raises NotFound or ConfigError for the file, InputError where its hosts cannot train together.
@@ -25,17 +27,17 @@ def find_sites(cluster: str, pool: str | None, workers: int) -> tuple[Site, dict
     if cluster == LOCAL:
         if pool is not None:
             raise InputError("--pool: local is one machine", fix="leave --pool out")
-        return this_machine(load_measurement(LOCAL), workers), {}
+        return local_hardware(load_measurement(LOCAL), workers), {}
     from launcher.config.cluster_file import load_cluster
     from launcher.config.loaded_cluster import require_trainable
-    from launcher.config.subcluster import in_pool
+    from launcher.config.subcluster import select_pool
 
     whole = load_cluster(cluster)
 
-    def site(name: str | None) -> Site:
-        loaded, inner = in_pool(whole, name)
+    def site(name: str | None) -> Hardware:
+        loaded, inner = select_pool(whole, name)
         nodes = require_trainable(loaded, inner)
-        return cluster_site(loaded, inner, nodes, load_measurement(loaded.cluster.name))
+        return cluster_hardware(loaded, inner, nodes, load_measurement(loaded.cluster.name))
 
     meant = site(pool)
     others = {}
@@ -48,12 +50,12 @@ def find_sites(cluster: str, pool: str | None, workers: int) -> tuple[Site, dict
     return meant, others
 
 
-def known_lessons() -> Lessons:
+def load_calibration() -> Calibration:
     """Of all runs that this machine has seen."""
-    return Lessons([*all_runs(), *all_mirrors()])
+    return Calibration([*all_runs(), *all_mirrors()])
 
 
-def prediction(plan: Plan) -> dict[str, Any]:
+def prediction(plan: RunPlan) -> dict[str, Any]:
     """What run.json keeps of it, to be compared with what the run does."""
     prospect = plan.prospect
     keys = ("tokens_per_second", "step_seconds", "hours")
@@ -61,10 +63,10 @@ def prediction(plan: Plan) -> dict[str, Any]:
     return {**{key: figures[key] for key in keys}, "basis": prospect.basis}
 
 
-def plan_for(loaded: LoadedRecipe, cluster: str, pool: str | None) -> Plan:
-    """Raises what `find_sites` does, and ConfigError where a host would get no row of a step."""
-    site, others = find_sites(cluster, pool, loaded.recipe.workers)
-    plan = make_plan(loaded.name, loaded.recipe, site, others, known_lessons())
+def plan_run(loaded: LoadedRecipe, cluster: str, pool: str | None) -> RunPlan:
+    """Raises what `find_hardware` does, and ConfigError where a host would get no row of a step."""
+    site, others = find_hardware(cluster, pool, loaded.recipe.workers)
+    plan = make_plan(loaded.name, loaded.recipe, site, others, load_calibration())
     if plan is None:
         rows = loaded.recipe.rows_per_step
         raise loaded.error(

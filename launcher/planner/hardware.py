@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from launcher.config.paths import launch_home
-from launcher.hosts.local_gpus import gpus_here, torch_here
+from launcher.hosts.local_gpus import find_local_gpus, local_torch_version
 from launcher.planner.datasheets import (
     ASSUMED_CORES,
     WITHIN,
-    cpu_speed,
-    gpu_speed,
-    stated_link,
+    assumed_link,
+    estimate_cpu_speed,
+    estimate_gpu_speed,
 )
 from launcher.planner.measurement import HostSpeed, LinkSpeed, Measurement
 from nanochat.available_memory import available_bytes
@@ -54,7 +54,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Site:
+class Hardware:
     """Machines that can train together, and what lies between them: `links_measured`, all of it, or
     nothing is between hosts. `options`: that name them on a
     command line."""
@@ -71,10 +71,10 @@ class Site:
     def measured(self) -> bool:
         return all(machine.measured for machine in self.machines)
 
-    def only(self, names: Sequence[str]) -> Site:
+    def only(self, names: Sequence[str]) -> Hardware:
         return replace(self, machines=tuple(m for m in self.machines if m.name in names))
 
-    def with_shares(self, shares: Mapping[str, float]) -> Site:
+    def with_shares(self, shares: Mapping[str, float]) -> Hardware:
         """As if the cluster file wrote them."""
         machines = tuple(replace(each, share=shares[each.name]) for each in self.machines)
         return replace(self, machines=machines)
@@ -90,11 +90,11 @@ class Site:
         return min([*pairs, *within], key=lambda link: link.bytes_per_second, default=None)
 
 
-def this_machine(measurement: Measurement | None, workers: int) -> Site:
+def local_hardware(measurement: Measurement | None, workers: int) -> Hardware:
     """`local`. What a torch for another device has measured does not count."""
     gpu = None
-    if measurement is None or measurement.versions.get("torch") != torch_here():
-        gpu = next(iter(gpus_here().gpus), None)
+    if measurement is None or measurement.versions.get("torch") != local_torch_version():
+        gpu = next(iter(find_local_gpus().gpus), None)
         if measurement is not None and measurement.device != ("cuda" if gpu else "cpu"):
             measurement = None
     speed = measurement.hosts.get("") if measurement else None
@@ -105,9 +105,9 @@ def this_machine(measurement: Measurement | None, workers: int) -> Site:
     if measurement is not None and speed is not None:
         known = _when(measurement)
     elif gpu is not None:
-        speed, known = gpu_speed(gpu.name, gpu.memory_bytes)
+        speed, known = estimate_gpu_speed(gpu.name, gpu.memory_bytes)
     else:
-        speed, known = cpu_speed(cpus, None), f"estimated of its {_cores(cpus)}"
+        speed, known = estimate_cpu_speed(cpus, None), f"estimated of its {_cores(cpus)}"
     if workers > 1 and not on_gpu:
         speed = _part_of(speed, workers, cpus)
     machine = Machine(
@@ -122,15 +122,15 @@ def this_machine(measurement: Measurement | None, workers: int) -> Site:
         share=None,
         watts=None,
     )
-    return Site("local", (machine,), {}, "in its memory", True, measurement, "")
+    return Hardware("local", (machine,), {}, "in its memory", True, measurement, "")
 
 
-def cluster_site(
+def cluster_hardware(
     loaded: LoadedCluster,
     pool: str | None,
     nodes: Sequence[Node],
     measurement: Measurement | None,
-) -> Site:
+) -> Hardware:
     """`nodes`: of one accelerator. What was measured of another one does not count."""
     device = "cpu" if nodes[0].accelerator == "cpu" else "cuda"
     if measurement is not None and measurement.device != device:
@@ -144,14 +144,14 @@ def cluster_site(
             link = measurement.link(one.name, other.name) if measurement else None
             if link is None:
                 all_measured = False
-                link = stated_link(network.profile, network.gbit_per_second)
+                link = assumed_link(network.profile, network.gbit_per_second)
                 stated = network.gbit_per_second is not None
                 known = "the cluster file says so" if stated else "assumed: nobody has measured it"
             links[one.name, other.name] = link
     if not links:
         known = "within the host, assumed"
     options = f"--cluster {loaded.typed}" + (f" --pool {pool}" if pool else "")
-    return Site(loaded.cluster.name, machines, links, known, all_measured, measurement, options)
+    return Hardware(loaded.cluster.name, machines, links, known, all_measured, measurement, options)
 
 
 def _machine(node: Node, measurement: Measurement | None) -> Machine:
@@ -162,11 +162,11 @@ def _machine(node: Node, measurement: Measurement | None) -> Machine:
     if measurement is not None and speed is not None:
         known = _when(measurement)
     elif gpu:
-        speed, known = gpu_speed(node.gpu_model, stated)
+        speed, known = estimate_gpu_speed(node.gpu_model, stated)
         known += "" if node.gpus else "; one GPU is assumed"
     else:
         cores = node.cpus or ASSUMED_CORES
-        speed = cpu_speed(cores, stated)
+        speed = estimate_cpu_speed(cores, stated)
         assumed = "" if node.cpus else ", which are assumed"
         known = f"estimated of {_cores(cores)}{assumed}"
     if not gpu and node.cpus is not None and node.cpus < speed.threads:

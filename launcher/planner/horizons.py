@@ -22,16 +22,16 @@ def horizons(recipe: Recipe) -> dict[str, Any]:
     low, high = optimum_range()
     scaling = parameter_counts(model).scaling
     found: dict[str, Any] = {
-        "optimal": counted(optimal_tokens(model), model),
+        "optimal": count_horizon(optimal_tokens(model), model),
         "public_range": {
-            "low": counted(round(low * scaling), model),
-            "high": counted(round(high * scaling), model),
+            "low": count_horizon(round(low * scaling), model),
+            "high": count_horizon(round(high * scaling), model),
             "source": OPTIMA_SOURCE,
         },
         "recipe": {
             "steps": recipe.steps_total,
             "tokens_per_step": recipe.tokens_per_step,
-            **counted(recipe.steps_total * recipe.tokens_per_step, model),
+            **count_horizon(recipe.steps_total * recipe.tokens_per_step, model),
         },
         "guide": None,
     }
@@ -39,13 +39,13 @@ def horizons(recipe: Recipe) -> dict[str, Any]:
         found["guide"] = {
             "steps": guide.steps,
             "tokens_per_step": guide.tokens_per_step,
-            **counted(guide.steps * guide.tokens_per_step, model),
+            **count_horizon(guide.steps * guide.tokens_per_step, model),
             "says_per_parameter": guide.tokens_per_parameter,
         }
     return found
 
 
-def counted(tokens: int, model: ModelConfig) -> dict[str, Any]:
+def count_horizon(tokens: int, model: ModelConfig) -> dict[str, Any]:
     """Tokens, and tokens per parameter by each convention; `of_optimal`: 1 is the optimum."""
     counts = parameter_counts(model)
     return {

@@ -14,7 +14,7 @@ from launcher.planner.measurement import (
     measurement_file,
 )
 from launcher.runs.folder import RunFolder, read_json, write_json
-from launcher.runs.records import each_step_once, read_records
+from launcher.runs.records import latest_attempts, read_records
 
 MEASURES = "measures"  # the key of run.json: {"models": [...]}, none: those of the device
 SETTLING_STEPS = 2  # touch their memory first
@@ -27,7 +27,7 @@ def finished_measurement(folder: RunFolder) -> Measurement:
         raise RunFailed(f"run '{folder.name}' has measured nothing", fix=f"see {folder.log}")
     spec = folder.spec()
     recipe = Recipe.model_validate(spec["settings"])
-    records = each_step_once(read_records(folder.metrics))[SETTLING_STEPS:]
+    records = latest_attempts(read_records(folder.metrics))[SETTLING_STEPS:]
     probe = Probe(
         recipe=spec["recipe"],
         depth=recipe.depth,

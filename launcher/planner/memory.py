@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from launcher.planner.network import different_tokens
+from launcher.planner.network import expected_distinct_tokens
 from nanochat.batch_split import CHUNK_TOKENS
 from nanochat.sizes import ModelConfig, parameter_counts, state_bytes
 
@@ -64,7 +64,9 @@ def peak_memory(
 
     The peak is where the last pass computes the head: of several, the others' gradients are there.
     """
-    rows = different_tokens(max(rank_tokens), model.vocab_size) if len(rank_tokens) > 1 else 0
+    rows = (
+        expected_distinct_tokens(max(rank_tokens), model.vocab_size) if len(rank_tokens) > 1 else 0
+    )
     tokens, wide = micro_batch * model.sequence_length, 2 if dtype == "bfloat16" else 4
     values = sum(model.has_value_embedding(layer) for layer in range(model.depth))
     widths = KEPT_WIDTHS * model.depth + VALUE_WIDTHS * values + PASSING_WIDTHS

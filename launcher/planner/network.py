@@ -19,7 +19,7 @@ DIFFERENT_TOKENS = {
 
 
 @dataclass(frozen=True)
-class Message:
+class GradientMessage:
     """A gradient that is sent when backward has left layer `layer`; the head's comes first (layer =
     depth), those of the embedding and the scalars last (-1). `bytes` that each rank sends."""
 
@@ -27,7 +27,7 @@ class Message:
     bytes: float
 
 
-def different_tokens(tokens: int, vocab_size: int) -> float:
+def expected_distinct_tokens(tokens: int, vocab_size: int) -> float:
     """How many different ones there are to be expected among `tokens` of text.
 
     Between the counts that were taken, and beyond, a power of their number (Heaps' law).
@@ -41,19 +41,19 @@ def different_tokens(tokens: int, vocab_size: int) -> float:
 
 def messages(
     model: ModelConfig, rank_tokens: Sequence[int], table_dtype: str = "float32"
-) -> list[Message]:
+) -> list[GradientMessage]:
     """What each rank sends in a step, in the order of backward. `rank_tokens`: of each rank."""
     ranks = len(rank_tokens)
     if ranks == 1:
         return []
     counts = parameter_counts(model)
     ring = 2 * (ranks - 1) / ranks
-    rows = max(different_tokens(tokens, model.vocab_size) for tokens in rank_tokens)
+    rows = max(expected_distinct_tokens(tokens, model.vocab_size) for tokens in rank_tokens)
     table = (ranks - 1) * rows * model.dim * GRADIENT_BYTES[table_dtype]
     square = ring * 4 * model.dim**2
-    sent = [Message(model.depth, ring * 4 * counts.lm_head)]
+    sent = [GradientMessage(model.depth, ring * 4 * counts.lm_head)]
     for layer in reversed(range(model.depth)):
-        sent += [Message(layer, 4 * square)] * 2 + [Message(layer, square)] * 4
+        sent += [GradientMessage(layer, 4 * square)] * 2 + [GradientMessage(layer, square)] * 4
         if model.has_value_embedding(layer):
-            sent.append(Message(layer, table))
-    return [*sent, Message(-1, table), Message(-1, ring * 4 * counts.scalars)]
+            sent.append(GradientMessage(layer, table))
+    return [*sent, GradientMessage(-1, table), GradientMessage(-1, ring * 4 * counts.scalars)]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from launcher.config.recipe import Recipe
-from launcher.planner.calibration import Lessons
-from launcher.planner.estimate import Prospect, chosen_dtype, foresee
-from launcher.planner.hardware import Site
+from launcher.planner.calibration import Calibration
+from launcher.planner.estimate import Estimate, chosen_dtype, estimate_run
+from launcher.planner.hardware import Hardware
 from launcher.planner.tuning import balanced_rows
 from nanochat.sizes import parameter_counts
 
@@ -26,7 +26,7 @@ class Alternative:
     kind: str
     words: str
     options: str | None
-    prospect: Prospect
+    prospect: Estimate
 
     def as_json(self) -> dict[str, Any]:
         what = {"kind": self.kind, "what": self.words, "options": self.options}
@@ -34,9 +34,9 @@ class Alternative:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     name: str
-    prospect: Prospect
+    prospect: Estimate
     alternatives: tuple[Alternative, ...]
 
     def of(self, kind: str) -> list[Alternative]:
@@ -44,23 +44,23 @@ class Plan:
 
 
 def make_plan(
-    name: str, recipe: Recipe, site: Site, others: dict[str, Site], lessons: Lessons
-) -> Plan | None:
+    name: str, recipe: Recipe, site: Hardware, others: dict[str, Hardware], lessons: Calibration
+) -> RunPlan | None:
     """`others`: what else the machines' file has: options of a command line -> machines. None where
     a host would get no row of a step."""
     prospect = _foresee(recipe, site, lessons)
     if prospect is None:
         return None
     found = _alternatives(prospect, site, others, lessons)
-    return Plan(name, prospect, tuple(found))
+    return RunPlan(name, prospect, tuple(found))
 
 
 def _alternatives(
-    foreseen: Prospect, site: Site, others: dict[str, Site], lessons: Lessons
+    foreseen: Estimate, site: Hardware, others: dict[str, Hardware], lessons: Calibration
 ) -> Iterator[Alternative]:
     recipe = foreseen.recipe
-    candidates: list[tuple[str, str, str | None, Recipe, Site]] = []
-    balanced = by_speed(recipe, site)
+    candidates: list[tuple[str, str, str | None, Recipe, Hardware]] = []
+    balanced = balanced_hardware(recipe, site)
     if balanced is not None:
         words = "rows dealt by speed"
         candidates.append(("shares", words, f"launch measure {site.options}", recipe, balanced))
@@ -90,7 +90,9 @@ def _alternatives(
             yield Alternative(kind, what, options, prospect)
 
 
-def _smaller_passes(foreseen: Prospect, site: Site, lessons: Lessons) -> Iterator[Alternative]:
+def _smaller_passes(
+    foreseen: Estimate, site: Hardware, lessons: Calibration
+) -> Iterator[Alternative]:
     """The largest with which it fits, where one does."""
     rows = max(load.micro_batch for load in foreseen.ranks)
     while (rows := rows // 2) >= 1:
@@ -102,7 +104,7 @@ def _smaller_passes(foreseen: Prospect, site: Site, lessons: Lessons) -> Iterato
             return
 
 
-def by_speed(recipe: Recipe, site: Site) -> Site | None:
+def balanced_hardware(recipe: Recipe, site: Hardware) -> Hardware | None:
     """With the shares that a measurement would choose, where none has been made and the file says
     nothing."""
     machines = site.machines
@@ -141,18 +143,18 @@ def _with_steps(recipe: Recipe, steps: int, **changes: Any) -> Recipe:
 
 
 def _foresee(
-    recipe: Recipe, site: Site, lessons: Lessons, *, part_of: Site | None = None
-) -> Prospect | None:
+    recipe: Recipe, site: Hardware, lessons: Calibration, *, part_of: Hardware | None = None
+) -> Estimate | None:
     """`part_of`: whose lessons count where `site` has none: else the one would be compared as it is
     with the other as it should be."""
     lesson = lessons.of(site, recipe)
     if not lesson.words and part_of is not None:
         lesson = lessons.of(part_of, recipe, for_part=True)
-    return foresee(
+    return estimate_run(
         recipe, site,
         correction=lesson.correction, taught=lesson.of_this_size, taught_by=lesson.words,
     )  # fmt: skip
 
 
-def _pool_words(site: Site) -> str:
+def _pool_words(site: Hardware) -> str:
     return " and ".join(machine.speed.processor for machine in site.machines)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.config.cluster import LOCAL
 from launcher.config.recipe import Recipe
-from launcher.planner.hardware import this_machine
+from launcher.planner.hardware import local_hardware
 from launcher.planner.measurement import load_measurement
-from launcher.planner.tuning import CHOSEN, Choices, Place, choose
+from launcher.planner.tuning import TUNING_KEY, Place, Tuning, tune
 from launcher.provision.requirements import pinned_version
 
 if TYPE_CHECKING:
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from launcher.config.node import Node
 
 
-def choices_here(recipe: Recipe) -> Choices:
+def tune_local_run(recipe: Recipe) -> Tuning:
     """On this machine."""
-    device = this_machine(load_measurement(LOCAL), recipe.workers).machines[0].device
+    device = local_hardware(load_measurement(LOCAL), recipe.workers).machines[0].device
     return _choices(recipe, LOCAL, [Place("", slots=recipe.workers)], device=device)
 
 
-def choices_there(
+def tune_cluster_run(
     recipe: Recipe, loaded: LoadedCluster, nodes: Iterable[tuple[Node, int, int | None]]
-) -> Choices:
+) -> Tuning:
     """On a cluster. `nodes`: each with its ranks and the CPUs that one may use, None: all."""
     places, accelerators = [], set()
     for node, slots, cpus in nodes:
@@ -35,16 +35,16 @@ def choices_there(
     return _choices(recipe, loaded.cluster.name, places, device=device)
 
 
-def _choices(recipe: Recipe, cluster: str, places: Sequence[Place], *, device: str) -> Choices:
+def _choices(recipe: Recipe, cluster: str, places: Sequence[Place], *, device: str) -> Tuning:
     measured, version = load_measurement(cluster), pinned_version("torch")
-    return choose(recipe, measured, places, device=device, torch_version=version)
+    return tune(recipe, measured, places, device=device, torch_version=version)
 
 
-def with_choices(spec: dict[str, Any], chosen: Choices) -> dict[str, Any]:
+def apply_tuning(spec: dict[str, Any], chosen: Tuning) -> dict[str, Any]:
     """The content of a new run's run.json, with what was chosen for it."""
     if not chosen.reasons:
         return spec
     settings = dict(spec["settings"])
     if chosen.micro_batch is not None:
         settings["micro_batch"] = chosen.micro_batch
-    return spec | {"settings": settings, CHOSEN: chosen.as_json()}
+    return spec | {"settings": settings, TUNING_KEY: chosen.as_json()}

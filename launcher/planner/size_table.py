@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from launcher.config.paths import list_files
-from launcher.config.recipe import Guide, Recipe, load_recipe
+from launcher.config.recipe import GuideFigures, Recipe, load_recipe
 from launcher.errors import InputError
 from launcher.planner.horizons import horizons
 from launcher.planner.memory import peak_memory
@@ -41,7 +41,7 @@ class Size:
         return self.recipe.model
 
     @property
-    def guide(self) -> Guide:
+    def guide(self) -> GuideFigures:
         """What the guide says of it, if it knows it."""
         return self.recipe.guide
 

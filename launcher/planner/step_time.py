@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from launcher.planner.measurement import HostSpeed, LinkSpeed, WidthRates
-from launcher.planner.network import GRADIENT_BYTES, Message, messages
+from launcher.planner.network import GRADIENT_BYTES, GradientMessage, messages
 from nanochat.sizes import (
     ADAMW_TRANSFERS,
     ModelConfig,
@@ -228,7 +228,11 @@ def _rank_terms(
 
 
 def _exchange_terms(
-    model: ModelConfig, sent: Sequence[Message], link: LinkSpeed, ranks: int, layer_seconds: float
+    model: ModelConfig,
+    sent: Sequence[GradientMessage],
+    link: LinkSpeed,
+    ranks: int,
+    layer_seconds: float,
 ) -> list[Term]:
     """Messages go one after the other over the link, each from when its gradient is whole; what is
     not through when backward ends is what the step waits for."""

@@ -16,7 +16,7 @@ from nanochat.sizes import checkpoint_bytes, flops_per_token, parameter_counts, 
 
 
 @dataclass(frozen=True)
-class Outlook:
+class RecipeSummary:
     """Sizes of the model, of its training and of a checkpoint. Bytes are for float32."""
 
     recipe: Recipe
@@ -69,10 +69,10 @@ class Outlook:
         }
 
 
-def outlook(recipe: Recipe) -> Outlook:
+def summarize_recipe(recipe: Recipe) -> RecipeSummary:
     model = recipe.model
     counts = parameter_counts(model)
-    return Outlook(
+    return RecipeSummary(
         recipe=recipe,
         parameters=counts.total,
         scaling_parameters=counts.scaling,

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from launcher.errors import InputError
-from launcher.formatting import format_bool, format_count, format_duration, format_energy, format_bytes
-from launcher.planner.find_hardware import find_sites, known_lessons
+from launcher.formatting import (
+    format_bool,
+    format_bytes,
+    format_count,
+    format_duration,
+    format_energy,
+)
+from launcher.planner.find_hardware import find_hardware, load_calibration
 from launcher.planner.published_guide import Claim, claims
-from launcher.planner.run_plan import Plan, make_plan, with_tokens_per_step
+from launcher.planner.run_plan import RunPlan, make_plan, with_tokens_per_step
 from launcher.planner.size_table import Size
 from launcher.planner.verdict import verdict
 from nanochat.sizes import flops_per_token, parameter_counts
@@ -20,20 +26,20 @@ GUIDE_TOKENS_PER_STEP = 2048  # of its table of CPU speeds, though it does not s
 
 
 @dataclass(frozen=True)
-class Line:
+class GuideRow:
     """One size. `plan`: of its recipe; `short`: of steps as short as the guide's, with a row for
     every rank."""
 
     size: Size
-    plan: Plan
-    short: Plan
+    plan: RunPlan
+    short: RunPlan
 
 
 @dataclass(frozen=True)
-class Page:
+class GuidePage:
     cluster: str
     options: str  # that name it on a command line
-    lines: tuple[Line, ...]
+    lines: tuple[GuideRow, ...]
     claims: tuple[Claim, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -44,10 +50,10 @@ class Page:
         }
 
 
-def make_page(sizes: Sequence[Size], cluster: str, pool: str | None) -> Page:
-    """Raises what `find_sites` does."""
-    site, others = find_sites(cluster, pool, workers=1)
-    lessons = known_lessons()
+def make_guide_page(sizes: Sequence[Size], cluster: str, pool: str | None) -> GuidePage:
+    """Raises what `find_hardware` does."""
+    site, others = find_hardware(cluster, pool, workers=1)
+    lessons = load_calibration()
     ranks = sum(machine.ranks for machine in site.machines)
     lines = []
     for each in sizes:
@@ -63,11 +69,11 @@ def make_page(sizes: Sequence[Size], cluster: str, pool: str | None) -> Page:
                 fix="a larger `share` for it in the cluster file",
             )
         whole = make_plan(each.name, each.recipe, site, others, lessons)
-        lines.append(Line(each, whole or short, short))  # fewer rows than hosts
-    return Page(site.name, site.options, tuple(lines), tuple(claims()))
+        lines.append(GuideRow(each, whole or short, short))  # fewer rows than hosts
+    return GuidePage(site.name, site.options, tuple(lines), tuple(claims()))
 
 
-def tables(page: Page) -> list[tuple[str, list[str], list[list[str]]]]:
+def tables(page: GuidePage) -> list[tuple[str, list[str], list[list[str]]]]:
     """Title, heads and cells of each but the claims."""
     return [
         (
@@ -93,12 +99,12 @@ def tables(page: Page) -> list[tuple[str, list[str], list[list[str]]]]:
     ]
 
 
-def known_from(page: Page) -> str:
+def known_from(page: GuidePage) -> str:
     """What they are of: measured or estimated."""
     return page.lines[0].plan.prospect.known_from
 
 
-def _size_cells(line: Line) -> list[str]:
+def _size_cells(line: GuideRow) -> list[str]:
     model, guide = line.size.model, line.size.guide
     return [
         line.size.name, str(model.dim), str(model.heads),
@@ -108,7 +114,7 @@ def _size_cells(line: Line) -> list[str]:
     ]  # fmt: skip
 
 
-def _horizon_cells(line: Line) -> list[str]:
+def _horizon_cells(line: GuideRow) -> list[str]:
     prospect = line.plan.prospect
     recipe = prospect.recipe
     tokens = recipe.steps_total * recipe.tokens_per_step
@@ -120,7 +126,7 @@ def _horizon_cells(line: Line) -> list[str]:
     ]  # fmt: skip
 
 
-def _speed_cells(line: Line) -> list[str]:
+def _speed_cells(line: GuideRow) -> list[str]:
     prospect, guide = line.short.prospect, line.size.guide
     return [
         line.size.name, f"{prospect.step.tokens:,}", _rate(prospect.tokens_per_second),
@@ -139,7 +145,7 @@ def _or_dash(value: float | None, shown: Any) -> str:
     return "-" if value is None else str(shown(value))
 
 
-def _line_json(line: Line) -> dict[str, Any]:
+def _line_json(line: GuideRow) -> dict[str, Any]:
     prospect = line.plan.prospect
     recipe = prospect.recipe
     return {

@@ -13,10 +13,10 @@ from typing import Any
 from launcher.config.recipe import Recipe
 from launcher.planner.measurement import HostSpeed, Measurement
 from launcher.planner.step_time import token_seconds, update_seconds
-from nanochat.batch_split import MICRO_BATCH_TOKENS, deal, largest_micro_batch
+from nanochat.batch_split import MICRO_BATCH_TOKENS, largest_micro_batch, split_rows
 from nanochat.sizes import ModelConfig
 
-CHOSEN = "chosen"  # the key of run.json
+TUNING_KEY = "chosen"  # the key of run.json
 SHARE_DIGITS = 3
 
 
@@ -32,7 +32,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Choices:
+class Tuning:
     """By node; empty where nothing is measured or somebody has written it. `cpus`: what threads are
     pinned to; `shares`: their mean is 1; `micro_batch`: in rows. `reasons`: for people, by what
     was chosen."""
@@ -44,26 +44,26 @@ class Choices:
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def from_spec(cls, spec: Mapping[str, Any]) -> Choices:
+    def from_spec(cls, spec: Mapping[str, Any]) -> Tuning:
         """Of a run.json."""
-        return cls(**spec.get(CHOSEN, {}))
+        return cls(**spec.get(TUNING_KEY, {}))
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def choose(
+def tune(
     recipe: Recipe,
     measured: Measurement | None,
     places: Sequence[Place],
     *,
     device: str,
     torch_version: str | None,
-) -> Choices:
+) -> Tuning:
     """`places`: in rank order. `device`: cpu or cuda. `torch_version`: that
     the run will have."""
     if measured is None or device != measured.device:
-        return Choices()
+        return Tuning()
     date = f"measured {measured.day}"
     hosts = {
         place.name: measured.hosts[place.name] for place in places if place.name in measured.hosts
@@ -81,7 +81,7 @@ def choose(
         reasons["measured"] = (
             f"with torch {theirs}, this is {torch_version}: `launch measure` again would tell"
         )
-    return Choices(threads, cpus, shares, micro_batch, reasons)
+    return Tuning(threads, cpus, shares, micro_batch, reasons)
 
 
 # --- threads
@@ -142,7 +142,7 @@ def _shares(
         return {}
     mean = sum(exact) / len(exact)
     shares = [float(f"{each / mean:.{SHARE_DIGITS}g}") for each in exact]
-    dealt, equal = deal(rows, shares), deal(rows, [1.0] * len(places))
+    dealt, equal = split_rows(rows, shares), split_rows(rows, [1.0] * len(places))
     if not all(dealt) or [*map(len, dealt)] == [*map(len, equal)]:
         return {}
     each = ", ".join(
@@ -214,7 +214,7 @@ def _micro_batch(
         # What is paid once a pass weighs less in a wider model, and a pass takes more memory.
         tokens = min(tokens, MICRO_BATCH_TOKENS[measured.device])
     weights = [shares.get(place.name, place.share or 1.0) for place in places]
-    dealt = deal(recipe.rows_per_step, weights)
+    dealt = split_rows(recipe.rows_per_step, weights)
     most = max(-(-len(share) // place.slots) for share, place in zip(dealt, places, strict=True))
     size = largest_micro_batch(most, model.sequence_length, measured.device, tokens)
     reasons["passes"] = (

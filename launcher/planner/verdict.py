@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from launcher.formatting import format_count, format_duration, format_bytes
-from launcher.planner.estimate import Prospect
+from launcher.formatting import format_bytes, format_count, format_duration
+from launcher.planner.estimate import Estimate
 from launcher.planner.public_runs import PUBLIC_RUNS
-from launcher.planner.run_plan import Alternative, Plan
+from launcher.planner.run_plan import Alternative, RunPlan
 
 WAIT_HOURS = 1.0  # within an hour nobody needs another machine
 PATIENCE_HOURS = 7 * 24.0  # a week of training is what people wait for
@@ -18,7 +18,7 @@ LEAST_SECONDS = 0.05  # shorter is shown as 0.0 s
 WORTHLESS_HOST = 0.05  # a host that adds no more than this part of the best one is not worth it
 
 
-def verdict(plan: Plan) -> str:
+def verdict(plan: RunPlan) -> str:
     prospect = plan.prospect
     if prospect.fits is False:
         return _does_not_fit(plan)
@@ -44,13 +44,13 @@ def verdict(plan: Plan) -> str:
     return f"a long run: {_hours(prospect)} for the whole horizon{_shorter(plan)}"
 
 
-def _soonest_hours(plan: Plan) -> float:
+def _soonest_hours(plan: RunPlan) -> float:
     """With all of the machines or one of them, however rows are dealt."""
     same = [each.prospect for kind in ("shares", "host") for each in plan.of(kind)]
     return min(each.hours for each in (plan.prospect, *same) if each.fits is not False)
 
 
-def _logged_elsewhere(prospect: Prospect) -> str:
+def _logged_elsewhere(prospect: Estimate) -> str:
     """What one GPU of others has done with this size; nothing where a GPU is what this is."""
     if prospect.site.machines[0].device != "cpu":
         return ""
@@ -70,7 +70,7 @@ def _logged_elsewhere(prospect: Prospect) -> str:
     )
 
 
-def _does_not_fit(plan: Plan) -> str:
+def _does_not_fit(plan: RunPlan) -> str:
     prospect = plan.prospect
     lacking = [
         f"{host.name or 'this machine'} needs {format_bytes(host.peak_bytes)} of "
@@ -102,14 +102,14 @@ def _with_time(alternative: Alternative) -> str:
     return f"{alternative.words}{option}{long}, {_hours(alternative.prospect)}{memory}"
 
 
-def _fastest_elsewhere(plan: Plan) -> Alternative | None:
+def _fastest_elsewhere(plan: RunPlan) -> Alternative | None:
     """Of the pools, where one is much faster."""
     best = _fastest(_fitting(plan, "pool"))
     least = plan.prospect.tokens_per_second * MUCH_FASTER
     return best if best is not None and best.prospect.tokens_per_second > least else None
 
 
-def _fitting(plan: Plan, kind: str) -> list[Alternative]:
+def _fitting(plan: RunPlan, kind: str) -> list[Alternative]:
     """As far as it is known."""
     return [each for each in plan.of(kind) if each.prospect.fits is not False]
 
@@ -118,19 +118,19 @@ def _fastest(alternatives: Sequence[Alternative]) -> Alternative | None:
     return max(alternatives, key=lambda each: each.prospect.tokens_per_second, default=None)
 
 
-def _faster_alone(plan: Plan) -> Alternative | None:
+def _faster_alone(plan: RunPlan) -> Alternative | None:
     """The host that is about as fast by itself."""
     best = _fastest(_fitting(plan, "host"))
     most = plan.prospect.tokens_per_second / _worth_it(plan)
     return best if best is not None and best.prospect.tokens_per_second >= most else None
 
 
-def _worth_it(plan: Plan) -> float:
+def _worth_it(plan: RunPlan) -> float:
     """How many times as fast as the best host all of them should be at least."""
     return 1 + WORTHLESS_HOST * (len(plan.prospect.site.machines) - 1)
 
 
-def _slower_than_one(plan: Plan, alone: Alternative) -> str:
+def _slower_than_one(plan: RunPlan, alone: Alternative) -> str:
     prospect = plan.prospect
     one, all_ = alone.prospect.tokens_per_second, prospect.tokens_per_second
     what = "is faster" if one > all_ else "is enough"
@@ -150,7 +150,7 @@ def _slower_than_one(plan: Plan, alone: Alternative) -> str:
     return words
 
 
-def _why_one_is_enough(prospect: Prospect) -> str:
+def _why_one_is_enough(prospect: Estimate) -> str:
     """They wait for the network, or for the slowest of them."""
     step = prospect.step
     waiting = max(step.busy_seconds.values()) - min(step.busy_seconds.values())
@@ -169,7 +169,7 @@ def _why_one_is_enough(prospect: Prospect) -> str:
     return words
 
 
-def _shorter(plan: Plan) -> str:
+def _shorter(plan: RunPlan) -> str:
     """What would be done in time."""
     done = [each for each in _fitting(plan, "size") if each.prospect.hours <= PATIENCE_HOURS]
     if not done:
@@ -178,5 +178,5 @@ def _shorter(plan: Plan) -> str:
     return f"; {done[0].words}, trained as long for its size, takes {_hours(done[0].prospect)}"
 
 
-def _hours(prospect: Prospect) -> str:
+def _hours(prospect: Estimate) -> str:
     return format_duration(3600 * prospect.hours)

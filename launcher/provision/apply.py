@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from launcher.errors import CommandFailed, DiskFull, HostError
-from launcher.hosts.platform import Target
-from launcher.provision.client_lock import host_lock, unlock
-from launcher.provision.host_plan import ROOT, HostPlan, Operation, Run, Send, Write
+from launcher.hosts.platform import Platform
+from launcher.provision.client_lock import client_lock, unlock
+from launcher.provision.host_plan import ROOT, HostPlan, Operation, RunCommand, Send, Write
 from launcher.provision.lock import Wheel
 from launcher.provision.wheels import Gathered, gather, unpacked_bytes
-from launcher.ssh.parallel import all_of, in_parallel
+from launcher.ssh.parallel import combine_errors, in_parallel
 from launcher.ssh.protocol import Connection
 
 FILES_AT_ONCE = 3  # per host: small wheels would else wait for each other's round trips
@@ -57,7 +57,7 @@ def apply(
             unlock(connections[name])
         raise
     if errors:
-        raise all_of(errors)
+        raise combine_errors(errors)
     return {name: answers.get(name, Applied()) for name in plans}
 
 
@@ -68,7 +68,7 @@ def gather_all(
 ) -> int:
     """Fetch the wheels that the plans send. Returns the bytes fetched. Raises LaunchError."""
     fetched = 0
-    targets: dict[Target, dict[Wheel, None]] = {}
+    targets: dict[Platform, dict[Wheel, None]] = {}
     for plan in plans.values():
         if any(operation.stage == "push" for operation in plan.operations):
             wheels = targets.setdefault(plan.need.lock.target, {})
@@ -98,7 +98,7 @@ def _apply_one(connection: Connection, plan: HostPlan, progress: Progress) -> Ap
     def waiting() -> None:
         progress(plan.host, "another client is installing: waiting for it", 0, 0)
 
-    with host_lock(connection, waiting=waiting):
+    with client_lock(connection, waiting=waiting):
         operations = _still_needed(connection, plan.operations)
         try:
             _require_room(plan, operations)
@@ -143,7 +143,7 @@ def _apply_stage(
             progress(connection.name, operation.what, sent.bytes, total)
             if isinstance(operation, Write):
                 connection.write(operation.path, operation.text.encode())
-            elif isinstance(operation, Run):
+            elif isinstance(operation, RunCommand):
                 _run(connection, operation)
     applied.sent_bytes += sent.bytes
 
@@ -182,7 +182,7 @@ def _send_all(connection: Connection, sends: list[Send], sent: _Sent) -> None:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _run(connection: Connection, operation: Run) -> None:
+def _run(connection: Connection, operation: RunCommand) -> None:
     done = connection.run(operation.command, step=operation.what, timeout=operation.seconds)
     if done.status == 0:
         return

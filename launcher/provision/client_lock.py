@@ -39,7 +39,7 @@ def own_token() -> str:
 
 
 @contextlib.contextmanager
-def host_lock(
+def client_lock(
     connection: Connection,
     *,
     waiting: Callable[[], None] = lambda: None,

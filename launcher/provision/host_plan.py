@@ -61,7 +61,7 @@ class Write:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunCommand:
     """A POSIX sh script, run in the home folder."""
 
     stage: Stage
@@ -74,11 +74,11 @@ class Run:
         return self.command
 
 
-Operation = Send | Write | Run
+Operation = Send | Write | RunCommand
 
 
 @dataclass(frozen=True)
-class Need:
+class HostEnvironment:
     """What a host has to have. push: its wheels are sent to it, even those it could download."""
 
     python: ChosenPython
@@ -102,16 +102,16 @@ class HostPlan:
     """The operations that one host lacks, in order; none where it is ready."""
 
     host: str
-    need: Need
+    need: HostEnvironment
     operations: tuple[Operation, ...]
     free_bytes: int
 
 
-def has_environment(facts: HostFacts, need: Need) -> bool:
+def has_environment(facts: HostFacts, need: HostEnvironment) -> bool:
     return facts.ready.get(f"env/{need.env}") == need.lock.key
 
 
-def plan_host(host: str, facts: HostFacts, need: Need) -> HostPlan:
+def plan_host(host: str, facts: HostFacts, need: HostEnvironment) -> HostPlan:
     operations: list[Operation] = []
     if not has_environment(facts, need):
         if need.python.build and f"python/{need.python.key}" not in facts.ready:
@@ -131,7 +131,7 @@ def _python(python: ChosenPython) -> Iterator[Operation]:
         "python", f"python/{key}", f"Python {python.build.version}",
         python.build.archive, f"{folder}.tar.gz", python.build.sha256,
     )  # fmt: skip
-    yield Run(
+    yield RunCommand(
         "python",
         f"python/{key}",
         f"unpack Python {python.build.version}",
@@ -143,7 +143,7 @@ def _python(python: ChosenPython) -> Iterator[Operation]:
     )
 
 
-def _environment(home: str, need: Need) -> Iterator[Operation]:
+def _environment(home: str, need: HostEnvironment) -> Iterator[Operation]:
     target, folder = f"env/{need.env}", f"{ROOT}/env/{need.env}"
     for wheel in need.pushed:
         yield Send(
@@ -153,7 +153,7 @@ def _environment(home: str, need: Need) -> Iterator[Operation]:
     lines = [_requirement(wheel, home, need) for wheel in need.lock.wheels]
     yield Write("install", target, "requirements", f"{folder}.txt", "\n".join(lines) + "\n")
     yield Write("install", target, "lock", f"{folder}.json", need.lock.to_json())
-    yield Run(
+    yield RunCommand(
         "install",
         target,
         f"install {len(need.lock.wheels)} packages",
@@ -162,7 +162,7 @@ def _environment(home: str, need: Need) -> Iterator[Operation]:
     )
 
 
-def _install(home: str, need: Need, folder: str) -> str:
+def _install(home: str, need: HostEnvironment, folder: str) -> str:
     """A venv cannot be moved, so it is made in place; `ready` comes last.
 
     flock: where a client was cut off, its install may still run; the next waits for it and then
@@ -188,7 +188,7 @@ def _install(home: str, need: Need, folder: str) -> str:
     )
 
 
-def _requirement(wheel: Wheel, home: str, need: Need) -> str:
+def _requirement(wheel: Wheel, home: str, need: HostEnvironment) -> str:
     """By its own address, so no index has a say. A pushed one's is on the host."""
     url = wheel.url
     if wheel in need.pushed:
@@ -196,14 +196,14 @@ def _requirement(wheel: Wheel, home: str, need: Need) -> str:
     return f"{wheel.name} @ {url} --hash=sha256:{wheel.sha256}"
 
 
-def _wheels(need: Need) -> str:
+def _wheels(need: HostEnvironment) -> str:
     return f"{ROOT}/wheels/{need.env}"
 
 
 def _code(code: Code) -> Iterator[Operation]:
     target, folder = f"code/{code.key}", f"{ROOT}/code/{code.key}"
     yield Send("code", target, "code", code.archive, f"{folder}.tar.gz", code.sha256)
-    yield Run(
+    yield RunCommand(
         "code",
         target,
         "unpack code",

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from launcher.errors import LaunchError
-from launcher.hosts.platform import Target
+from launcher.hosts.platform import Platform
 from nanochat.atomic_write import sha256_of
 
 KEY_LENGTH = 16  # hexadecimal digits: 64 bits name a folder well enough
@@ -52,7 +52,7 @@ class Lock:
     """request: the key of what was asked for; wheels by name."""
 
     request: str
-    target: Target
+    target: Platform
     wheels: tuple[Wheel, ...]
 
     @property
@@ -70,20 +70,20 @@ class Lock:
     def from_json(cls, text: str) -> Lock:
         data = json.loads(text)
         wheels = tuple(Wheel(**wheel) for wheel in data["wheels"])
-        return cls(data["request"], Target(**data["target"]), wheels)
+        return cls(data["request"], Platform(**data["target"]), wheels)
 
 
 def key_of(parts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:KEY_LENGTH]
 
 
-def request_key(target: Target, requirements: Sequence[str], indexes: Sequence[str]) -> str:
+def request_key(target: Platform, requirements: Sequence[str], indexes: Sequence[str]) -> str:
     """What is asked for, whoever asks: requirements and the cluster file's indexes."""
     return key_of([str(target), *requirements, *indexes])
 
 
-def resolve(
-    target: Target,
+def resolve_wheels(
+    target: Platform,
     requirements: Sequence[str],
     options: Sequence[str],
     *,
@@ -104,7 +104,7 @@ def resolve(
     for _ in range(ROUNDS):
         report = _pip_report(target, asked, options, hosts, _constraints(agree_with))
         packages = {canonicalize_name(item["metadata"]["name"]): item for item in report}
-        needed, missing = close(packages, requirements, target)
+        needed, missing = dependency_closure(packages, requirements, target)
         if not missing:
             wheels = sorted(
                 (_wheel(item) for name, item in packages.items() if name in needed),
@@ -118,8 +118,8 @@ def resolve(
     )
 
 
-def close(
-    packages: dict[Any, Any], requirements: Iterable[str], target: Target
+def dependency_closure(
+    packages: dict[Any, Any], requirements: Iterable[str], target: Platform
 ) -> tuple[set[str], list[str]]:
     """Walk all requirements with the target's markers: names reached, requirements not met."""
     needed: set[str] = set()
@@ -179,7 +179,7 @@ def _wheel(item: dict[str, Any]) -> Wheel:
 
 
 def _pip_report(
-    target: Target,
+    target: Platform,
     requirements: Sequence[str],
     options: Sequence[str],
     hosts: Sequence[str],
@@ -203,7 +203,7 @@ def _pip_report(
         return list(json.loads(report.read_text())["install"])
 
 
-def _why(said: str, target: Target, hosts: Sequence[str]) -> LaunchError:
+def _why(said: str, target: Platform, hosts: Sequence[str]) -> LaunchError:
     lines = [line for line in said.splitlines() if line.startswith("ERROR: ")]
     error = lines[-1].removeprefix("ERROR: ") if lines else said.strip()[-500:]
     who = f"{', '.join(hosts)} ({target})"

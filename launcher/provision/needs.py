@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 from launcher.config.paths import launch_home
 from launcher.errors import LaunchError
 from launcher.hosts.gpus import torch_build
-from launcher.hosts.platform import Target
+from launcher.hosts.platform import Platform
 from launcher.provision.code import pack_code
-from launcher.provision.host_plan import ROOT, Need, has_environment
-from launcher.provision.lock import Lock, key_of, request_key, resolve
+from launcher.provision.host_plan import ROOT, HostEnvironment, has_environment
+from launcher.provision.lock import Lock, key_of, request_key, resolve_wheels
 from launcher.provision.python import choose_pythons
 from launcher.provision.requirements import (
     TORCH_INDEX,
@@ -22,7 +22,7 @@ from launcher.provision.requirements import (
     named_indexes,
     pip_fingerprint,
 )
-from launcher.ssh.parallel import all_of, in_parallel
+from launcher.ssh.parallel import combine_errors, in_parallel
 from launcher.ssh.protocol import Connection
 
 if TYPE_CHECKING:
@@ -42,14 +42,14 @@ print("reached")
 """
 
 
-def find_needs(
+def plan_environments(
     nodes: Sequence[Node],
     environment: Environment,
     facts: Mapping[str, HostFacts],
     connections: Mapping[str, Connection],
     *,
     say: Callable[[str], None] = lambda text: None,
-) -> dict[str, Need]:
+) -> dict[str, HostEnvironment]:
     """Node's name -> what it needs, in the order of `nodes`.
 
     Locks are kept under LAUNCH_HOME/locks: the second time nothing is asked of an index. Hosts
@@ -58,7 +58,7 @@ def find_needs(
     """
     pythons = choose_pythons(environment.python, {node.name: facts[node.name] for node in nodes})
     targets = {
-        node.name: Target(
+        node.name: Platform(
             facts[node.name].architecture,
             pythons[node.name].minor,
             node.accelerator,
@@ -66,18 +66,18 @@ def find_needs(
         )
         for node in nodes
     }
-    locks: dict[Target, Lock] = {}
+    locks: dict[Platform, Lock] = {}
     for target in sorted(set(targets.values()), key=str):
         hosts = [name for name in targets if targets[name] == target]
         first = next(iter(locks.values()), None)
         locks[target] = find_lock(target, environment, hosts, facts, connections, first, say)
     code = pack_code()
-    needs = {n.name: Need(pythons[n.name], locks[targets[n.name]], code) for n in nodes}
+    needs = {n.name: HostEnvironment(pythons[n.name], locks[targets[n.name]], code) for n in nodes}
     return choose_push(environment.push, needs, facts, connections)
 
 
 def find_lock(
-    target: Target,
+    target: Platform,
     environment: Environment,
     hosts: Sequence[str],
     facts: Mapping[str, HostFacts],
@@ -103,7 +103,7 @@ def find_lock(
     if lock is None:
         say(f"choosing packages for {target}")
         options = index_options(environment, target)
-        lock = resolve(
+        lock = resolve_wheels(
             target, requirements, options, request=request, hosts=hosts, agree_with=agree_with
         )
         require_accelerator(lock, hosts)
@@ -157,10 +157,10 @@ def _keep(lock: Lock, path: Path) -> None:
 
 def choose_push(
     push: str,
-    needs: dict[str, Need],
+    needs: dict[str, HostEnvironment],
     facts: Mapping[str, HostFacts],
     connections: Mapping[str, Connection],
-) -> dict[str, Need]:
+) -> dict[str, HostEnvironment]:
     if push == "never":
         _refuse_local(needs)
     if push == "always":
@@ -174,19 +174,19 @@ def choose_push(
     if push == "auto":
         reached, errors = in_parallel(
             lacking,
-            lambda connection: reaches(
-                connection, facts[connection.name], places(needs[connection.name].lock)
+            lambda connection: reaches_servers(
+                connection, facts[connection.name], index_servers(needs[connection.name].lock)
             ),
         )
         if errors:
-            raise all_of(errors)
+            raise combine_errors(errors)
     return {
-        name: Need(need.python, need.lock, need.code, push=not reached.get(name, False))
+        name: HostEnvironment(need.python, need.lock, need.code, push=not reached.get(name, False))
         for name, need in needs.items()
     }
 
 
-def _refuse_local(needs: Mapping[str, Need]) -> None:
+def _refuse_local(needs: Mapping[str, HostEnvironment]) -> None:
     for name, need in needs.items():
         local = [wheel.filename for wheel in need.lock.wheels if wheel.local_path]
         if local:
@@ -197,7 +197,7 @@ def _refuse_local(needs: Mapping[str, Need]) -> None:
             )
 
 
-def places(lock: Lock) -> list[str]:
+def index_servers(lock: Lock) -> list[str]:
     """host:port of every server that its wheels come from."""
     found = set()
     for wheel in lock.wheels:
@@ -207,7 +207,7 @@ def places(lock: Lock) -> list[str]:
     return sorted(found)
 
 
-def reaches(connection: Connection, facts: HostFacts, servers: Sequence[str]) -> bool:
+def reaches_servers(connection: Connection, facts: HostFacts, servers: Sequence[str]) -> bool:
     """Whether the host can connect to all of them, each within 3 s."""
     if not facts.pythons or not servers:
         return False

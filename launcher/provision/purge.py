@@ -6,12 +6,12 @@ import json
 import shlex
 from dataclasses import dataclass, field
 
-from launcher.provision.client_lock import FILE, host_lock
+from launcher.provision.client_lock import FILE, client_lock
 from launcher.provision.host_plan import ROOT
 from launcher.ssh.protocol import Connection
 
 SHARED = ("env", "python", "code")  # folders of folders: cluster.json says which of them it uses
-WHOLE = ("data", "text", "wheels")  # of all clusters of the host together
+ALL_OF_LAUNCH = ("data", "text", "wheels")  # of all clusters of the host together
 OWN = ("clusters", "ray")  # a folder for each cluster
 LIST_SECONDS = 120.0
 REMOVE_SECONDS = 600.0
@@ -20,7 +20,7 @@ MARK = "--launch-cluster--"
 # du counts in KiB what the disk gives up; glob patterns that match nothing fall out by -e.
 LIST = f"""\
 cd {ROOT} 2>/dev/null || exit 0
-for path in {" ".join(f"{name}/*" for name in (*SHARED, *OWN))} {" ".join(WHOLE)}; do
+for path in {" ".join(f"{name}/*" for name in (*SHARED, *OWN))} {" ".join(ALL_OF_LAUNCH)}; do
   [ ! -e "$path" ] || du -sk "$path"
 done
 for file in clusters/*/cluster.json; do
@@ -79,7 +79,7 @@ def plan_purge(cluster: str, installed: Installed) -> list[Removed]:
         kind, _, name = path.partition("/")
         if kind in OWN:
             goes = name == cluster
-        elif kind in WHOLE:
+        elif kind in ALL_OF_LAUNCH:
             goes = not others
         else:  # beside env/KEY there may be KEY.txt, KEY.flock of an install that was cut off
             goes = not unknown and not any(
@@ -110,7 +110,7 @@ def purge(connection: Connection, cluster: str) -> list[Removed]:
     """
     if not list_installed(connection).paths:
         return []
-    with host_lock(connection):
+    with client_lock(connection):
         removed = plan_purge(cluster, list_installed(connection))
         connection.check(purge_command(removed), step="remove", timeout=REMOVE_SECONDS)
     return removed

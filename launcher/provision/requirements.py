@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 
-from launcher.hosts.platform import Target
+from launcher.hosts.platform import Platform
 
 if TYPE_CHECKING:
     from launcher.config.cluster import Environment
@@ -34,7 +34,7 @@ TORCH_INDEX = {
 OWN_INDEX = ("index-url", "extra-index-url", "find-links")  # in a pip configuration
 
 
-def host_requirements(target: Target, lines: Iterable[str] | None = None) -> list[str]:
+def host_requirements(target: Platform, lines: Iterable[str] | None = None) -> list[str]:
     """Requirements of a host that trains, without markers: those that do not apply are left out."""
     found = []
     for line in requires(PACKAGE) or () if lines is None else lines:
@@ -55,7 +55,7 @@ def pinned_version(name: str) -> str | None:
     return None
 
 
-def index_options(environment: Environment, target: Target) -> list[str]:
+def index_options(environment: Environment, target: Platform) -> list[str]:
     """pip's options, besides what the client's own pip configuration says and pip reads by itself.
 
     PyTorch's index is added only where neither the cluster file nor that configuration names one.
@@ -112,7 +112,7 @@ def _pip_files() -> list[Path]:
     return [folder / name for folder in folders]
 
 
-def _applies(requirement: Requirement, target: Target) -> bool:
+def _applies(requirement: Requirement, target: Platform) -> bool:
     return requirement.marker is None or requirement.marker.evaluate(
         {**target.markers, "extra": EXTRA}
     )

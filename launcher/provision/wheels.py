@@ -12,7 +12,7 @@ from pathlib import Path
 
 from launcher.config.paths import launch_home
 from launcher.errors import LaunchError
-from launcher.hosts.platform import Target
+from launcher.hosts.platform import Platform
 from launcher.provision.lock import PIP, Wheel
 from nanochat.atomic_write import sha256_of
 
@@ -27,7 +27,7 @@ def wheel_path(wheel: Wheel) -> Path:
 
 
 def gather(
-    wheels: Iterable[Wheel], target: Target, *, progress: Gathered = lambda name, done, of: None
+    wheels: Iterable[Wheel], target: Platform, *, progress: Gathered = lambda name, done, of: None
 ) -> int:
     """Fetch those that are not here yet, verified. Returns the bytes fetched. Raises LaunchError.
 
@@ -79,7 +79,7 @@ def _copy(wheel: Wheel) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _download(wheels: Sequence[Wheel], target: Target) -> None:
+def _download(wheels: Sequence[Wheel], target: Platform) -> None:
     folder = launch_home() / "wheels"
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="new-", dir=folder) as new:

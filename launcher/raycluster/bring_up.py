@@ -13,27 +13,27 @@ from launcher.config.node import Node
 from launcher.errors import HostError, HostsFailed, LaunchError, RunBusy
 from launcher.hosts.facts import HostFacts
 from launcher.hosts.gpu_preflight import VENDORS
-from launcher.hosts.network import Place
+from launcher.hosts.network import ClusterAddress
 from launcher.hosts.preflight import Finding
 from launcher.provision.apply import apply, gather_all
-from launcher.provision.client_lock import host_lock
-from launcher.provision.host_plan import HostPlan, Need, plan_host
-from launcher.provision.needs import find_needs
+from launcher.provision.client_lock import client_lock
+from launcher.provision.host_plan import HostEnvironment, HostPlan, plan_host
+from launcher.provision.needs import plan_environments
 from launcher.raycluster import boot_hook
 from launcher.raycluster.control import (
     HostState,
+    active_runs,
     host_states,
-    runs_at_work,
     start,
     start_script,
     stop,
 )
-from launcher.raycluster.probe import survey
+from launcher.raycluster.probe import probe_cluster
 from launcher.raycluster.spec import WANTED, ClusterSpec, NodeSpec, cluster_folder
 from launcher.ssh.protocol import Connection
 
 
-class Watcher(Protocol):
+class BringUpObserver(Protocol):
     """How bringing up is shown."""
 
     def say(self, text: str) -> None: ...
@@ -44,7 +44,7 @@ class Watcher(Protocol):
 
 
 @dataclass
-class Stages:
+class StageTimes:
     """Seconds of each stage, in order; `hosts` has those of single hosts."""
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Stages:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class BringUpPlan:
     """What is known and wanted before anything is changed. `gone`: nodes of the Ray that is up
     which the file has no more; their slots would still be taken. `wrong`: why Ray cannot be started
     on all hosts; those that are well have plans nevertheless, and no host a spec."""
@@ -80,14 +80,14 @@ class Prepared:
         )
 
 
-def prepare(
+def plan_bring_up(
     loaded: LoadedCluster,
     nodes: tuple[Node, ...],
     connections: Mapping[str, Connection],
-    stages: Stages,
-    watcher: Watcher,
+    stages: StageTimes,
+    watcher: BringUpObserver,
     unreached: Sequence[HostError] = (),
-) -> Prepared:
+) -> BringUpPlan:
     """Facts in, plans out. One host that is not well keeps no other from getting ready.
 
     `unreached`: why there is no connection to the other nodes. Raises LaunchError where nothing
@@ -95,7 +95,7 @@ def prepare(
     """
     cluster = loaded.cluster
     with stages.stage("check"):
-        found = survey(loaded, connections, unreached)
+        found = probe_cluster(loaded, connections, unreached)
     errors, findings, facts = found.errors, found.findings, found.facts
     wrong = _judge(errors, findings, watcher)
     unwell = {each.host for each in findings if each.severity == "error" and not each.peer}
@@ -104,22 +104,24 @@ def prepare(
     if wrong is not None and not well:
         raise wrong
     with stages.stage("choose"):
-        needs = find_needs(well, cluster.environment, facts, found.answering, say=watcher.say)
+        needs = plan_environments(
+            well, cluster.environment, facts, found.answering, say=watcher.say
+        )
         plans = {name: plan_host(name, facts[name], need) for name, need in needs.items()}
     if wrong is not None:
-        return Prepared(facts, found.states, plans, {}, [], wrong)
+        return BringUpPlan(facts, found.states, plans, {}, [], wrong)
     specs = node_specs(loaded, nodes, facts, found.places, needs)
     names = {node.name for node in cluster.nodes}
     before = found.running.nodes if found.running else ()
     gone = [node.name for node in before if node.name not in names]
-    return Prepared(facts, found.states, plans, specs, gone)
+    return BringUpPlan(facts, found.states, plans, specs, gone)
 
 
 def bring_up(
-    prepared: Prepared,
+    prepared: BringUpPlan,
     connections: Mapping[str, Connection],
-    stages: Stages,
-    watcher: Watcher,
+    stages: StageTimes,
+    watcher: BringUpObserver,
 ) -> ClusterSpec:
     """Install what is missing, start Ray where it is not up. The head's spec.
 
@@ -138,7 +140,7 @@ def bring_up(
     def waiting() -> None:
         watcher.say(f"{head.name}: another client is at work there: waiting for it")
 
-    with stages.stage("Ray"), host_lock(head, waiting=waiting):
+    with stages.stage("Ray"), client_lock(head, waiting=waiting):
         states = host_states(connections, first.cluster)  # another client may have been here since
         if not _is_up(prepared, states):
             _start(prepared, connections, states, watcher)
@@ -146,10 +148,10 @@ def bring_up(
 
 
 def _install(
-    prepared: Prepared,
+    prepared: BringUpPlan,
     connections: Mapping[str, Connection],
-    stages: Stages,
-    watcher: Watcher,
+    stages: StageTimes,
+    watcher: BringUpObserver,
 ) -> None:
     ready = list(prepared.plans)
     wrong = prepared.wrong
@@ -171,16 +173,16 @@ def _install(
 
 
 def _start(
-    prepared: Prepared,
+    prepared: BringUpPlan,
     connections: Mapping[str, Connection],
     states: Mapping[str, HostState],
-    watcher: Watcher,
+    watcher: BringUpObserver,
 ) -> None:
     first = next(iter(prepared.specs.values()))
     stale = prepared.is_stale(states)
     if stale or not states[first.head.name].is_running:
         up = {name: host for name, host in connections.items() if states[name].status != "down"}
-        if names := runs_at_work(up, first.cluster):
+        if names := active_runs(up, first.cluster):
             raise RunBusy(
                 f"run '{names[0]}' is at work on {first.cluster}, and Ray would have to be started "
                 "anew: your code, packages or cluster file differ from what it runs with",
@@ -209,12 +211,12 @@ def _start(
             )
 
 
-def _is_up(prepared: Prepared, states: Mapping[str, HostState]) -> bool:
+def _is_up(prepared: BringUpPlan, states: Mapping[str, HostState]) -> bool:
     every = all(state.status == "up" for state in states.values())
     return every and not prepared.is_stale(states)
 
 
-def start_commands(prepared: Prepared, node: str) -> list[str]:
+def start_commands(prepared: BringUpPlan, node: str) -> list[str]:
     """What `bring_up` would run to start Ray there; nothing where it is up."""
     state, spec = prepared.states[node], prepared.specs[node]
     stale = prepared.is_stale(prepared.states)
@@ -234,8 +236,8 @@ def node_specs(
     loaded: LoadedCluster,
     nodes: tuple[Node, ...],
     facts: Mapping[str, HostFacts],
-    places: Mapping[str, Place],
-    needs: Mapping[str, Need],
+    places: Mapping[str, ClusterAddress],
+    needs: Mapping[str, HostEnvironment],
 ) -> dict[str, ClusterSpec]:
     """What each node is to know; the head first."""
     cluster = loaded.cluster
@@ -280,7 +282,7 @@ def _slots(node: Node, facts: HostFacts) -> int:
 
 
 def _judge(
-    errors: Sequence[HostError], findings: Sequence[Finding], watcher: Watcher
+    errors: Sequence[HostError], findings: Sequence[Finding], watcher: BringUpObserver
 ) -> LaunchError | None:
     """Warnings are said; all that keeps Ray from being started is one error."""
     for finding in findings:

@@ -15,7 +15,7 @@ from launcher.errors import CommandFailed, HostError, HostsFailed, HostTimeout
 from launcher.raycluster import boot_hook
 from launcher.raycluster.environment import CLUSTER_MARK
 from launcher.raycluster.spec import ClusterSpec, cluster_folder, short_name
-from launcher.ssh.parallel import on_all
+from launcher.ssh.parallel import call_on_all
 from launcher.ssh.protocol import Connection
 
 JOBS = "launcher.agent.jobs"
@@ -90,7 +90,7 @@ class HostState:
 
 def host_states(connections: Mapping[str, Connection], cluster: str) -> dict[str, HostState]:
     """By node. One command per host, all at once."""
-    return on_all(connections, lambda connection: host_state(connection, cluster))
+    return call_on_all(connections, lambda connection: host_state(connection, cluster))
 
 
 def start(
@@ -131,11 +131,11 @@ def start(
                 hooks[connection.name] = hook
 
     try:
-        on_all(connections, one)
+        call_on_all(connections, one)
         # What the others' Ray says while the head's is not up is no failure of theirs.
         others = {name: each for name, each in connections.items() if name != head.name}
         for some in ({head.name: head}, others):
-            on_all(some, lambda connection: _wait_until_up(connection, cluster, on_status))
+            call_on_all(some, lambda connection: _wait_until_up(connection, cluster, on_status))
     except BaseException:
         ending.append(True)  # Ctrl-C leaves the threads behind: they start no more
         with contextlib.suppress(HostError, HostsFailed):  # the first error is the one to show
@@ -177,7 +177,7 @@ def stop(connections: Mapping[str, Connection], cluster: str) -> dict[str, bool]
         connection.check(script, step="stop Ray", timeout=DOWN_SECONDS + 10)
         return state.is_running
 
-    return on_all(connections, one)
+    return call_on_all(connections, one)
 
 
 def python_command(spec: ClusterSpec, module: str, *arguments: str) -> str:
@@ -227,7 +227,7 @@ def ask_host(
     return json.loads(output)
 
 
-def runs_at_work(connections: Mapping[str, Connection], cluster: str) -> list[str]:
+def active_runs(connections: Mapping[str, Connection], cluster: str) -> list[str]:
     """Runs whose drivers are at work or about to be, on whichever host was made the head."""
 
     def one(connection: Connection) -> list[str]:
@@ -239,7 +239,7 @@ def runs_at_work(connections: Mapping[str, Connection], cluster: str) -> list[st
         )
         return names
 
-    return [name for names in on_all(connections, one).values() for name in names]
+    return [name for names in call_on_all(connections, one).values() for name in names]
 
 
 def host_state(connection: Connection, cluster: str) -> HostState:

@@ -19,7 +19,7 @@ def drained_nodes(folder: Path) -> set[str]:
     return {path.name for path in (folder / FOLDER).glob("*")}
 
 
-def ask_drained(head: Connection, cluster: str) -> set[str]:
+def list_drained(head: Connection, cluster: str) -> set[str]:
     listed = head.run(f"ls {_folder(cluster)} 2>/dev/null", step="list drained nodes")
     return set(listed.stdout.split())
 
@@ -30,7 +30,7 @@ def drain(head: Connection, cluster: str, node: str) -> None:
     head.write(f"{_folder(cluster)}/{node}", b"")
 
 
-def take_back(head: Connection, cluster: str, nodes: Collection[str]) -> None:
+def undrain(head: Connection, cluster: str, nodes: Collection[str]) -> None:
     if nodes:
         paths = " ".join(f"{_folder(cluster)}/{node}" for node in sorted(nodes))
         head.check(f"rm -f {paths}", step="take drained nodes back")

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from nanochat.lock import Held, hold
+from nanochat.lock import LockHeld, hold_lock
 
 POLL_SECONDS = 0.5
 
 
 @contextmanager
-def take_turn(
+def acquire_hosts(
     folder: Path,
     nodes: Sequence[str],
     run: str,
@@ -47,7 +47,7 @@ def take_turn(
 
 def _taken(lock: Path, held: ExitStack) -> bool:
     try:
-        held.enter_context(hold(lock, seconds=0))
-    except Held:
+        held.enter_context(hold_lock(lock, seconds=0))
+    except LockHeld:
         return False
     return True

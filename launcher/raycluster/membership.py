@@ -10,13 +10,13 @@ from launcher.config.loaded_cluster import LoadedCluster
 from launcher.config.node import Node
 from launcher.errors import HostError
 from launcher.raycluster.control import read_spec
-from launcher.raycluster.drain import ask_drained, take_back
+from launcher.raycluster.drain import list_drained, undrain
 from launcher.raycluster.spec import ClusterSpec, NodeSpec
 from launcher.ssh.protocol import Connection
 
 
 @dataclass(frozen=True)
-class Attendance:
+class Membership:
     """`nodes`: to go on with. `connections`: to those of them that answered; `unreached`: why
     there is none to the others."""
 
@@ -24,32 +24,32 @@ class Attendance:
     connections: Mapping[str, Connection]
     unreached: Sequence[HostError]
 
-    def only(self, names: Collection[str]) -> Attendance:
-        return Attendance(
+    def only(self, names: Collection[str]) -> Membership:
+        return Membership(
             tuple(node for node in self.nodes if node.name in names),
             {name: each for name, each in self.connections.items() if name in names},
             [error for error in self.unreached if error.host in names],
         )
 
 
-def attend(
+def choose_members(
     loaded: LoadedCluster,
-    everyone: Attendance,
+    everyone: Membership,
     *,
     elastic: bool,
     takes_back: bool,
     say: Callable[[str], None],
-) -> Attendance:
+) -> Membership:
     """`everyone`: all nodes that there are. `takes_back`: nodes that were drained are so no more.
     What is left out is said. Without the head all stay, and an error is about to be raised."""
     cluster = loaded.cluster
     head = everyone.connections.get(cluster.head_node.name)
     if head is None:
         return everyone
-    drained = ask_drained(head, cluster.name)
+    drained = list_drained(head, cluster.name)
     if takes_back:
         back = drained & set(everyone.connections)
-        take_back(head, cluster.name, back)
+        undrain(head, cluster.name, back)
         for name in sorted(back):
             say(f"{name} was drained: it is taken back")
         drained = set()

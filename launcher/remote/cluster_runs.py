@@ -9,7 +9,7 @@ from typing import Any
 
 from launcher.config.paths import launch_home
 from launcher.errors import HostError, InputError, KeyChanged, NotFound, RunBusy, Untrusted
-from launcher.raycluster.control import JOBS, ask_host, runs_at_work
+from launcher.raycluster.control import JOBS, active_runs, ask_host
 from launcher.raycluster.spec import ClusterSpec, cluster_folder
 from launcher.remote.mirror import Mirror
 from launcher.runs.folder import RUN_NAME, RunFolder, first_free, known_names
@@ -47,7 +47,7 @@ class ClusterRuns:
 
     def running(self) -> list[str]:
         """Names of the runs whose drivers are at work."""
-        return runs_at_work({self.head.name: self.head}, self.spec.cluster)
+        return active_runs({self.head.name: self.head}, self.spec.cluster)
 
     def find(self, name: str) -> RemoteRun:
         """Raises NotFound with the names there are."""

@@ -16,8 +16,8 @@ from launcher.errors import CommandFailed, InputError, LaunchError, RunFailed
 from launcher.raycluster.spec import cluster_folder
 from launcher.remote.cluster_runs import ClusterRuns, RemoteRun, run_names
 from launcher.runs.folder import write_json
-from launcher.ssh.protocol import Connection, Progress, part_of
-from nanochat.lock import hold
+from launcher.ssh.protocol import Connection, Progress, file_progress
+from nanochat.lock import hold_lock
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 LISTINGS = 3  # a run at work removes older checkpoints while they are being fetched
@@ -41,7 +41,7 @@ class StoredCheckpoint:
         return f"run {self.path.split('/')[-3]}, {self.name}"
 
 
-def bring_home(
+def fetch_newest_checkpoints(
     runs: ClusterRuns, connections: Mapping[str, Connection], progress: Progress
 ) -> dict[str, str]:
     """The newest whole checkpoint of every run, from whichever host has it. Run -> its folder here.
@@ -68,7 +68,7 @@ def bring_home(
                 f"no host has the run.json of run '{name}': nothing was removed",
                 fix="without it the checkpoint cannot speak; give the run up: add --discard-runs",
             )
-        folder = fetch_newest(run, found, progress)
+        folder = fetch_newest_checkpoint(run, found, progress)
         if folder is None:
             raise LaunchError(
                 f"no checkpoint of run '{name}' is whole: nothing was removed",
@@ -124,7 +124,7 @@ def fetch_weights(run: RemoteRun) -> None:
     folder = None
     for _ in range(LISTINGS):
         found = stored_checkpoints(run, [run.runs.head])
-        folder = fetch_newest(run, found, lambda *_: None, names=(MODEL, STATE))
+        folder = fetch_newest_checkpoint(run, found, lambda *_: None, names=(MODEL, STATE))
         if folder is not None or not found:
             break
     if folder is None:
@@ -150,7 +150,7 @@ def stored_checkpoints(run: RemoteRun, hosts: Sequence[Connection]) -> list[Stor
     return sorted(found, key=lambda each: (each.name, -order.index(each.host)), reverse=True)
 
 
-def fetch_newest(
+def fetch_newest_checkpoint(
     run: RemoteRun,
     found: Sequence[StoredCheckpoint],
     progress: Progress,
@@ -159,7 +159,9 @@ def fetch_newest(
 ) -> Path | None:
     """These files, into the mirror's folder of checkpoints; None where none is whole."""
     run.folder.checkpoints.mkdir(parents=True, exist_ok=True)
-    with hold(run.folder.checkpoints / "fetch.lock", seconds=math.inf):  # two commands, one file
+    with hold_lock(
+        run.folder.checkpoints / "fetch.lock", seconds=math.inf
+    ):  # two commands, one file
         for checkpoint in found:
             folder = run.folder.checkpoints / checkpoint.name
             if _fetch(checkpoint, folder, names, progress):
@@ -183,7 +185,7 @@ def _fetch(
                 f"{checkpoint.path}/{name}",
                 folder / name,
                 sha256=each["sha256"],
-                on_bytes=part_of(progress, host.name, checkpoint.shown, before, total),
+                on_bytes=file_progress(progress, host.name, checkpoint.shown, before, total),
             )
             before += each["bytes"]
     except (FileNotFoundError, ValueError, KeyError, TypeError, CommandFailed):

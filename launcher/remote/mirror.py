@@ -13,7 +13,7 @@ from pathlib import Path
 
 from launcher.runs.folder import RunFolder
 from launcher.ssh.protocol import Connection
-from nanochat.lock import Held, hold
+from nanochat.lock import LockHeld, hold_lock
 
 APPENDED = ("events.jsonl", "metrics.jsonl", "log.txt")
 OVERLAP_BYTES = 256  # more than a line's time and step: two different ends never look alike
@@ -37,10 +37,10 @@ class Mirror:
         self._set_aside_unless(there.get("created"))
         self.folder.path.mkdir(parents=True, exist_ok=True)
         try:
-            with hold(self.folder.path / "mirror.lock"):
+            with hold_lock(self.folder.path / "mirror.lock"):
                 grown = [self._append(head, name) for name in APPENDED]
                 changed = [self._replace(head, name) for name in REPLACED]
-        except Held:  # another command of this user is bringing it
+        except LockHeld:  # another command of this user is bringing it
             return False
         return any(grown + changed)
 

@@ -21,7 +21,7 @@ from launcher.remote.fetch_checkpoints import (
 )
 from launcher.runs.extend import last_saved
 from launcher.runs.folder import RunFolder
-from launcher.ssh.protocol import Connection, Progress, part_of
+from launcher.ssh.protocol import Connection, Progress, file_progress
 from nanochat.atomic_write import sha256_of
 
 RECORDS = ("metrics.jsonl", "events.jsonl", "log.txt", TOKENIZER)
@@ -56,7 +56,7 @@ def find_record(run: RemoteRun, hosts: Sequence[Connection]) -> Path | None:
     return here if here is not None and (not there or here.name > there[0].name) else None
 
 
-def send_back(
+def push_run(
     head: Connection,
     folder: RunFolder,
     checkpoint: Path | None,
@@ -78,7 +78,7 @@ def send_back(
     hashes |= {local: sha256_of(local) for local in records}
     total, done = sum(local.stat().st_size for local in hashes), 0
     for local, digest in hashes.items():
-        report = part_of(progress, head.name, f"run {folder.name}", done, total)
+        report = file_progress(progress, head.name, f"run {folder.name}", done, total)
         there = f"{path}/{local.relative_to(folder.path).as_posix()}"
         head.send(local, there, sha256=digest, on_bytes=report)
         done += local.stat().st_size

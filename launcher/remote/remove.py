@@ -9,18 +9,18 @@ from typing import ClassVar
 
 from launcher.config.paths import launch_home
 from launcher.errors import NotFound, RunBusy
-from launcher.raycluster.control import runs_at_work
+from launcher.raycluster.control import active_runs
 from launcher.raycluster.spec import cluster_folder
 from launcher.runs.folder import RUN_NAME
-from launcher.runs.remove import RunHere, remove_folder
-from launcher.ssh.parallel import all_of, in_parallel, on_all
+from launcher.runs.remove import LocalRemoval, remove_folder
+from launcher.ssh.parallel import call_on_all, combine_errors, in_parallel
 from launcher.ssh.protocol import Connection
 
 DU_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
-class RunThere:
+class RemoteRemoval:
     """One of a cluster, whose hosts all answer: one that kept a copy would bring the run back.
 
     `bytes`: of disk, on all hosts.
@@ -34,13 +34,13 @@ class RunThere:
     run: str
 
     @classmethod
-    def find(cls, connections: Mapping[str, Connection], cluster: str, run: str) -> RunThere:
+    def find(cls, connections: Mapping[str, Connection], cluster: str, run: str) -> RemoteRemoval:
         """Raises NotFound where no host has anything of it, RunBusy, HostError."""
         if not RUN_NAME.fullmatch(run):
             raise NotFound(f"no run is called '{run}'", fix="launch runs   lists them")
         path = _path(cluster, run)
         ask = f'! {_is_there(path)} || echo there "$(du -sk {path} 2>/dev/null)"'
-        sizes = on_all(
+        sizes = call_on_all(
             connections,
             lambda host: host.check(ask, step="size of the run", timeout=DU_SECONDS).split(),
         )
@@ -54,7 +54,7 @@ class RunThere:
         return found
 
     def _require_rest(self) -> None:
-        if self.run in runs_at_work(self.connections, self.cluster):
+        if self.run in active_runs(self.connections, self.cluster):
             raise RunBusy(f"run '{self.name}' is at work", fix=f"launch stop {self.name}")
 
     def remove(self) -> None:
@@ -67,7 +67,7 @@ class RunThere:
             self.connections, lambda host: host.check(script, step="remove the run")
         )
         if errors:
-            error = all_of(errors)
+            error = combine_errors(errors)
             gone = f"removed already from {', '.join(done)}" if done else "no host has removed it"
             fix = f"launch runs remove {self.name}   once that is mended; {gone}"
             error.fix = f"{error.fix}\n{fix}" if error.fix else fix
@@ -77,7 +77,7 @@ class RunThere:
             remove_folder(mirror)
 
 
-Removable = RunHere | RunThere
+Removable = LocalRemoval | RemoteRemoval
 
 
 def _is_there(path: str) -> str:

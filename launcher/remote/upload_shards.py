@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from launcher.config.paths import launch_home
-from launcher.config.recipe import Data
-from launcher.provision.client_lock import host_lock
+from launcher.config.recipe import DataSettings
+from launcher.provision.client_lock import client_lock
 from launcher.raycluster.control import ask_host
 from launcher.raycluster.spec import ClusterSpec
-from launcher.ssh.protocol import Connection, Progress, part_of
+from launcher.ssh.protocol import Connection, Progress, file_progress
 from nanochat.dataset.climbmix import ADDRESS, CLIMBMIX, is_address
 from nanochat.dataset.hashes import FileHashes
 from nanochat.dataset.sources import climbmix_source
@@ -19,10 +19,10 @@ SHARDS = "launcher.agent.probe_shards"
 SHARDS_THERE = f".launch/data/{CLIMBMIX}"
 
 
-def send_shards(
+def upload_shards(
     head: Connection,
     spec: ClusterSpec,
-    data: Data,
+    data: DataSettings,
     base: Path,
     progress: Progress,
     waiting: Callable[[], None],
@@ -51,9 +51,9 @@ def send_shards(
     for number, shard in enumerate(missing, start=1):
         source.wait_for(shard)
         size = shard.path.stat().st_size
-        report = part_of(progress, head.name, f"shard {number} of {len(missing)}", 0, size)
+        report = file_progress(progress, head.name, f"shard {number} of {len(missing)}", 0, size)
         digest = hashes.sha256(shard.path)
         hashes.save()
-        with host_lock(head, waiting=waiting):  # one at a time: others want to get on too
+        with client_lock(head, waiting=waiting):  # one at a time: others want to get on too
             head.send(shard.path, f"{SHARDS_THERE}/{shard.name}", sha256=digest, on_bytes=report)
     return True

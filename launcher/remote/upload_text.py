@@ -14,14 +14,14 @@ from typing import Any
 
 from launcher.agent.text_store import BLOBS, TEXT
 from launcher.config.paths import launch_home
-from launcher.config.recipe import Data
+from launcher.config.recipe import DataSettings
 from launcher.errors import LaunchError
-from launcher.provision.client_lock import host_lock
+from launcher.provision.client_lock import client_lock
 from launcher.raycluster.control import ask_host
 from launcher.raycluster.spec import ClusterSpec
-from launcher.remote.upload_shards import send_shards
-from launcher.ssh.parallel import on_all
-from launcher.ssh.protocol import Connection, Progress, part_of
+from launcher.remote.upload_shards import upload_shards
+from launcher.ssh.parallel import call_on_all
+from launcher.ssh.protocol import Connection, Progress, file_progress
 from nanochat.atomic_write import sha256_of
 from nanochat.dataset.climbmix import CLIMBMIX
 from nanochat.dataset.hashes import FileHashes
@@ -38,10 +38,10 @@ BATCH_BYTES = 64 << 20
 UNPACK_SECONDS = 600.0
 
 
-def send_text(
+def upload_text(
     connections: Mapping[str, Connection],
     spec: ClusterSpec,
-    data: Data,
+    data: DataSettings,
     base: Path,
     progress: Progress,
     waiting: Callable[[], None],
@@ -62,7 +62,7 @@ def send_text(
             progress(head.name, "comparing text", 0, 1)
             require_same_text(connections, spec, text)
             progress(head.name, "comparing text", 1, 1)
-        elif kind == CLIMBMIX and send_shards(head, spec, data, base, progress, waiting):
+        elif kind == CLIMBMIX and upload_shards(head, spec, data, base, progress, waiting):
             sent[key] = CLIMBMIX
     return sent
 
@@ -76,7 +76,7 @@ def require_same_text(connections: Mapping[str, Connection], spec: ClusterSpec, 
     def one(host: Connection) -> Any:
         return ask_host(host, spec, LISTED, text, seconds=HASH_SECONDS)
 
-    found = on_all(connections, one)
+    found = call_on_all(connections, one)
     ours = found.pop(spec.head.name)
     if isinstance(ours, dict):
         raise DataError(f"{spec.head.name}: {ours['message']}", fix=ours["fix"])
@@ -109,7 +109,7 @@ def _send_files(
         return key
     head.write(f"{TEXT_THERE}/{key}.json", listing)
     contents = {digest: paths[name] for name, digest in hashes.items()}
-    with host_lock(head, waiting=waiting):  # two clients would append to one file
+    with client_lock(head, waiting=waiting):  # two clients would append to one file
         missing: list[str] = ask_host(head, spec, RECEIVED, key)
         _send_blobs(head, {digest: contents[digest] for digest in missing}, progress)
         if missing:
@@ -137,7 +137,7 @@ def _send_blobs(head: Connection, files: Mapping[str, Path], progress: Progress)
     total, done = sum(sizes.values()), 0
     for digest, size in sizes.items():
         if size > SMALL_BYTES:
-            report = part_of(progress, head.name, "text", done, total)
+            report = file_progress(progress, head.name, "text", done, total)
             head.send(files[digest], f"{BLOBS_THERE}/{digest}", sha256=digest, on_bytes=report)
             done += size
     for batch in _batches(sizes):

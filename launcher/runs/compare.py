@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from launcher.runs.folder import RunFolder
-from launcher.runs.history import Curve, smoothed
+from launcher.runs.history import RunHistory, smoothed
 from launcher.runs.state import RunState
 
 LOSS_STEPS = 20  # one step's loss is its batch's as much as the model's
@@ -17,8 +17,8 @@ INCOMPARABLE = {  # keys of a run's data
 UNSAID = ("guide",)  # what a published guide says of a size changes nothing
 
 
-def compared(
-    folders: Sequence[RunFolder], states: Sequence[RunState], curves: Sequence[Curve]
+def compare_runs(
+    folders: Sequence[RunFolder], states: Sequence[RunState], curves: Sequence[RunHistory]
 ) -> dict[str, Any]:
     """`figures` and `differences`: name -> a value for each run, None where it has none. The second
     holds the settings, versions and hashes that are not the same for all."""
@@ -52,7 +52,7 @@ def compared(
     }
 
 
-def _loss_at(curve: Curve, tokens: int) -> float | None:
+def _loss_at(curve: RunHistory, tokens: int) -> float | None:
     """The mean of the last steps up to there; None where not one ends before."""
     until = [loss for loss, at in zip(curve.loss, curve.tokens, strict=True) if at <= tokens]
     return smoothed(until, LOSS_STEPS)[-1] if until else None

@@ -19,7 +19,7 @@ MOST_STEPS = 1_000_000_000
 SEEN = "a public run went from 0.935 to 1.016 bits per byte through this"
 
 
-def extension(folder: RunFolder, settings: Mapping[str, Any], more: int) -> dict[str, Any]:
+def extend_run(folder: RunFolder, settings: Mapping[str, Any], more: int) -> dict[str, Any]:
     """Entries of run.json for a run that is to make `more` steps than it has. `settings`: its own,
     or what they are to be now. Raises InputError where that is too many."""
     recipe = Recipe.model_validate(settings)
@@ -48,7 +48,7 @@ def last_saved(folder: RunFolder) -> int:
     return saved[-1] if saved else 0
 
 
-def schedule_words(before: Schedule, after: Schedule, step: int) -> str:
+def describe_schedule(before: Schedule, after: Schedule, step: int) -> str:
     """What the change does to a run that has made `step` steps."""
     become = "step becomes" if before.steps == 1 else "steps become"
     first = f"{before.steps:,} {become} {after.steps:,}. "

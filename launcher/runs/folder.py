@@ -28,7 +28,7 @@ from typing import Any
 
 from launcher.config.paths import launch_home
 from launcher.errors import InputError, NotFound, RunBusy
-from nanochat.lock import Held, hold, is_held
+from nanochat.lock import LockHeld, hold_lock, is_held
 
 FULL_BYTES = 2**20  # a disk with less has no room for a driver to say anything
 USED_FILE = "used.json"  # beside the mirrors of a cluster: the file that describes it
@@ -116,9 +116,9 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Hold the folder, as its driver. Raises RunBusy where another process holds it."""
         try:
-            with hold(self.path / "lock"):
+            with hold_lock(self.path / "lock"):
                 yield
-        except Held:
+        except LockHeld:
             raise RunBusy(
                 f"run '{self.name}' is running", fix=f"launch logs {self.name} -f"
             ) from None

@@ -11,7 +11,7 @@ from launcher.runs.run import Run
 
 
 @dataclass(frozen=True)
-class News:
+class RunUpdate:
     """What a run has written since the last look."""
 
     metrics: list[Record]
@@ -28,7 +28,7 @@ class Follower:
         if from_now:
             self._look()
 
-    def until_end(self) -> Iterator[News]:
+    def until_end(self) -> Iterator[RunUpdate]:
         """Yield news, a few times a second, until no driver is at work any more.
 
         The last look is taken after that is known, so nothing is missed.
@@ -40,5 +40,5 @@ class Follower:
                 return
             time.sleep(self._run.poll_seconds)
 
-    def _look(self) -> News:
-        return News(self._metrics.read(), self._events.read())
+    def _look(self) -> RunUpdate:
+        return RunUpdate(self._metrics.read(), self._events.read())

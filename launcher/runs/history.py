@@ -9,11 +9,11 @@ from itertools import accumulate, pairwise
 
 from launcher.errors import InputError
 from launcher.runs.folder import RunFolder
-from launcher.runs.records import Record, each_step_once, read_records
+from launcher.runs.records import Record, latest_attempts, read_records
 
 
 @dataclass(frozen=True)
-class Curve:
+class RunHistory:
     """Of one run. All sequences of steps have the same length, those of evaluations too.
 
     Hours are of training: the sum of all steps up to there, those that were lost and made again
@@ -32,7 +32,7 @@ class Curve:
     lost_hours: Sequence[tuple[float, float]]  # from, to: of steps that had to be made again
 
     @classmethod
-    def of(cls, folder: RunFolder, name: str) -> Curve:
+    def of(cls, folder: RunFolder, name: str) -> RunHistory:
         """Raises InputError where the run has not made a step here. `name`: as commands take it."""
         metrics = read_records(folder.metrics)
         if not metrics and "imported_from" in folder.spec():
@@ -49,7 +49,7 @@ class Curve:
             for (before, after), hour in zip(pairwise(metrics), hours, strict=False)
             if after["attempt"] > before["attempt"]
         ]
-        steps = each_step_once(metrics)
+        steps = latest_attempts(metrics)
         kept = {_key(record) for record in steps}
         lost_hours = [
             (hour - record["step_seconds"] / 3600, hour)
@@ -76,7 +76,7 @@ class Curve:
             lost_hours=_joined(lost_hours),
         )
 
-    def scaled(self, per_hour: float) -> Curve:
+    def scaled(self, per_hour: float) -> RunHistory:
         """With times in another unit."""
         return replace(
             self,

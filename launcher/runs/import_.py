@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from launcher.config.recipe import Data, Recipe
+from launcher.config.recipe import DataSettings, Recipe
 from launcher.runs.export import FORMAT, FORMAT_VERSION
 from launcher.runs.folder import RunFolder, create_run, write_json
 from launcher.runs.records import RecordWriter
@@ -35,7 +35,7 @@ def import_run(source: Path, name: str | None) -> RunFolder:
         vocab_size=model.config.vocab_size,
         tokens_per_step=tokens_per_step,
         steps=max(1, model.step),
-        data=Data(source=facts.get("source", UNKNOWN)),
+        data=DataSettings(source=facts.get("source", UNKNOWN)),
     )
     now = time.time()
     folder = create_run(
@@ -67,7 +67,7 @@ def _own(source: Path) -> tuple[UpstreamModel, dict[str, Any]]:
     from safetensors.torch import load_file
 
     from nanochat.tokenizer import Tokenizer
-    from nanochat.upstream import checked
+    from nanochat.upstream import check_tensors
 
     path = source / "config.json"
     try:
@@ -75,7 +75,7 @@ def _own(source: Path) -> tuple[UpstreamModel, dict[str, Any]]:
         if (config["format"], config["version"]) != (FORMAT, FORMAT_VERSION):
             raise ValueError("another format")
         facts, shape = config["training"], ModelConfig(**config["model"])
-        tensors = checked(load_file(source / "model.safetensors"), shape, path)
+        tensors = check_tensors(load_file(source / "model.safetensors"), shape, path)
     except (OSError, SafetensorError) as error:
         raise DataError(f"{source}: cannot read it: {error}") from error
     except (ValueError, KeyError, TypeError) as error:

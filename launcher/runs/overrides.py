@@ -12,7 +12,7 @@ from typing import Any
 
 from launcher.config.recipe import LoadedRecipe, Recipe
 from launcher.config.validation import validate
-from launcher.config.yaml_source import Problem, parse_source, shown_key
+from launcher.config.yaml_source import Problem, format_key, parse_yaml
 from launcher.errors import InputError
 from launcher.runs.folder import RunFolder
 from nanochat.dataset.climbmix import is_address
@@ -28,7 +28,7 @@ NEEDED, NEEDED_THERE = ("recipe", "cluster", "steps", "folder", "settings"), ("n
 OTHER_VERSION = "another version of launch has made it: go on with that one"
 
 
-def require_whole(folder: RunFolder) -> None:
+def require_complete_spec(folder: RunFolder) -> None:
     """Raises InputError where run.json lacks what the run needs to go on."""
     spec = folder.spec()
     needed = NEEDED if spec.get("cluster") == "local" else NEEDED + NEEDED_THERE
@@ -36,7 +36,7 @@ def require_whole(folder: RunFolder) -> None:
         raise InputError(f"{folder.spec_file} lacks {', '.join(lacking)}", fix=OTHER_VERSION)
 
 
-def asks_for_another_run(fix: str, *, steps: int) -> bool:
+def needs_new_run(fix: str, *, steps: int) -> bool:
     """Whether this advice after a failure cannot be followed by a run that goes on.
 
     `steps`: that it has made; text that was good enough for these can be brought back.
@@ -45,19 +45,19 @@ def asks_for_another_run(fix: str, *, steps: int) -> bool:
     return any(key not in CHANGEABLE for key in keys) or (steps == 0 and "--data" in fix)
 
 
-def changed_recipe(spec: Mapping[str, Any], settings: Sequence[str]) -> LoadedRecipe:
+def apply_overrides(spec: Mapping[str, Any], settings: Sequence[str]) -> LoadedRecipe:
     """The recipe of a run.json with `settings`, KEY=VALUE as typed, laid over it.
 
     Raises ConfigError for a key that would make it another run.
     """
-    source = parse_source(
+    source = parse_yaml(
         json.dumps(spec["settings"], indent=1).encode(), "run.json", fix=OTHER_VERSION
     )
     for setting in settings:
         source.override_pair("--set", setting)
     for path in source.overridden:
-        if shown_key(path) not in CHANGEABLE:
-            key = shown_key(path)
+        if format_key(path) not in CHANGEABLE:
+            key = format_key(path)
             problem = Problem(source.keys[path], f"{key} cannot change when a run goes on")
             error = source.error(problem)
             error.fix = f"begin a new run for it; these may change: {', '.join(CHANGEABLE)}"

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from launcher.runs.history import Curve, smoothed
+from launcher.runs.history import RunHistory, smoothed
 
 INCHES = (11.0, 10.0)
 DOTS_PER_INCH = 130
@@ -21,7 +21,7 @@ LONG_HOURS = 2.0  # shorter runs in minutes: 0.02 h says little
 SMOOTH_PARTS = 50  # the mean line is over a fiftieth of the steps
 
 
-def draw(curves: Sequence[Curve], path: Path) -> None:
+def plot_runs(curves: Sequence[RunHistory], path: Path) -> None:
     """Write a PNG, SVG or PDF, as the name ends: loss and validation bits per byte over tokens and
     over time, tokens per second over time with restarts marked. Time of steps that were lost with
     a restart and made again is shaded."""
@@ -70,7 +70,7 @@ def draw(curves: Sequence[Curve], path: Path) -> None:
         figure.savefig(path, dpi=DOTS_PER_INCH, metadata=metadata)
 
 
-def _mark_restarts(axes: Axes, curve: Curve, colour: str) -> None:
+def _mark_restarts(axes: Axes, curve: RunHistory, colour: str) -> None:
     for hour in curve.restart_hours:
         axes.axvline(hour, color=colour, linestyle=":", linewidth=1.2)
 

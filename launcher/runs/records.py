@@ -74,7 +74,7 @@ def last_records(path: Path, most_bytes: int) -> list[Record]:
     return [record for line in data.splitlines() if (record := _parse(line)) is not None]
 
 
-def each_step_once(metrics: list[Record]) -> list[Record]:
+def latest_attempts(metrics: list[Record]) -> list[Record]:
     """One record a step, in order: the one of the highest attempt.
 
     Steps beyond the last line were lost with an earlier attempt and have not been made again.

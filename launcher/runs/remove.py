@@ -14,7 +14,7 @@ from launcher.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
-class RunHere:
+class LocalRemoval:
     """One of this machine, or what it has of a cluster's that no host knows any more.
 
     `name`: as commands take it; `bytes`: of disk; `stays_there`: its hosts may have it and are not
@@ -27,7 +27,7 @@ class RunHere:
     stays_there: bool
 
     @classmethod
-    def of(cls, folder: RunFolder, name: str, *, stays_there: bool = False) -> RunHere:
+    def of(cls, folder: RunFolder, name: str, *, stays_there: bool = False) -> LocalRemoval:
         """Raises RunBusy."""
         if folder.is_locked():
             raise RunBusy(f"run '{name}' is at work", fix=f"launch stop {name}")

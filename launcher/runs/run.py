@@ -58,7 +58,7 @@ class LocalRun:
         return shutil.disk_usage(self.folder.path).free
 
 
-def shown_name(run: Run) -> str:
+def run_address(run: Run) -> str:
     """As commands take it: RUN, or C/RUN."""
     name = run.folder.name
     return name if run.cluster == "local" else f"{run.cluster}/{name}"

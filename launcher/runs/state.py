@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from launcher.runs.folder import RunFolder
-from launcher.runs.records import Record, each_step_once, read_records
+from launcher.runs.records import Record, latest_attempts, read_records
 
 # waiting: for another run that has its hosts; preparing: text; unknown: of a cluster's run, at work
 # when it was seen last; gone: no host has it any more.
@@ -41,7 +41,7 @@ class RunState:
     @classmethod
     def of(cls, folder: RunFolder, alive: bool | None = None) -> RunState:
         """`alive`: whether its driver is, where it is not this machine's to know."""
-        metrics = each_step_once(read_records(folder.metrics))
+        metrics = latest_attempts(read_records(folder.metrics))
         state = cls.from_metrics(folder, metrics, status_of(folder, alive))
         summary = folder.summary()
         if summary is None or state.status in AT_WORK:
@@ -95,9 +95,9 @@ def _prepares(events: list[Record]) -> bool:
     return last is not None and last["kind"] == "progress"
 
 
-def summarise(folder: RunFolder, status: Status) -> dict[str, Any]:
+def summarize(folder: RunFolder, status: Status) -> dict[str, Any]:
     """The content of summary.json. `seconds` is the time spent in steps that count."""
-    metrics = each_step_once(read_records(folder.metrics))
+    metrics = latest_attempts(read_records(folder.metrics))
     state = RunState.from_metrics(folder, metrics, status)
     seconds = sum(record["step_seconds"] for record in metrics)
     tokens = metrics[-1]["tokens"] if metrics else 0

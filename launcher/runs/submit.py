@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from launcher.config.paths import launch_home
-from launcher.config.recipe import LoadedRecipe, rows_text
+from launcher.config.recipe import LoadedRecipe, format_rows
 from launcher.errors import InputError, MissingExtra, RunFailed
 from launcher.hosts.local_gpus import has_gpu
 from launcher.runs.folder import RunFolder
-from nanochat.batch_split import deal
+from nanochat.batch_split import split_rows
 from nanochat.dataset.climbmix import CLIMBMIX
 from nanochat.dataset.sources import parse_source
 from nanochat.errors import DataError
@@ -40,7 +40,7 @@ def require_training_packages(command: str) -> None:
         )
 
 
-def check_cores(loaded: LoadedRecipe) -> None:
+def require_cores(loaded: LoadedRecipe) -> None:
     """Raises ConfigError where this machine lacks the recipe's cores: nothing is started."""
     if not sys.platform.startswith("linux"):
         raise InputError("training needs Linux", fix="train on machines that have it: --cluster C")
@@ -49,7 +49,7 @@ def check_cores(loaded: LoadedRecipe) -> None:
         raise loaded.error("workers", f"{workers} on a machine of {cores} cores")
 
 
-def check_hosts_share(loaded: LoadedRecipe, cluster: str, shares: Mapping[str, float]) -> None:
+def require_rows_for_all(loaded: LoadedRecipe, cluster: str, shares: Mapping[str, float]) -> None:
     """Raises ConfigError where a host would get no row of a step. `shares`: by node."""
     recipe, rows = loaded.recipe, loaded.recipe.rows_per_step
     if recipe.workers not in (1, len(shares)):
@@ -57,17 +57,17 @@ def check_hosts_share(loaded: LoadedRecipe, cluster: str, shares: Mapping[str, f
             f"{recipe.workers}, but each of the {len(shares)} hosts of {cluster} is one worker"
         )
         raise loaded.error("workers", message, fix="leave workers out")
-    dealt = dict(zip(shares, deal(rows, list(shares.values())), strict=True))
+    dealt = dict(zip(shares, split_rows(rows, list(shares.values())), strict=True))
     empty = [name for name, share in dealt.items() if not share]
     if empty:
         raise loaded.error(
             "tokens_per_step",
-            f"{rows_text(rows)} per step leave none for {', '.join(empty)} of {cluster}",
+            f"{format_rows(rows)} per step leave none for {', '.join(empty)} of {cluster}",
             fix="more tokens per step, fewer hosts (--pool), or other shares in the cluster file",
         )
 
 
-def check_text(loaded: LoadedRecipe, base: Path, *, here: bool) -> None:
+def require_text(loaded: LoadedRecipe, base: Path, *, here: bool) -> None:
     """Raises ConfigError where the recipe's text is not there. `base`: where relative patterns
     begin; `here`: hosts are this machine."""
     recipe = loaded.recipe

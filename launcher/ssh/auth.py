@@ -16,7 +16,7 @@ import paramiko
 from launcher.errors import ConnectionLost, HostTimeout, LoginRefused
 from launcher.ssh import prompts
 from launcher.ssh.process import GONE
-from launcher.ssh.target import SSH_PORT, Target
+from launcher.ssh.target import SSH_PORT, SshTarget
 from launcher.ssh.user_keys import (
     LOCKED,
     NOT_OPENED,
@@ -32,7 +32,7 @@ SLOW_SECONDS = 20.0  # a host that hangs up after more of them did not wait for 
 _passwords: dict[tuple[str, str], str] = {}  # of this process: user and place -> what was typed
 
 
-def log_in(transport: paramiko.Transport, target: Target) -> None:
+def log_in(transport: paramiko.Transport, target: SshTarget) -> None:
     """Try the keys one after the other; where none is enough, ask the user.
 
     Raises LoginRefused with what was tried, ConnectionLost where the host has hung up while the
@@ -46,7 +46,7 @@ def log_in(transport: paramiko.Transport, target: Target) -> None:
 
 class _Login:
     def __init__(
-        self, transport: paramiko.Transport, target: Target, keys: Sequence[Candidate],
+        self, transport: paramiko.Transport, target: SshTarget, keys: Sequence[Candidate],
         unusable: dict[Path, str], asks: bool,
     ) -> None:  # fmt: skip
         self._transport = transport

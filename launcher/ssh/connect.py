@@ -14,10 +14,10 @@ from launcher.ssh import prompts
 from launcher.ssh.auth import log_in
 from launcher.ssh.host_transport import HostTransport, hang_up
 from launcher.ssh.jump import Jump, through_jump
-from launcher.ssh.known_hosts import HostKey, known_kinds, verify
+from launcher.ssh.known_hosts import HostKey, known_kinds, verify_host_key
 from launcher.ssh.process import GONE
 from launcher.ssh.proxy_command import CommandSocket, run_proxy_command
-from launcher.ssh.target import Target
+from launcher.ssh.target import SshTarget
 
 # A dead peer is noticed after DEAD_SECONDS of silence, whether something is under way or not. 12 is
 # the least that a cable pulled for 5 s survives: TCP tries again after 0.2, 0.6, 1.4, 3 and 6.2 s.
@@ -33,7 +33,7 @@ DIGESTS = tuple(f"hmac-sha2-{bits}{etm}" for etm in ("-etm@openssh.com", "") for
 RSA = ("rsa-sha2-512", "rsa-sha2-256")
 
 
-def open_transport(target: Target, timeout: float) -> tuple[HostTransport, HostKey]:
+def open_transport(target: SshTarget, timeout: float) -> tuple[HostTransport, HostKey]:
     """A connection with its keys exchanged, and the host key, which nobody has checked yet. That of
     a jump host on the way is checked, and it is logged in to.
 
@@ -73,7 +73,7 @@ def open_transport(target: Target, timeout: float) -> tuple[HostTransport, HostK
         raise
 
 
-def log_in_to(target: Target, timeout: float) -> HostTransport:
+def open_login(target: SshTarget, timeout: float) -> HostTransport:
     """A connection whose host key is checked and that is logged in. Raises what `open_transport`,
     `verify` and `log_in` do."""
     before = prompts.asked()
@@ -85,10 +85,10 @@ def log_in_to(target: Target, timeout: float) -> HostTransport:
     return _log_in_once(target, timeout)  # it hung up while the user typed: now that is known
 
 
-def _log_in_once(target: Target, timeout: float) -> HostTransport:
+def _log_in_once(target: SshTarget, timeout: float) -> HostTransport:
     transport, key = open_transport(target, timeout)
     try:
-        verify(target, key)
+        verify_host_key(target, key)
         log_in(transport, target)
     except BaseException:
         hang_up(transport)
@@ -96,16 +96,16 @@ def _log_in_once(target: Target, timeout: float) -> HostTransport:
     return transport
 
 
-def _to_jump(target: Target, through: Target, timeout: float) -> Jump:
+def _to_jump(target: SshTarget, through: SshTarget, timeout: float) -> Jump:
     """Raises errors of the target: it is what the user knows."""
 
     try:
-        return Jump.to(through, lambda: log_in_to(through, timeout))
+        return Jump.to(through, lambda: open_login(through, timeout))
     except HostError as error:
         raise error.through(target.name) from None
 
 
-def _dial(target: Target, timeout: float) -> socket.socket:
+def _dial(target: SshTarget, timeout: float) -> socket.socket:
     address, port = target.address, target.port
     node = f"node {target.name!r}"
     try:
@@ -151,7 +151,7 @@ def _watch(connection: socket.socket) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def _choose_algorithms(transport: paramiko.Transport, target: Target) -> None:
+def _choose_algorithms(transport: paramiko.Transport, target: SshTarget) -> None:
     """Of the host's keys, the known ones are asked for first: they can be checked."""
     options = transport.get_security_options()
     options.ciphers = [name for name in CIPHERS if name in options.ciphers]
@@ -165,7 +165,7 @@ def _choose_algorithms(transport: paramiko.Transport, target: Target) -> None:
     options.key_types = list(dict.fromkeys([*known, *options.key_types]))
 
 
-def _shake_hands(transport: paramiko.Transport, target: Target, timeout: float) -> None:
+def _shake_hands(transport: paramiko.Transport, target: SshTarget, timeout: float) -> None:
     place = f"{target.address} port {target.port}"
     try:
         transport.start_client(timeout=2 * timeout)

@@ -9,16 +9,16 @@ from launcher.ssh import transfer
 from launcher.ssh.host_transport import HostTransport, hang_up
 from launcher.ssh.process import GONE
 from launcher.ssh.protocol import COMMAND_SECONDS, BytesDone, Completed
-from launcher.ssh.rediscovery import log_in_wherever
+from launcher.ssh.rediscovery import log_in_or_rediscover
 from launcher.ssh.sessions import SshSessions
 from launcher.ssh.sftp import READ_SECONDS, FileReader
-from launcher.ssh.target import Target
+from launcher.ssh.target import SshTarget
 from launcher.ssh.tunnel import SshTunnel
 
 CONNECT_SECONDS = 10.0
 
 
-def connect(target: Target, *, timeout: float = CONNECT_SECONDS) -> SshConnection:
+def connect(target: SshTarget, *, timeout: float = CONNECT_SECONDS) -> SshConnection:
     """Reach a host, check its key, log in.
 
     Its `address` is another one than the target's where it has moved.
@@ -26,13 +26,13 @@ def connect(target: Target, *, timeout: float = CONNECT_SECONDS) -> SshConnectio
     `timeout`: seconds for each of these steps. Raises Unreachable, Untrusted, KeyChanged,
     LoginRefused or HostTimeout.
     """
-    return SshConnection(*log_in_wherever(target, timeout))
+    return SshConnection(*log_in_or_rediscover(target, timeout))
 
 
 class SshConnection(SshSessions):
     """A `Connection` to a host that is logged in to."""
 
-    def __init__(self, target: Target, transport: HostTransport) -> None:
+    def __init__(self, target: SshTarget, transport: HostTransport) -> None:
         super().__init__(target, transport)
         self._reader = FileReader(transport)
         self._tunnels: list[SshTunnel] = []

@@ -10,11 +10,11 @@ import paramiko
 from launcher.errors import HostError, Unreachable
 from launcher.ssh.host_transport import HostTransport, hang_up
 from launcher.ssh.process import GONE
-from launcher.ssh.target import Target
+from launcher.ssh.target import SshTarget
 
 FORBIDDEN = 1  # administratively prohibited: why a channel is not opened (RFC 4254, section 5.1)
 
-_jumps: dict[Target, Jump] = {}
+_jumps: dict[SshTarget, Jump] = {}
 _lock = threading.Lock()
 
 
@@ -22,7 +22,7 @@ class Jump:
     """A connection to a jump host, one for all hosts behind it: sshd takes ten logins at a time
     (MaxStartups), and an agent may ask its user for each."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: SshTarget) -> None:
         self.transport: HostTransport | None = None
         self._target = target
         self._users = 0
@@ -30,7 +30,7 @@ class Jump:
         self._error: HostError | None = None  # everybody's who waited: it is not tried again
 
     @classmethod
-    def to(cls, target: Target, open_it: Callable[[], HostTransport]) -> Jump:
+    def to(cls, target: SshTarget, open_it: Callable[[], HostTransport]) -> Jump:
         """The one that is there, else a new one; to be given back. Raises what `open_it` does."""
         with _lock:
             jump = _jumps.get(target)
@@ -70,7 +70,7 @@ class Jump:
         return last
 
 
-def through_jump(target: Target, jump: Jump, timeout: float) -> paramiko.Channel:
+def through_jump(target: SshTarget, jump: Jump, timeout: float) -> paramiko.Channel:
     """A channel to the target's SSH server. Raises Unreachable or HostError."""
     assert target.jump is not None and jump.transport is not None
     gate, place = target.jump.name, f"{target.address} port {target.port}"

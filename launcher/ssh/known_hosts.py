@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.config.paths import shown_path
+from launcher.config.paths import format_path
 from launcher.errors import KeyChanged, Untrusted
-from launcher.ssh.target import Target
+from launcher.ssh.target import SshTarget
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class KnownKey:
 
     @property
     def where(self) -> str:
-        return f"{shown_path(self.file)}:{self.line}"
+        return f"{format_path(self.file)}:{self.line}"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Verdict:
     entry: KnownKey | None = None
 
 
-def judge(target: Target, key: HostKey) -> Verdict:
+def judge_host_key(target: SshTarget, key: HostKey) -> Verdict:
     """What the files say about a key that a host has shown.
 
     Once the cluster's own file knows the host, it alone decides: a pin is a pin. A key marked
@@ -85,14 +85,14 @@ def judge(target: Target, key: HostKey) -> Verdict:
     return Verdict("new")
 
 
-def known_kinds(target: Target) -> list[str]:
+def known_kinds(target: SshTarget) -> list[str]:
     """The key types that this host is known by: those to ask it for."""
     entries = [entry for path in (target.pins, *target.known_hosts) for entry in _entries(path)]
     named = [entry for entry in entries if _names(entry.names, target.place)]
     return list(dict.fromkeys(entry.key.kind for entry in _deciding(target, named)))
 
 
-def pinned_keys(target: Target) -> list[HostKey]:
+def pinned_keys(target: SshTarget) -> list[HostKey]:
     """Those by which the cluster's own file knows this host, and none of its others: a copy of a
     disk has the host key of the original."""
     entries = [entry for entry in _entries(target.pins) if not entry.revoked]
@@ -103,9 +103,9 @@ def pinned_keys(target: Target) -> list[HostKey]:
     return [key for key in own if key not in shared]
 
 
-def verify(target: Target, key: HostKey) -> None:
+def verify_host_key(target: SshTarget, key: HostKey) -> None:
     """Before any login. Raises Untrusted or KeyChanged."""
-    verdict = judge(target, key)
+    verdict = judge_host_key(target, key)
     trust = f"launch cluster trust {target.cluster}"
     if verdict.status == "new":
         message = f"the host key of {target.place} is not known: {key.shown}"
@@ -125,7 +125,7 @@ def verify(target: Target, key: HostKey) -> None:
         )
 
 
-def pin(path: Path, keys: Sequence[tuple[str, HostKey]]) -> None:
+def pin_host_keys(path: Path, keys: Sequence[tuple[str, HostKey]]) -> None:
     """Write the keys of these places into a cluster's known_hosts file, at once or not at all.
 
     What the file said about these places goes, all other lines stay.
@@ -145,7 +145,7 @@ def pin(path: Path, keys: Sequence[tuple[str, HostKey]]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _deciding(target: Target, named: Sequence[KnownKey]) -> list[KnownKey]:
+def _deciding(target: SshTarget, named: Sequence[KnownKey]) -> list[KnownKey]:
     """Of the lines that name a host, those that count: pins, else all others."""
     valid = [entry for entry in named if not entry.revoked]
     return [entry for entry in valid if entry.file == target.pins] or valid

@@ -29,7 +29,7 @@ def connect_all(loaded: LoadedCluster, nodes: Sequence[Node]) -> dict[str, Conne
     opened, errors = connect_each(loaded, nodes)
     if errors:
         close_all(opened)
-        raise all_of(errors)
+        raise combine_errors(errors)
     return opened
 
 
@@ -49,7 +49,7 @@ def close_all(connections: Mapping[str, Connection]) -> None:
         connection.close()
 
 
-def on_all(
+def call_on_all(
     connections: Mapping[str, Connection], function: Callable[[Connection], Answer]
 ) -> dict[str, Answer]:
     """Call it for every host and wait for all. Name -> what it returned.
@@ -59,11 +59,11 @@ def on_all(
     """
     answers, errors = in_parallel(connections, function)
     if errors:
-        raise all_of(errors)
+        raise combine_errors(errors)
     return answers
 
 
-def all_of(errors: Sequence[HostError]) -> HostError | HostsFailed:
+def combine_errors(errors: Sequence[HostError]) -> HostError | HostsFailed:
     """One error to raise for those of several hosts."""
     return errors[0] if len(errors) == 1 else HostsFailed(errors)
 

@@ -99,6 +99,6 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
 
-def part_of(progress: Progress, host: str, what: str, before: int, total: int) -> BytesDone:
+def file_progress(progress: Progress, host: str, what: str, before: int, total: int) -> BytesDone:
     """For one of several files: `before` bytes of `total` have gone before it."""
     return lambda done: progress(host, what, before + done, total)

@@ -11,7 +11,7 @@ import tempfile
 import threading
 from typing import IO
 
-from launcher.ssh.target import Target
+from launcher.ssh.target import SshTarget
 
 ENDING_SECONDS = 1.0
 
@@ -51,7 +51,7 @@ class CommandSocket(socket.socket):
         return self.words
 
 
-def run_proxy_command(target: Target) -> CommandSocket:
+def run_proxy_command(target: SshTarget) -> CommandSocket:
     """Run it as ssh does, in a shell."""
     assert target.proxy_command is not None
     ours, theirs = socket.socketpair()

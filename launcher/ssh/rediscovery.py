@@ -21,12 +21,12 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
 from launcher.errors import HostError, KeyChanged, Unreachable
-from launcher.ssh.connect import log_in_to, open_transport
+from launcher.ssh.connect import open_login, open_transport
 from launcher.ssh.host_transport import HostTransport, hang_up
 from launcher.ssh.interfaces import parse_interfaces
 from launcher.ssh.known_hosts import HostKey, pinned_keys
 from launcher.ssh.prompts import run_all, say
-from launcher.ssh.target import Target
+from launcher.ssh.target import SshTarget
 
 PRIVATE = [
     IPv4Network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "198.18.0.0/15")
@@ -43,26 +43,26 @@ NEIGHBOURS = Path("/proc/net/arp")
 Host = tuple[Path, str]  # its pins and its place in them
 
 _knocking = threading.Lock()
-_found: dict[Host, Target] = {}  # in this process
+_found: dict[Host, SshTarget] = {}  # in this process
 _missed: dict[Host, float] = {}  # when it was not found last
 
 
-def log_in_wherever(target: Target, timeout: float) -> tuple[Target, HostTransport]:
+def log_in_or_rediscover(target: SshTarget, timeout: float) -> tuple[SshTarget, HostTransport]:
     """At its address; where another machine or none answers there, wherever its host key does.
 
-    Says so on stderr then. Raises what `log_in_to` does: what was wrong at its own address where
+    Says so on stderr then. Raises what `open_login` does: what was wrong at its own address where
     it is not found.
     """
     host = (target.pins, target.place)
     if known := _found.get(host):
         try:
-            return known, log_in_to(known, timeout)
+            return known, open_login(known, timeout)
         except (Unreachable, KeyChanged):
             _found.pop(host, None)  # it has moved again, perhaps back
     try:
-        return target, log_in_to(target, timeout)
+        return target, open_login(target, timeout)
     except (Unreachable, KeyChanged) as error:
-        found = look_for(target)
+        found = rediscover(target)
         if found is None:
             raise
         changed = isinstance(error, KeyChanged)
@@ -71,14 +71,14 @@ def log_in_wherever(target: Target, timeout: float) -> tuple[Target, HostTranspo
             f"{target.name}: {target.address} {what}; found by its host key at {found.address} "
             f"(write it into the file: launch edit cluster {target.cluster})"
         )
-    transport = log_in_to(found, timeout)
+    transport = open_login(found, timeout)
     _found[host] = found
     return found, transport
 
 
-def explained(error: Unreachable, target: Target) -> Unreachable:
+def with_new_address(error: Unreachable, target: SshTarget) -> Unreachable:
     """The same error, with the address at which the host answers now, if it does."""
-    found = look_for(target)
+    found = rediscover(target)
     if found is None:
         return error
     words = error.message.removeprefix(f"{target.name}: ")
@@ -87,7 +87,7 @@ def explained(error: Unreachable, target: Target) -> Unreachable:
     return Unreachable(target.name, message, fix=f"{fix}launch edit cluster {target.cluster}")
 
 
-def look_for(target: Target) -> Target | None:
+def rediscover(target: SshTarget) -> SshTarget | None:
     """Where it answers now, to be verified by the pin of its old place. At most about 2 s on a
     network of 254 addresses."""
     host = (target.pins, target.place)
@@ -107,7 +107,7 @@ def look_for(target: Target) -> Target | None:
     return None
 
 
-def _network_to_search(target: Target) -> IPv4Network | None:
+def _network_to_search(target: SshTarget) -> IPv4Network | None:
     """None where the host must not be looked for."""
     if target.jump or target.proxy_command or target.node_host != target.address:
         return None
@@ -160,9 +160,11 @@ def _knock(addresses: Sequence[str], port: int) -> Iterator[str]:
                     yield str(ready.data)
 
 
-def _with_key(target: Target, addresses: Sequence[str], keys: Sequence[HostKey]) -> Target | None:
+def _with_key(
+    target: SshTarget, addresses: Sequence[str], keys: Sequence[HostKey]
+) -> SshTarget | None:
     """Of these, the one that shows one of the keys."""
-    found: list[Target] = []
+    found: list[SshTarget] = []
 
     def ask(address: str) -> None:
         there = replace(target, address=address, host_key_alias=target.place)

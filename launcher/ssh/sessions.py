@@ -13,7 +13,7 @@ from launcher.errors import CommandFailed, ConnectionLost, DiskFull, HostError, 
 from launcher.ssh.host_transport import HostTransport
 from launcher.ssh.process import GONE, Process, close_session, open_session
 from launcher.ssh.protocol import Completed
-from launcher.ssh.target import Target
+from launcher.ssh.target import SshTarget
 
 OPEN_SECONDS = 30.0  # for the channel of a command: a busy host forks slowly
 SESSIONS = 8  # commands and transfers at a time; sshd's MaxSessions is 10, SFTP takes one
@@ -25,7 +25,7 @@ FREE = re.compile(r"\s\d+\s+\d+\s+(\d+)\s+\d+%")  # a line of df -P
 class SshSessions:
     """Runs processes on a host over one transport."""
 
-    def __init__(self, target: Target, transport: HostTransport) -> None:
+    def __init__(self, target: SshTarget, transport: HostTransport) -> None:
         self.name = target.name
         self.address = target.address
         self.target = target

@@ -30,7 +30,7 @@ Settings = Mapping[str, Sequence[str]]  # as `ssh -G` prints them: keyword -> it
 
 
 @dataclass(frozen=True)
-class Target:
+class SshTarget:
     """One host to connect to, and what is known about it here."""
 
     name: str  # the node's in the cluster file
@@ -45,7 +45,7 @@ class Target:
     identities_only: bool  # of the agent's keys, only those that are among `keys`
     agent: str | None  # the agent's socket; None for none
     host_key_alias: str | None = None
-    jump: Target | None = None  # the host to go through, which may have one of its own
+    jump: SshTarget | None = None  # the host to go through, which may have one of its own
     proxy_command: str | None = None  # the user's own way to it
     note: str | None = None  # what was not looked at
     node_host: str | None = None  # `host:` of a node, as its cluster file has it
@@ -63,23 +63,23 @@ def place_of(address: str, port: int | None) -> str:
     return address if port in (SSH_PORT, None) else f"[{address}]:{port}"
 
 
-def target_of(loaded: LoadedCluster, node: Node) -> Target:
+def target_of(loaded: LoadedCluster, node: Node) -> SshTarget:
     """A node of a cluster file, which messages call by its name, or its path where it lies
     elsewhere than in a folder of clusters. Raises as `resolve` does."""
     path = loaded.path
     named = path.stem if path.parent.name == "clusters" else str(path)
     nodes = {each.name: each for each in loaded.file_nodes}
-    return resolve(node, loaded.known_hosts, cluster=named, nodes=nodes)
+    return resolve_target(node, loaded.known_hosts, cluster=named, nodes=nodes)
 
 
-def resolve(
+def resolve_target(
     node: Node,
     known_hosts: Path,
     *,
     cluster: str | None = None,
     nodes: Mapping[str, Node] | None = None,
     jumps: int = 0,
-) -> Target:
+) -> SshTarget:
     """Ask `ssh -G`, which follows Include, Match and aliases. The node's own keys win over it.
 
     `cluster`: how the user named the cluster; by default the name of `known_hosts`. `nodes`: of the
@@ -112,7 +112,7 @@ def resolve(
             jump = _jump(chain, known_hosts, cluster=cluster, nodes=nodes or {}, jumps=jumps + 1)
         except HostError as error:
             raise error.through(node.name) if not jumps else error from None
-    return Target(
+    return SshTarget(
         name=node.name,
         jump=jump,
         proxy_command=None if jump or command == "none" else _replaced(command, tokens),
@@ -143,14 +143,14 @@ def resolve(
 
 def _jump(
     chain: str, known_hosts: Path, *, cluster: str | None, nodes: Mapping[str, Node], jumps: int
-) -> Target:
+) -> SshTarget:
     """The last host of [USER@]HOST[:PORT],..., reached through those before it; the first one as
     its own configuration says."""
     before, _, last = chain.rpartition(",")
     hop = nodes.get(last) or _hop(last)
     if before:
         hop = hop.model_copy(update={"jump": before})
-    return resolve(hop, known_hosts, cluster=cluster, nodes=nodes, jumps=jumps)
+    return resolve_target(hop, known_hosts, cluster=cluster, nodes=nodes, jumps=jumps)
 
 
 def _hop(written: str) -> Node:
@@ -218,7 +218,7 @@ def _agent(setting: str, tokens: Mapping[str, str]) -> str | None:
     return str(_expanded(setting, tokens))
 
 
-def openssh_command(target: Target) -> list[str]:
+def openssh_command(target: SshTarget) -> list[str]:
     """What reaches the same host with the user's own ssh program, its keys verified as ours are."""
     known = " ".join(f'"{path}"' for path in (target.pins, *target.known_hosts))
     options = ["-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes"]
@@ -236,7 +236,7 @@ def openssh_command(target: Target) -> list[str]:
     return ["ssh", *options, *keys, *place]
 
 
-def _proxy_options(target: Target) -> list[str]:
+def _proxy_options(target: SshTarget) -> list[str]:
     """Not -J: the ssh of a jump host would read its own known_hosts."""
     if target.jump is not None:
         onward = [*openssh_command(target.jump), "-W", "[%h]:%p"]

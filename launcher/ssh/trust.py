@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from launcher.errors import HostError, Unreachable
 from launcher.ssh.connect import open_transport
 from launcher.ssh.host_transport import hang_up
-from launcher.ssh.known_hosts import HostKey, Verdict, judge, pin
+from launcher.ssh.known_hosts import HostKey, Verdict, judge_host_key, pin_host_keys
 from launcher.ssh.parallel import in_parallel
-from launcher.ssh.rediscovery import explained
-from launcher.ssh.target import Target, target_of
+from launcher.ssh.rediscovery import with_new_address
+from launcher.ssh.target import SshTarget, target_of
 
 if TYPE_CHECKING:
     from launcher.config.loaded_cluster import LoadedCluster
@@ -25,7 +25,7 @@ TIMEOUT_SECONDS = 10.0
 class ShownKey:
     """The key that a host shows to whoever asks."""
 
-    target: Target
+    target: SshTarget
     key: HostKey
     verdict: Verdict
 
@@ -40,23 +40,23 @@ def ask_for_keys(
     )
     every = {each.place: each for target in targets.values() for each in _on_the_way(target)}
 
-    def ask(target: Target) -> ShownKey:
+    def ask(target: SshTarget) -> ShownKey:
         try:
             transport, key = open_transport(target, TIMEOUT_SECONDS)
         except Unreachable as error:
-            raise explained(error, target) from None
+            raise with_new_address(error, target) from None
         hang_up(transport)
-        return ShownKey(target, key, judge(target, key))
+        return ShownKey(target, key, judge_host_key(target, key))
 
     shown, errors = in_parallel(every, ask)
     return list(shown.values()), [*wrong, *errors]
 
 
-def _on_the_way(target: Target) -> list[Target]:
+def _on_the_way(target: SshTarget) -> list[SshTarget]:
     """Its jump hosts, the first one first, and itself."""
     return [*(_on_the_way(target.jump) if target.jump else []), target]
 
 
 def pin_keys(loaded: LoadedCluster, keys: Sequence[ShownKey]) -> None:
     """Into the cluster's known_hosts file."""
-    pin(loaded.known_hosts, [(shown.target.place, shown.key) for shown in keys])
+    pin_host_keys(loaded.known_hosts, [(shown.target.place, shown.key) for shown in keys])

@@ -17,7 +17,7 @@ import paramiko
 from paramiko.agent import AgentSSH
 
 from launcher.ssh import prompts
-from launcher.ssh.target import Target
+from launcher.ssh.target import SshTarget
 
 LOCKED = "is locked by a passphrase and no agent holds it"
 NOT_OPENED = "is locked by a passphrase, and no right one was typed"
@@ -49,7 +49,7 @@ class Candidate:
 
 
 def candidates(
-    target: Target, held: list[Any], *, asks: bool
+    target: SshTarget, held: list[Any], *, asks: bool
 ) -> tuple[list[Candidate], dict[Path, str]]:
     """The keys in the order to try them, and why some cannot be.
 
@@ -125,7 +125,7 @@ def _public_part(path: Path) -> bytes | None:
 
 
 @contextmanager
-def agent_keys(target: Target) -> Iterator[list[Any]]:
+def agent_keys(target: SshTarget) -> Iterator[list[Any]]:
     """What the user's agent holds, and the line to it kept open. Nothing where there is none."""
     if sys.platform == "win32":
         with closing(paramiko.Agent()) as agent:

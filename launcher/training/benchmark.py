@@ -25,7 +25,7 @@ from nanochat.sizes import ModelConfig
 HOST_SECONDS = 1800.0
 
 
-class Measuring:
+class Benchmark:
     """Of one rank. `names`: of each rank's node, in rank order, "" on a machine of its own; `say`:
     is heard on rank 0."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from launcher.raycluster.host_locks import take_turn
+from launcher.raycluster.host_locks import acquire_hosts
 from launcher.raycluster.spec import ClusterSpec, NodeSpec
 from launcher.training.session import NODE_ID, Failure, RayLost, Session
 
@@ -55,7 +55,7 @@ class ClusterSession:
     def turn(
         self, run: str, waits_for: Callable[[str], None], given_up: Callable[[], bool]
     ) -> AbstractContextManager[None]:
-        return take_turn(
+        return acquire_hosts(
             self._folder, list(self.threads), run, waits_for=waits_for, given_up=given_up
         )
 

@@ -11,13 +11,13 @@ import torch
 
 from launcher.config.recipe import Recipe
 from launcher.errors import InputError, RunFailed
-from launcher.planner.tuning import Choices
+from launcher.planner.tuning import Tuning
 from launcher.training.session import Session
-from nanochat.batch_split import deal
+from nanochat.batch_split import split_rows
 
 
 @dataclass(frozen=True)
-class Hardware:
+class ComputeDevice:
     """`threads`: of each worker, by its node; `cpus`: what they are pinned to, by those nodes where
     they are. `reasons`: why each is so, for people."""
 
@@ -31,10 +31,10 @@ class Hardware:
         return asdict(self)
 
 
-def choose_hardware(recipe: Recipe, session: Session, chosen: Choices | None = None) -> Hardware:
+def choose_device(recipe: Recipe, session: Session, chosen: Tuning | None = None) -> ComputeDevice:
     """`chosen`: by what was measured, when the run was made. Raises InputError where the recipe
     asks for what the machines cannot do."""
-    chosen = chosen or Choices()
+    chosen = chosen or Tuning()
     if session.accelerator not in (None, "cpu") and not torch.cuda.is_available():
         raise RunFailed(
             f"accelerator is {session.accelerator}, but torch {torch.__version__} sees no GPU",
@@ -48,7 +48,7 @@ def choose_hardware(recipe: Recipe, session: Session, chosen: Choices | None = N
             fix=f"--set workers={usable_cores()} or fewer",
         )
     dtype, why = _cpu_dtype(recipe.dtype)
-    return Hardware(
+    return ComputeDevice(
         device="cpu",
         dtype=dtype,
         threads={
@@ -82,12 +82,12 @@ def _shares(rows: int, shares: Mapping[str, float]) -> dict[str, str]:
     """Nothing where they are equal."""
     if len(set(shares.values())) == 1:
         return {}
-    dealt = zip(shares, deal(rows, list(shares.values())), strict=True)
+    dealt = zip(shares, split_rows(rows, list(shares.values())), strict=True)
     each = ", ".join(f"{name} {len(share)}" for name, share in dealt)
     return {"shares": f"{each} of the {rows} rows of a step: the cluster file says so"}
 
 
-def _gpu(recipe: Recipe, session: Session, chosen: Choices) -> Hardware:
+def _gpu(recipe: Recipe, session: Session, chosen: Tuning) -> ComputeDevice:
     count = torch.cuda.device_count()
     on_cluster = session.accelerator is not None
     if recipe.workers > count and not on_cluster:
@@ -99,7 +99,7 @@ def _gpu(recipe: Recipe, session: Session, chosen: Choices) -> Hardware:
     dtype = recipe.dtype if recipe.dtype != "auto" else "bfloat16" if bf16 else "float32"
     why = "the recipe says so" if recipe.dtype != "auto" else f"bfloat16 in hardware: {bf16}"
     name = torch.cuda.get_device_name(0)
-    return Hardware(
+    return ComputeDevice(
         device="cuda",
         dtype=dtype,
         threads=dict(session.threads) if on_cluster else {"": 1},

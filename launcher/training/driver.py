@@ -27,14 +27,14 @@ from typing import Any
 
 from launcher import __version__
 from launcher.agent.processes import die_with_parent
-from launcher.agent.text_store import received_source
+from launcher.agent.text_store import stored_source
 from launcher.config.paths import launch_home
 from launcher.config.recipe import Recipe
 from launcher.errors import LaunchError, RunFailed
 from launcher.raycluster.spec import ClusterSpec, NodeSpec
 from launcher.runs.folder import RunFolder, write_json
 from launcher.runs.records import Record, RecordWriter
-from launcher.runs.state import Status, summarise
+from launcher.runs.state import Status, summarize
 from launcher.training.cluster_session import ClusterSession
 from launcher.training.local_session import LocalSession
 from launcher.training.session import RayLost, Session
@@ -178,7 +178,7 @@ class Driver:
                 mirror = data.mirror if data.mirror and is_address(data.mirror) else None
                 return climbmix_source(text, base, cache / CLIMBMIX, mirror)
             if key in sent:
-                return received_source(launch_home(), text, sent[key])
+                return stored_source(launch_home(), text, sent[key])
             return parse_source(text, base, shards=cache / CLIMBMIX, mirror=data.mirror)
 
         def on_ready(prepared: PreparedData) -> None:
@@ -238,7 +238,7 @@ class Driver:
         if isinstance(self.session, ClusterSession):
             os._exit(1)  # nobody asked for it: its host shuts down, and it goes on after the boot
         try:
-            summary = summarise(self.folder, "stopped")
+            summary = summarize(self.folder, "stopped")
             with contextlib.suppress(RuntimeError):  # in the middle of another line
                 self.events.event("finish", status="stopped", step=summary["steps"])
             write_json(self.folder.summary_file, summary)
@@ -262,7 +262,7 @@ class Driver:
         done = (self.folder.checkpoints / f"step-{self.recipe.steps_total:08d}").is_dir()
         status: Status = "failed" if failure is not None else "finished" if done else "stopped"
         details = {} if failure is None else {"message": failure["message"]}
-        summary = summarise(self.folder, status)
+        summary = summarize(self.folder, status)
         self.events.event("finish", status=status, step=summary["steps"], **details)
         # Last: who follows from another machine reads no further once it is there.
         write_json(self.folder.summary_file, summary)

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from launcher.agent.processes import adopt_orphans, end_children
+from launcher.agent.processes import adopt_orphans, kill_children
 
 PREFIX = "launch-ray-"
 
@@ -34,7 +34,7 @@ def main(run_folder: str) -> None:
         )
         signal.signal(signal.SIGTERM, lambda *_: driver.terminate())
         code = driver.wait()
-        end_children()
+        kill_children()
     finally:
         shutil.rmtree(ray_folder, ignore_errors=True)
     sys.exit(code if code >= 0 else 128 - code)

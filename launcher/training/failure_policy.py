@@ -11,7 +11,7 @@ from ray.train.v2._internal.execution.failure_handling.default import DefaultFai
 from launcher.training.live_nodes import RunNodes
 
 
-class FinalFailure(Exception):
+class NonRetryableError(Exception):
     """Raised by a worker. Ray carries it to the driver, whatever host the worker was on."""
 
     def __init__(self, message: str, fix: str | None) -> None:
@@ -20,12 +20,12 @@ class FinalFailure(Exception):
         self.fix = fix
 
 
-class GivenUp(TrainingFailedError):
+class RunCancelled(TrainingFailedError):
     """A stop was asked for while a run waited for its nodes."""
 
 
-class FinalFailurePolicy(DefaultFailurePolicy):
-    """Ray Train's own, but for a FinalFailure of any worker, and for nodes that were lost: those
+class RunFailurePolicy(DefaultFailurePolicy):
+    """Ray Train's own, but for a NonRetryableError of any worker, and for nodes that were lost: those
     are no failures of the run, however many there are."""
 
     def __init__(self, failure_config: FailureConfig, nodes: RunNodes | None) -> None:
@@ -33,18 +33,20 @@ class FinalFailurePolicy(DefaultFailurePolicy):
         self._nodes = nodes
 
     def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
-        if isinstance(training_failed_error, GivenUp) or final_failure(training_failed_error):
+        if isinstance(training_failed_error, RunCancelled) or non_retryable_error(
+            training_failed_error
+        ):
             return FailureDecision.RAISE
         if self._nodes is not None and self._nodes.lost():
             return FailureDecision.RETRY
         return super().make_decision(training_failed_error)
 
 
-def final_failure(error: TrainingFailedError) -> FinalFailure | None:
+def non_retryable_error(error: TrainingFailedError) -> NonRetryableError | None:
     """The one among the failures of the workers."""
     failures: dict[int, Any] = getattr(error, "worker_failures", {})
     for failure in failures.values():
         cause = getattr(failure, "_base_exc", failure)  # as Ray wraps what a train function raises
-        if isinstance(cause, FinalFailure):
+        if isinstance(cause, NonRetryableError):
             return cause
     return None

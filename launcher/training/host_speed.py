@@ -15,7 +15,13 @@ import torch
 
 from launcher.planner.measurement import HostSpeed, WidthRates
 from launcher.planner.step_time import pass_correction
-from launcher.training.threads import Threads, giga, least_of_the_best, try_threads, with_threads
+from launcher.training.threads import (
+    ThreadChoice,
+    fewest_of_the_fastest,
+    giga,
+    try_threads,
+    with_threads,
+)
 from nanochat.available_memory import available_bytes
 from nanochat.batch_split import MICRO_BATCH_TOKENS
 from nanochat.cores import find_cores
@@ -73,7 +79,7 @@ def measure_host(
             lambda count, cpus: with_threads(count, cpus, lambda: bench.product_rate(models[0])),
         )
     else:
-        threads = Threads(1, None, {}, "1: the GPU computes")
+        threads = ThreadChoice(1, None, {}, "1: the GPU computes")
     if busy:
         if threads.cpus is None:  # fewer were as fast because others used the rest
             threads = replace(threads, count=max(threads.rates, default=threads.count))
@@ -100,7 +106,7 @@ def measure_host(
             resident_bytes=resident,
             memory_bytes=_memory_bytes(device),
             disk_free_bytes=shutil.disk_usage(folder).free,
-            pass_tokens=least_of_the_best(passes),
+            pass_tokens=fewest_of_the_fastest(passes),
             pass_rates=passes,
         )
         speed = speed.model_copy(update={"pass_correction": _correction(models[0], speed)})

@@ -13,7 +13,7 @@ import ray
 from launcher.raycluster.drain import drained_nodes
 from launcher.raycluster.spec import CODE_LABEL
 from launcher.runs.folder import RunFolder
-from launcher.runs.members import members_told
+from launcher.runs.members import last_members
 from launcher.runs.records import RecordWriter, read_records
 
 ANSWER_SECONDS = 2.0
@@ -95,7 +95,7 @@ class RunNodes:
 
     def tell_change(self) -> None:
         """Where the group that begins is not of the nodes that the run's events tell of last."""
-        before = members_told(self.folder, self.names)
+        before = last_members(self.folder, self.names)
         if before == tuple(self.members):
             return
         lost = [self._state([name]) for name in before if name not in self.members]

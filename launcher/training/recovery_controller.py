@@ -25,14 +25,14 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 from launcher.runs.folder import RunFolder
 from launcher.runs.records import RecordWriter
 from launcher.training.callback import GroupCallback
-from launcher.training.failure_policy import final_failure
+from launcher.training.failure_policy import non_retryable_error
 from launcher.training.process_group import rank_order
 from launcher.training.recovery_worker import count_attempts
 from launcher.training.scaling_policy import wants_regroup
 from launcher.training.worker_group import lost_connection
 
 
-class Recovery(GroupCallback):
+class RecoveryController(GroupCallback):
     """In the controller. `nodes`: names in rank order."""
 
     def __init__(self, run: Path, nodes: Sequence[str]) -> None:
@@ -62,7 +62,7 @@ class Recovery(GroupCallback):
         if status is None or not status.errors or self._told:
             return
         error = status.get_worker_group_error()
-        if final_failure(error) is None:
+        if non_retryable_error(error) is None:
             workers = worker_group.get_workers()
             self._told = True
             self._write_fault(self.attempt, **_fault(error, workers, self._ranks))

@@ -10,7 +10,7 @@ from launcher.runs.folder import RunFolder
 from launcher.runs.records import read_records
 
 
-class Recovered:
+class RecoveryWorker:
     """`tell` writes an event. `reached`: the last step that an earlier attempt has made."""
 
     def __init__(

@@ -23,7 +23,7 @@ from ray.train.v2._internal.execution.worker_group import (
     WorkerGroupState,
 )
 
-from launcher.training.failure_policy import GivenUp
+from launcher.training.failure_policy import RunCancelled
 from launcher.training.live_nodes import RunNodes
 from launcher.training.session import NODE_ID
 from launcher.training.worker import REGROUP
@@ -35,7 +35,7 @@ SETTLE_SECONDS = 8.0
 JOIN_SECONDS = 3.0  # Ray may hear of a node that is up a moment later than the client does
 
 
-class NodesPolicy(ScalingPolicy):
+class LiveNodesPolicy(ScalingPolicy):
     """Groups of the run's nodes, nothing of autoscaling."""
 
     def __init__(self, scaling_config: ScalingConfig, nodes: RunNodes) -> None:
@@ -48,7 +48,7 @@ class NodesPolicy(ScalingPolicy):
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
         self._nodes.folder.regroup_request.unlink(missing_ok=True)
         if self._nodes.folder.stop_request.exists():
-            raise GivenUp  # the group before is dead: there is nothing to save
+            raise RunCancelled  # the group before is dead: there is nothing to save
         joining = not self._nodes.members and time.monotonic() - self._began < JOIN_SECONDS
         if not (joining and self._nodes.missing()) and self._nodes.gather():
             return self._resize()

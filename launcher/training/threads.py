@@ -19,7 +19,7 @@ Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
-class Threads:
+class ThreadChoice:
     """`cpus`: what they are pinned to; `rates`: of those that are not, FLOP/s by their number."""
 
     count: int
@@ -30,11 +30,11 @@ class Threads:
 
 def try_threads(
     cores: Cores, most: int, rate: Callable[[int, tuple[int, ...] | None], float]
-) -> Threads:
+) -> ThreadChoice:
     """The fewest of those within 3% of the fastest; pinned to one CPU of each performance core only
     where that is faster by as much. rate(count, cpus): FLOP/s."""
     rates = {count: rate(count, None) for count in cores.thread_counts(most)}
-    best = least_of_the_best(rates)
+    best = fewest_of_the_fastest(rates)
     usable = len(cores.usable)
     others = {count: each for count, each in rates.items() if count != best}
     pins = cores.performance[:most]
@@ -45,12 +45,12 @@ def try_threads(
                 f"{len(pins)} of {usable}, one on each performance core: {giga(pinned)} GFLOP/s; "
                 f"not pinned {_gives(rates)}"
             )
-            return Threads(len(pins), pins, rates, why)
+            return ThreadChoice(len(pins), pins, rates, why)
     why = f"{best} of {usable}: {giga(rates[best])} GFLOP/s"
-    return Threads(best, None, rates, why + (f"; {_gives(others)}" if others else ""))
+    return ThreadChoice(best, None, rates, why + (f"; {_gives(others)}" if others else ""))
 
 
-def least_of_the_best(rates: Mapping[int, float]) -> int:
+def fewest_of_the_fastest(rates: Mapping[int, float]) -> int:
     """The smallest number whose rate is within 3% of the highest."""
     highest = max(rates.values())
     return min(number for number, rate in rates.items() if rate >= AS_FAST * highest)

@@ -20,16 +20,16 @@ from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus
 from launcher.config.paths import launch_home
 from launcher.config.recipe import Recipe
 from launcher.errors import LaunchError, RunFailed
-from launcher.planner.tuning import Choices
+from launcher.planner.tuning import Tuning
 from launcher.runs.folder import RunFolder
 from launcher.runs.records import RecordWriter
-from launcher.training.device import choose_hardware
-from launcher.training.failure_policy import FinalFailurePolicy, GivenUp, final_failure
+from launcher.training.device import choose_device
+from launcher.training.failure_policy import RunCancelled, RunFailurePolicy, non_retryable_error
 from launcher.training.live_nodes import RunNodes
 from launcher.training.process_group import RankedTorchConfig
-from launcher.training.recovery_controller import Recovery
+from launcher.training.recovery_controller import RecoveryController
 from launcher.training.recovery_worker import count_attempts
-from launcher.training.scaling_policy import NodesPolicy, wants_regroup
+from launcher.training.scaling_policy import LiveNodesPolicy, wants_regroup
 from launcher.training.session import NODE_ID, Session
 from launcher.training.watchdog import Watchdog
 from launcher.training.worker import train_loop
@@ -51,7 +51,7 @@ def train_run(path: str, session: Session) -> tuple[str, str | None] | None:
     try:
         spec = folder.spec()
         recipe = Recipe.model_validate(spec["settings"])
-        hardware = choose_hardware(recipe, session, Choices.from_spec(spec))
+        hardware = choose_device(recipe, session, Tuning.from_spec(spec))
         folder.update_spec(**hardware.as_json())
         RecordWriter(folder.events).event("start", stage="hardware", **hardware.as_json())
         _fit(folder, session)
@@ -64,7 +64,7 @@ def _fit(folder: RunFolder, session: Session) -> None:
     """Raises RunFailed where a worker says that going on is pointless, or Ray itself gives up."""
     spec = folder.spec()
     nodes = tuple(session.threads)
-    recovery = Recovery(folder.path, nodes)
+    recovery = RecoveryController(folder.path, nodes)
     watchdog = Watchdog(folder.path, nodes, recovery, profile=session.profile)
     trainer = RunTrainer(
         train_loop,
@@ -99,10 +99,10 @@ def _fit(folder: RunFolder, session: Session) -> None:
         trainer.nodes = RunNodes(folder, nodes, elastic=spec["settings"]["elastic"])
     try:
         trainer.fit()
-    except GivenUp:
+    except RunCancelled:
         return
     except ray.train.TrainingFailedError as error:
-        if final := final_failure(error):
+        if final := non_retryable_error(error):
             raise RunFailed(final.message, fix=final.fix) from error
         raise RunFailed(f"Ray Train gave up: {error}", fix=f"see {folder.log}") from error
 
@@ -150,11 +150,11 @@ class _Controller(TrainController):
 
     def __init__(self, *, nodes: RunNodes | None, **options: Any) -> None:
         config = options["train_run_context"]
-        options["failure_policy"] = FinalFailurePolicy(config.run_config.failure_config, nodes)
+        options["failure_policy"] = RunFailurePolicy(config.run_config.failure_config, nodes)
         if nodes is None:
             options["scaling_policy"] = _FixedPolicy(config.scaling_config)
         else:
-            options["scaling_policy"] = NodesPolicy(config.scaling_config, nodes)
+            options["scaling_policy"] = LiveNodesPolicy(config.scaling_config, nodes)
         super().__init__(**options)
         for name in ENV_VARS_TO_PROPAGATE:  # read by now; else they become the workers' own
             os.environ.pop(name, None)

@@ -26,7 +26,7 @@ from launcher.runs.folder import RunFolder
 from launcher.runs.records import Record, RecordTail
 from launcher.training.callback import GroupCallback
 from launcher.training.process_group import rank_order
-from launcher.training.recovery_controller import Recovery
+from launcher.training.recovery_controller import RecoveryController
 from launcher.training.stacks import collect_and_end, is_frozen, waits_for_others
 from nanochat.batch_split import UNTRAINED_TOKENS
 from nanochat.sizes import state_bytes
@@ -52,7 +52,7 @@ RECENT_STEPS = 20  # of which the median is taken
 
 
 @dataclass(frozen=True)
-class Pace:
+class StepPace:
     """What steps of a run take, the median; evaluations, the longest; and checkpoints, the longest:
     `stall`, for how long steps stood still beside the write, and `checkpoint`, all of it. None: not
     known yet."""
@@ -63,7 +63,7 @@ class Pace:
     checkpoint: float | None
 
     @classmethod
-    def of(cls, metrics: Sequence[Record], events: Sequence[Record], tokens: int) -> Pace:
+    def of(cls, metrics: Sequence[Record], events: Sequence[Record], tokens: int) -> StepPace:
         """`tokens`: that an evaluation reads, but for the one before the first step."""
         steps = [record["step_seconds"] for record in metrics[-RECENT_STEPS:]]
         less = tokens / min(tokens, UNTRAINED_TOKENS)
@@ -101,7 +101,7 @@ class Watchdog(GroupCallback):
     """`nodes`: names in rank order. `profile`: of the network."""
 
     def __init__(
-        self, run: Path, nodes: Sequence[str], recovery: Recovery, *, profile: str
+        self, run: Path, nodes: Sequence[str], recovery: RecoveryController, *, profile: str
     ) -> None:
         self._folder = RunFolder(run)
         self._nodes = nodes
@@ -136,7 +136,7 @@ class _Watch:
         folder: RunFolder,
         floor: float,
         ranks: Sequence[Worker],
-        recovery: Recovery,
+        recovery: RecoveryController,
         ends: threading.Event,
     ) -> None:
         self._folder = folder
@@ -170,7 +170,7 @@ class _Watch:
                 return
 
     def _limit(self, metrics: Sequence[Record], events: Sequence[Record], starts: bool) -> float:
-        pace = Pace.of(metrics, events, self._evaluation.tokens)
+        pace = StepPace.of(metrics, events, self._evaluation.tokens)
         step = metrics[-1]["step"] + 1 if metrics else 1
         evaluates = starts or step % self._evaluation.every_steps == 0 or step >= self._steps
         asked = self._folder.stop_request, self._folder.regroup_request

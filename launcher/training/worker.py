@@ -16,18 +16,18 @@ from launcher.config.paths import launch_home
 from launcher.planner.measured_run import MEASURES
 from launcher.runs.folder import RunFolder
 from launcher.runs.records import RecordWriter, read_records
-from launcher.training.benchmark import Measuring
-from launcher.training.failure_policy import FinalFailure
+from launcher.training.benchmark import Benchmark
+from launcher.training.failure_policy import NonRetryableError
 from launcher.training.gauges import Gauges
 from launcher.training.process_group import NODE
-from launcher.training.recovery_worker import Recovered, count_attempts
+from launcher.training.recovery_worker import RecoveryWorker, count_attempts
 from launcher.training.stacks import allow_stacks
 from launcher.training.threads import use_threads
 from launcher.training.train_config import run_config
 from nanochat.checkpoint import CheckpointFolder
-from nanochat.dataset.distributed import SharedData
+from nanochat.dataset.distributed import DistributedData
 from nanochat.errors import NanochatError
-from nanochat.exchange import agree
+from nanochat.exchange import all_gather_int
 from nanochat.train import train
 
 # Attempts in a row without a new step: one more would end where they did.
@@ -62,7 +62,7 @@ def train_loop(arguments: dict[str, Any]) -> str | None:
         gauges = Gauges(folder.name) if arguments["exports_metrics"] and rank == 0 else None
         observer = RunObserver(folder, spec, leads=rank == 0, gauges=gauges)
         observer.began(waited, arguments["attempts_before"])
-        data = SharedData(
+        data = DistributedData(
             home / "data" / "prepared" / Path(spec["data"]["folder"]).name,
             rank=rank,
             world_size=world_size,
@@ -72,7 +72,7 @@ def train_loop(arguments: dict[str, Any]) -> str | None:
         group = _group(spec, node, world_size, device)
         observer.nodes = [each["name"] for each in group]
         if MEASURES in spec:
-            Measuring(
+            Benchmark(
                 folder, spec, observer.nodes or [""] * world_size, rank=rank, device=device,
                 say=lambda words: observer.event("measure", words=words),
             ).run()  # fmt: skip
@@ -88,12 +88,14 @@ def train_loop(arguments: dict[str, Any]) -> str | None:
             weights=_weights(group),
             saves=local_rank == 0,
         )
-        asked_to_end = agree(int(folder.stop_request.exists()), world_size, device)  # rank 0's
+        asked_to_end = all_gather_int(
+            int(folder.stop_request.exists()), world_size, device
+        )  # rank 0's
         return REGROUP if result.stopped and not any(asked_to_end) else None
     except NanochatError as error:
-        raise FinalFailure(_here(error.message), error.fix) from error
+        raise NonRetryableError(_here(error.message), error.fix) from error
     except OSError as error:
-        raise FinalFailure(_here(str(error)), None) from error
+        raise NonRetryableError(_here(str(error)), None) from error
 
 
 def _group(
@@ -105,7 +107,7 @@ def _group(
     if not nodes:
         return []
     mine = [each["name"] for each in nodes].index(node)
-    return [nodes[index] for index in agree(mine, world_size, device)]
+    return [nodes[index] for index in all_gather_int(mine, world_size, device)]
 
 
 def _weights(group: Sequence[dict[str, Any]]) -> list[float] | None:
@@ -133,13 +135,13 @@ class RunObserver:
         self._gauges = gauges
         self._attempt = 0
         self._first_step_since: float | None = None
-        self._recovered: Recovered | None = None
+        self._recovered: RecoveryWorker | None = None
         if leads:
             self._metrics = RecordWriter(folder.metrics)
             self._events = RecordWriter(folder.events)
 
     def began(self, waited: float, attempts_before: int) -> None:
-        """Count the attempt. Raises FinalFailure where attempts keep ending without a new step."""
+        """Count the attempt. Raises NonRetryableError where attempts keep ending without a new step."""
         if not self._leads:
             return
         self._attempt = count_attempts(self._folder)
@@ -154,11 +156,11 @@ class RunObserver:
                 useful, reached = max(useful, record["attempt"]), record["step"]
         if self._attempt - useful > FUTILE_ATTEMPTS:
             message = f"training died {FUTILE_ATTEMPTS} times in a row without a new step"
-            raise FinalFailure(message, f"see {self._folder.log}")
+            raise NonRetryableError(message, f"see {self._folder.log}")
         if kind == "start":
             self._first_step_since = time.time()
         else:
-            self._recovered = Recovered(
+            self._recovered = RecoveryWorker(
                 self._folder, self.event, attempt=self._attempt, reached=reached
             )
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.atomic_write import write_atomically
-from nanochat.dataset.manifest import Block
+from nanochat.dataset.manifest import RowBlock
 from nanochat.errors import DataError
 
 GROWTH = "train.jsonl"
@@ -36,7 +36,7 @@ class Counts:
     tokens: int = 0
 
 
-class Growth:
+class BlockLog:
     """Written by the one process that holds the folder's lock."""
 
     def __init__(self, folder: Path, on_block: Callable[[], None]) -> None:
@@ -47,8 +47,8 @@ class Growth:
         self._path = folder / GROWTH
         if self._path.exists():  # a line that a crash has torn counts as not written
             os.truncate(self._path, self._path.read_bytes().rfind(b"\n") + 1)
-        self._recorded: list[Block] = []
-        self.blocks: list[Block] = []  # of whole units
+        self._recorded: list[RowBlock] = []
+        self.blocks: list[RowBlock] = []  # of whole units
         self.units, self.counts = 0, Counts()
         for block, counts in _lines(self._path):
             if block is not None:
@@ -60,7 +60,7 @@ class Growth:
         if self._recorded:
             on_block()
 
-    def has(self, block: Block) -> bool:
+    def has(self, block: RowBlock) -> bool:
         """Whether an interrupted preparation got as far as this block, the next one.
 
         Raises DataError where it had come to another one: then the text is another too.
@@ -72,7 +72,7 @@ class Growth:
         self._next += 1
         return True
 
-    def add(self, block: Block) -> None:
+    def add(self, block: RowBlock) -> None:
         """Its file is on the disk."""
         self._write({"block": asdict(block)})
         self._recorded.append(block)
@@ -99,7 +99,7 @@ class Growth:
             os.fsync(file.fileno())
 
 
-def ready_blocks(folder: Path) -> list[Block]:
+def ready_blocks(folder: Path) -> list[RowBlock]:
     """Blocks to train on that are on the disk, in order. Raises DataError for a damaged record."""
     return [block for block, _ in _lines(folder / GROWTH) if block is not None]
 
@@ -139,7 +139,7 @@ def damaged(file: Path, what: str) -> DataError:
     )
 
 
-def _lines(path: Path) -> list[tuple[Block | None, Counts | None]]:
+def _lines(path: Path) -> list[tuple[RowBlock | None, Counts | None]]:
     """Whole lines only: another process may be writing the last one."""
     try:
         data = path.read_bytes()
@@ -148,12 +148,12 @@ def _lines(path: Path) -> list[tuple[Block | None, Counts | None]]:
     return [_parsed(path, line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
 
 
-def _parsed(path: Path, line: bytes) -> tuple[Block | None, Counts | None]:
+def _parsed(path: Path, line: bytes) -> tuple[RowBlock | None, Counts | None]:
     """A block, or the counts at the end of a unit."""
     try:
         content = json.loads(line)
         if "block" in content:
-            return Block(**content["block"]), None
+            return RowBlock(**content["block"]), None
         return None, Counts(**content["unit"])
     except (ValueError, KeyError, TypeError) as error:
         raise damaged(path, f"not a line of it: {line[:40]!r}") from error

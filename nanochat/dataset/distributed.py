@@ -15,10 +15,10 @@ import torch.distributed as dist
 
 from nanochat.atomic_write import open_atomically
 from nanochat.dataset.block_log import damaged
-from nanochat.dataset.manifest import TOKENIZER, Block, Manifest
-from nanochat.dataset.rows import PreparedData, holds
+from nanochat.dataset.manifest import TOKENIZER, Manifest, RowBlock
+from nanochat.dataset.rows import PreparedData, has_content
 from nanochat.errors import DataError
-from nanochat.exchange import agree
+from nanochat.exchange import all_gather_int
 
 PIECE_BYTES = 16 * 2**20
 FAILED = b"failed:"  # in place of a manifest
@@ -27,7 +27,7 @@ FAILED = b"failed:"  # in place of a manifest
 WAIT_SECONDS = 10.0
 
 
-class SharedData(PreparedData):
+class DistributedData(PreparedData):
     """The rows of rank 0's folder, on every rank. All ranks make the same calls together.
 
     `folder` is a path on each rank's own machine; `writes`: this rank keeps files there (one per
@@ -59,10 +59,10 @@ class SharedData(PreparedData):
                 failure = _grow_for_a_while(self._source, rows, wanted)
             self.manifest = self._described(failure)
             self._forget()
-            goes_on = bool(agree(int(wanted()), self._world_size, self._device)[0])
+            goes_on = bool(all_gather_int(int(wanted()), self._world_size, self._device)[0])
         return self._has(rows)
 
-    def bring(self, blocks: Sequence[Block]) -> None:
+    def bring(self, blocks: Sequence[RowBlock]) -> None:
         for block in blocks:
             if block.name not in self._whole:
                 self._share(block.name, block.sha256)
@@ -75,7 +75,7 @@ class SharedData(PreparedData):
             content = FAILED + json.dumps([failure.message, failure.fix]).encode()
         elif self._source is not None:
             content = self._source.manifest.to_json()
-        size = agree(len(content), self._world_size, self._device)[0]
+        size = all_gather_int(len(content), self._world_size, self._device)[0]
         content = b"".join(self._broadcast(content or None, size))
         if content.startswith(FAILED):
             message, fix = json.loads(content.removeprefix(FAILED))
@@ -86,20 +86,22 @@ class SharedData(PreparedData):
         """One file, whole on every machine at the end."""
         path = self.path / name
         looks = self._writes or self._rank == 0
-        lacks = looks and not holds(path, sha256)
-        lacking = agree(int(lacks), self._world_size, self._device)
+        lacks = looks and not has_content(path, sha256)
+        lacking = all_gather_int(int(lacks), self._world_size, self._device)
         if lacking[0]:
             raise damaged(path, "its content is not what was written")
         if any(lacking):
             self._send(path, lacks=lacks)
-            broken = lacks and not holds(path, sha256)
-            if any(agree(int(broken), self._world_size, self._device)):
+            broken = lacks and not has_content(path, sha256)
+            if any(all_gather_int(int(broken), self._world_size, self._device)):
                 raise DataError(f"{path}: what came from rank 0 is not what it has")
 
     def _send(self, path: Path, *, lacks: bool) -> None:
         """From rank 0 to those that lack it; the others take part and keep nothing."""
         content = np.memmap(path, np.uint8, mode="r") if self._rank == 0 else None
-        size = agree(0 if content is None else len(content), self._world_size, self._device)[0]
+        size = all_gather_int(
+            0 if content is None else len(content), self._world_size, self._device
+        )[0]
         with open_atomically(path) if lacks else nullcontext() as file:
             for piece in self._broadcast(content, size):
                 if file is not None:

@@ -15,7 +15,7 @@ import requests
 
 from nanochat.atomic_write import flush, sha256_of, write_atomically
 from nanochat.errors import DataError
-from nanochat.lock import hold
+from nanochat.lock import hold_lock
 
 CONNECT_SECONDS, SILENCE_SECONDS = 10.0, 30.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
@@ -80,7 +80,7 @@ def download(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
-    with hold(path.with_name(f"{path.name}.lock"), seconds=math.inf):
+    with hold_lock(path.with_name(f"{path.name}.lock"), seconds=math.inf):
         for last in (False, True):
             if path.exists():
                 return

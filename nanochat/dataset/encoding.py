@@ -33,7 +33,7 @@ class Encoded(NamedTuple):
     digest: int
 
 
-class Pace:
+class Throttle:
     """How eagerly text is prepared: all out, or with what training leaves."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ def encode(
     tokenizer: Tokenizer,
     dtype: npt.DTypeLike,
     threads: int,
-    pace: Pace,
+    pace: Throttle,
 ) -> Iterator[Encoded]:
     """In the order of `documents`. Holds a few batches of text at a time."""
 

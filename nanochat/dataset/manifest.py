@@ -15,7 +15,7 @@ TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True)
-class Block:
+class RowBlock:
     """One file of rows."""
 
     name: str
@@ -25,7 +25,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Part:
+class SplitManifest:
     """The rows of one split and the text that they came from.
 
     `bytes` are of text. `tokens` are those in rows; `cropped_tokens` those of documents that got
@@ -35,7 +35,7 @@ class Part:
 
     source: str
     files: tuple[FileIdentity, ...]
-    blocks: tuple[Block, ...]
+    blocks: tuple[RowBlock, ...]
     documents: int
     bytes: int
     tokens: int
@@ -45,7 +45,7 @@ class Part:
     def rows(self) -> int:
         return sum(block.rows for block in self.blocks)
 
-    def blocks_of(self, rows: int) -> tuple[Block, ...]:
+    def blocks_of(self, rows: int) -> tuple[RowBlock, ...]:
         """Those that hold its first `rows` rows."""
         ends = itertools.accumulate(block.rows for block in self.blocks)
         count = sum(end < rows for end in ends) + 1 if rows > 0 else 0
@@ -66,12 +66,12 @@ class Manifest:
     vocab_size: int
     tokenizer_sha256: str
     packing_version: int
-    train: Part
-    validation: Part
+    train: SplitManifest
+    validation: SplitManifest
     complete: bool = True
 
     @property
-    def blocks(self) -> tuple[Block, ...]:
+    def blocks(self) -> tuple[RowBlock, ...]:
         return self.train.blocks + self.validation.blocks
 
     def to_json(self) -> bytes:
@@ -90,7 +90,7 @@ class Manifest:
         return cls(**content, train=train, validation=validation)
 
 
-def _part(content: dict[str, Any]) -> Part:
+def _part(content: dict[str, Any]) -> SplitManifest:
     files = tuple(FileIdentity(**file) for file in content.pop("files"))
-    blocks = tuple(Block(**block) for block in content.pop("blocks"))
-    return Part(**content, files=files, blocks=blocks)
+    blocks = tuple(RowBlock(**block) for block in content.pop("blocks"))
+    return SplitManifest(**content, files=files, blocks=blocks)

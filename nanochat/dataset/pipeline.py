@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import TypeVar
 
 from nanochat.atomic_write import write_atomically
-from nanochat.dataset.block_log import Growth, ready_blocks, write_failure
+from nanochat.dataset.block_log import BlockLog, ready_blocks, write_failure
 from nanochat.dataset.document import Document, FileIdentity, Progress
-from nanochat.dataset.encoding import BATCH_CHARACTERS, Encoded, Pace, encode
+from nanochat.dataset.encoding import BATCH_CHARACTERS, Encoded, Throttle, encode
 from nanochat.dataset.manifest import TOKENIZER, Manifest
 from nanochat.dataset.packing import PACKING_VERSION, row_dtype
 from nanochat.dataset.rows import MANIFEST, PreparedData
 from nanochat.dataset.split_writer import (
-    PartBuilder,
-    build_dividing,
-    build_unit,
-    build_validation,
+    SplitWriter,
     require_rows,
+    write_divided_splits,
+    write_unit,
+    write_validation,
 )
 from nanochat.dataset.validation import ONE_IN, Split
 from nanochat.errors import DataError
@@ -33,7 +33,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Filling:
+class DatasetPipeline:
     """What it takes to fill one folder, under its lock. `key`: the hash of all that decides it;
     `identities`: of the files to train on and of those to validate with."""
 
@@ -44,14 +44,16 @@ class Filling:
     tokenizer: Tokenizer
     sequence_length: int
     threads: int
-    pace: Pace
+    pace: Throttle
     on_progress: Progress
 
     def fill_dividing(self, text: TrainingText) -> None:
         """Nothing is left where it fails."""
         with self._removed_where_it_fails():
             train, validation = self._part("train"), self._part("validation")
-            build_dividing(self._encoded(text, "pack"), train, validation, self.sequence_length)
+            write_divided_splits(
+                self._encoded(text, "pack"), train, validation, self.sequence_length
+            )
             held_out = f"one document in {ONE_IN} of {self.split.source.spec}"
             self._describe(train, validation, held_out, complete=True)
 
@@ -66,7 +68,7 @@ class Filling:
         if begun is None:
             with self._removed_where_it_fails():
                 validation = self._part("validation")
-                build_validation(
+                write_validation(
                     self._encoded(
                         source.documents(files), "pack validation", source.text_bytes(files)
                     ),
@@ -77,20 +79,20 @@ class Filling:
                 nothing_yet = self._part("train")
                 begun = self._describe(nothing_yet, validation, source.spec, complete=False)
         with self._failure_left_behind(), disk_errors(self.folder):
-            growth = Growth(self.folder, announce)
-            train = PartBuilder("train", self.folder, self.tokenizer, self.sequence_length, growth)
+            growth = BlockLog(self.folder, announce)
+            train = SplitWriter("train", self.folder, self.tokenizer, self.sequence_length, growth)
             units = split.source.units(split.files)
             for unit in units[growth.units :]:
                 documents = text if len(units) == 1 else split.source.documents(unit)
-                build_unit(self._encoded(documents, "pack"), train)
+                write_unit(self._encoded(documents, "pack"), train)
             require_rows(train, self.sequence_length)
         manifest = begun.manifest
         part = train.part(manifest.train.source, manifest.train.files)
         whole = replace(manifest, train=part, complete=True)
         write_atomically(self.folder / MANIFEST, whole.to_json())
 
-    def _part(self, name: str) -> PartBuilder:
-        return PartBuilder(name, self.folder, self.tokenizer, self.sequence_length)
+    def _part(self, name: str) -> SplitWriter:
+        return SplitWriter(name, self.folder, self.tokenizer, self.sequence_length)
 
     def _encoded(
         self, documents: Iterable[Document], stage: str, total: int | None = None
@@ -105,7 +107,7 @@ class Filling:
         )
 
     def _describe(
-        self, train: PartBuilder, validation: PartBuilder, held_out: str, *, complete: bool
+        self, train: SplitWriter, validation: SplitWriter, held_out: str, *, complete: bool
     ) -> PreparedData:
         """The manifest; last, for a folder without one is unfinished."""
         manifest = Manifest(

@@ -28,15 +28,15 @@ from nanochat.dataset.document import (
     Source,
     content_hash,
 )
-from nanochat.dataset.encoding import Pace
+from nanochat.dataset.encoding import Throttle
 from nanochat.dataset.hashes import FileHashes
 from nanochat.dataset.manifest import TOKENIZER
 from nanochat.dataset.packing import PACKING_VERSION
-from nanochat.dataset.pipeline import Filling, TrainingText, disk_errors, reported
+from nanochat.dataset.pipeline import DatasetPipeline, TrainingText, disk_errors, reported
 from nanochat.dataset.rows import POLL_SECONDS, PreparedData, lock_of
 from nanochat.dataset.validation import Split, split_source
 from nanochat.errors import DataError
-from nanochat.lock import Held, hold
+from nanochat.lock import LockHeld, hold_lock
 from nanochat.tokenizer import MAX_CHARACTERS, TRAINER_VERSION, Tokenizer
 
 LEARNED_CHARACTERS = 10_000
@@ -85,7 +85,7 @@ def prepare(
         with _locked(folder, on_progress, announcement.look):
             data = _reusable(folder)
             if data is None or not data.manifest.complete:
-                work = Filling(
+                work = DatasetPipeline(
                     split=split,
                     folder=folder,
                     key=key,
@@ -108,7 +108,7 @@ class _Announcement:
     """That training can begin: made once, after which preparation steps back."""
 
     def __init__(self, folder: Path, on_ready: OnReady | None) -> None:
-        self.pace = Pace()
+        self.pace = Throttle()
         self._folder = folder
         self._on_ready = on_ready
 
@@ -215,9 +215,9 @@ def _locked(
     with contextlib.ExitStack() as stack:
         while True:
             try:
-                stack.enter_context(hold(lock_of(folder), seconds=0))
+                stack.enter_context(hold_lock(lock_of(folder), seconds=0))
                 break
-            except Held:
+            except LockHeld:
                 on_progress("wait", 0, None)
                 look()
                 time.sleep(POLL_SECONDS)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from nanochat.atomic_write import sha256_of
 from nanochat.dataset.block_log import damaged, read_failure, ready_blocks
 from nanochat.dataset.document import content_hash
-from nanochat.dataset.manifest import TOKENIZER, Block, Manifest
+from nanochat.dataset.manifest import TOKENIZER, Manifest, RowBlock
 from nanochat.dataset.packing import row_dtype
 from nanochat.dataset.permutation import permutation
 from nanochat.errors import DataError
@@ -145,11 +145,11 @@ class PreparedData:
                 time.sleep(POLL_SECONDS)
         return self._has(rows)
 
-    def bring(self, blocks: Sequence[Block]) -> None:
+    def bring(self, blocks: Sequence[RowBlock]) -> None:
         """Make blocks ready to be read. Raises DataError where one is not what was written."""
         for block in blocks:
             if block.name not in self._whole:
-                if not holds(self.path / block.name, block.sha256):
+                if not has_content(self.path / block.name, block.sha256):
                     raise damaged(self.path / block.name, "its content is not what was written")
                 self._whole.add(block.name)
 
@@ -183,7 +183,7 @@ class PreparedData:
         """What was derived from an earlier manifest."""
         self.__dict__.pop("train_rows", None)
 
-    def _rows(self, blocks: Sequence[Block]) -> Rows:
+    def _rows(self, blocks: Sequence[RowBlock]) -> Rows:
         dtype = row_dtype(self.manifest.vocab_size)
         width = self.manifest.sequence_length + 1
 
@@ -194,7 +194,7 @@ class PreparedData:
         return Rows([block.rows for block in blocks], open_block)
 
 
-def holds(path: Path, sha256: str) -> bool:
+def has_content(path: Path, sha256: str) -> bool:
     return path.exists() and sha256_of(path) == sha256
 
 

@@ -14,7 +14,7 @@ from nanochat.dataset.climbmix import (
 )
 from nanochat.dataset.document import Document, FileIdentity, Source, SourceFile
 from nanochat.dataset.files import FilesSource, expanded
-from nanochat.dataset.stdlib_source import EmbeddedSource
+from nanochat.dataset.stdlib_source import StdlibSource
 from nanochat.errors import DataError
 
 __all__ = [
@@ -46,7 +46,7 @@ def parse_source(
     """
     kind, _, argument = spec.partition(":")
     if spec == "embedded":
-        return EmbeddedSource()
+        return StdlibSource()
     if kind == "files" and argument:
         return FilesSource.matching(spec, base)
     if kind == "host" and argument:

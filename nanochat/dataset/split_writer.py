@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from nanochat.atomic_write import write_atomically
-from nanochat.dataset.block_log import Counts, Growth
+from nanochat.dataset.block_log import BlockLog, Counts
 from nanochat.dataset.document import FileIdentity
 from nanochat.dataset.encoding import Encoded, portions, shuffled_stretches
-from nanochat.dataset.manifest import Block, Part
+from nanochat.dataset.manifest import RowBlock, SplitManifest
 from nanochat.dataset.packing import (
     BUFFER_DOCUMENTS,
     Ids,
@@ -28,16 +28,16 @@ from nanochat.tokenizer import Tokenizer
 ROWS_PER_BLOCK = 1024  # 1 MB of 512 tokens
 
 
-class PartBuilder:
+class SplitWriter:
     """The rows of one split: what went in, what came out."""
 
     def __init__(
         self, name: str, folder: Path, tokenizer: Tokenizer, sequence_length: int,
-        growth: Growth | None = None,
+        growth: BlockLog | None = None,
     ) -> None:  # fmt: skip
         """`growth`: where blocks are announced, and what of them is there already."""
         self.counts = growth.counts if growth else Counts()
-        self.blocks: list[Block] = list(growth.blocks) if growth else []
+        self.blocks: list[RowBlock] = list(growth.blocks) if growth else []
         self._growth = growth
         self._name = name
         self._folder = folder
@@ -95,9 +95,9 @@ class PartBuilder:
         if self._growth is not None:
             self._growth.end_unit(self.counts)
 
-    def part(self, source: str, files: Sequence[FileIdentity]) -> Part:
+    def part(self, source: str, files: Sequence[FileIdentity]) -> SplitManifest:
         tokens = self.rows * self._capacity
-        return Part(
+        return SplitManifest(
             source=source,
             files=tuple(files),
             blocks=tuple(self.blocks),
@@ -116,7 +116,7 @@ class PartBuilder:
             return
         data = rows.tobytes()
         name = f"{self._name}-{len(self.blocks):05d}.rows"
-        block = Block(name, len(rows), len(data), hashlib.sha256(data).hexdigest())
+        block = RowBlock(name, len(rows), len(data), hashlib.sha256(data).hexdigest())
         if self._growth is None or not self._growth.has(block):
             write_atomically(self._folder / name, data)
             if self._growth is not None:
@@ -124,8 +124,8 @@ class PartBuilder:
         self.blocks.append(block)
 
 
-def build_dividing(
-    text: Iterable[Encoded], train: PartBuilder, validation: PartBuilder, sequence_length: int
+def write_divided_splits(
+    text: Iterable[Encoded], train: SplitWriter, validation: SplitWriter, sequence_length: int
 ) -> None:
     """Rows of `text`, of which single documents are held out, see `HeldOutDocuments`.
 
@@ -147,11 +147,11 @@ def build_dividing(
         raise _too_small("the text", ids, size, LEAST_ROWS + 1, sequence_length)
 
 
-def build_validation(
-    text: Iterable[Encoded], validation: PartBuilder, sequence_length: int, *, comes_round: bool
+def write_validation(
+    text: Iterable[Encoded], validation: SplitWriter, sequence_length: int, *, comes_round: bool
 ) -> None:
     """Rows of text that is there to validate with. `comes_round`: see
-    `PartBuilder.pack_coming_round`. Raises DataError where there is too little of it."""
+    `SplitWriter.pack_coming_round`. Raises DataError where there is too little of it."""
     pieces = (
         piece
         for document in text
@@ -166,7 +166,7 @@ def build_validation(
         )
 
 
-def build_unit(text: Iterable[Encoded], train: PartBuilder) -> None:
+def write_unit(text: Iterable[Encoded], train: SplitWriter) -> None:
     """Rows of one unit of the text to train on."""
     for number, portion in enumerate(portions(text)):
         for document in shuffled_stretches(portion, number):
@@ -174,7 +174,7 @@ def build_unit(text: Iterable[Encoded], train: PartBuilder) -> None:
     train.end_unit()
 
 
-def require_rows(train: PartBuilder, sequence_length: int) -> None:
+def require_rows(train: SplitWriter, sequence_length: int) -> None:
     """Raises DataError where all units together have not filled a row."""
     if train.rows == 0:
         counts = train.counts

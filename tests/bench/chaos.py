@@ -38,7 +38,7 @@ from pair import CLUSTER
 from rig import CheckpointWatch, Outcome, Rig, Trial, difference, noted, rig, say, what_became
 from running import Run
 
-from launcher.runs.records import Record, each_step_once
+from launcher.runs.records import Record, latest_attempts
 
 GOAL = 0.75
 SAME = (
@@ -181,7 +181,7 @@ class Chaos:
 
     def _newest(self) -> float:
         """When the newest new step was made, or the run was resumed."""
-        records = each_step_once(self.trial.records())
+        records = latest_attempts(self.trial.records())
         return max(float(records[-1]["time"]), *self.resumed, 0.0)
 
     def _resume(self) -> None:
@@ -193,7 +193,7 @@ class Chaos:
 
     def _recovered(self) -> bool:
         """A step has been made since the last fault and its undoing."""
-        return bool(each_step_once(self.trial.records())[-1]["time"] > self.window[1])
+        return bool(latest_attempts(self.trial.records())[-1]["time"] > self.window[1])
 
     def _be_quiet(self) -> None:
         began, step = time.time(), self.trial.reached()
@@ -274,7 +274,7 @@ class Chaos:
         """With an undisturbed run: losses, rows and weights."""
         losses, last = self.trial.losses(), self.trial.reached()
         reference = self.arguments.reference or self._undisturbed(last)
-        calm = {r["step"]: r["loss"] for r in each_step_once(Run(reference).metrics)}
+        calm = {r["step"]: r["loss"] for r in latest_attempts(Run(reference).metrics)}
         theirs = {
             int(path.name.removeprefix("step-")): noted(path)
             for path in reference.glob("checkpoints/step-*")

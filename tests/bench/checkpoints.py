@@ -25,7 +25,7 @@ import torch
 from train import text_source
 
 from launcher.config.recipe import load_recipe
-from launcher.training.device import choose_hardware
+from launcher.training.device import choose_device
 from launcher.training.local_session import LocalSession
 from launcher.training.train_config import train_config
 from nanochat.checkpoint import CheckpointFolder
@@ -99,7 +99,7 @@ def main() -> None:
     options = [("--set", pair) for pair in arguments.overrides]
     options += [("--data", text_source(arguments.text))]
     recipe = load_recipe(arguments.recipe, options).recipe
-    hardware = choose_hardware(recipe, LocalSession("", workers=1))
+    hardware = choose_device(recipe, LocalSession("", workers=1))
     block, pairs = arguments.block, arguments.pairs
     observer = Observer(block, recipe.tokens_per_step)
     # A block to settle in, then pairs of one without and one that begins with a checkpoint.

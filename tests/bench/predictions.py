@@ -35,9 +35,9 @@ from lab import USER_ID, Host, Lab
 from pair import PairClient
 
 from launcher.config.recipe import Recipe, load_recipe
-from launcher.planner.calibration import Lessons
-from launcher.planner.estimate import Prospect, foresee
-from launcher.planner.hardware import Machine, Site
+from launcher.planner.calibration import Calibration
+from launcher.planner.estimate import Estimate, estimate_run
+from launcher.planner.hardware import Hardware, Machine
 from launcher.planner.measurement import HostSpeed, LinkSpeed, Measurement, Probe
 from launcher.runs.folder import write_json
 from nanochat.dataset.prepare import prepare
@@ -73,7 +73,7 @@ def recipe_of(name: str, tokens_per_step: int) -> Recipe:
 # --- from what was measured to predictions
 
 
-def site_of(found: dict[str, Any]) -> Site:
+def site_of(found: dict[str, Any]) -> Hardware:
     """Of a host set's state."""
     speeds = [HostSpeed.model_validate(each) for each in found["speeds"]]
     names = found["names"]
@@ -97,15 +97,15 @@ def site_of(found: dict[str, Any]) -> Site:
             steps=PROBE_STEPS,
         ),
     )  # fmt: skip
-    return Site("bench", machines, links, "", True, measurement, "")
+    return Hardware("bench", machines, links, "", True, measurement, "")
 
 
-def predicted(found: dict[str, Any], recipe: Recipe, weights: list[float] | None) -> Prospect:
+def predicted(found: dict[str, Any], recipe: Recipe, weights: list[float] | None) -> Estimate:
     site = site_of(found)
-    lesson = Lessons([]).of(site, recipe)
+    lesson = Calibration([]).of(site, recipe)
     if weights is not None:
         site = site.with_shares(dict(zip(found["names"], weights, strict=True)))
-    prospect = foresee(recipe, site, correction=lesson.correction)
+    prospect = estimate_run(recipe, site, correction=lesson.correction)
     assert prospect is not None
     return prospect
 

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "cluster"))
 from lab import Host, Lab
 from pair import CLUSTER, HostRun, PairClient
 
-from launcher.runs.records import Record, each_step_once, read_records
+from launcher.runs.records import Record, latest_attempts, read_records
 
 SETTLED_STEPS = 3  # new ones, after which a run is said to have recovered
 SETTLED_SECONDS = 8.0  # after the harm was undone: what still hits it has hit it by then
@@ -102,7 +102,7 @@ class Trial:
         return read_records(self.head.path / "metrics.jsonl")
 
     def losses(self) -> dict[int, float]:
-        return {record["step"]: record["loss"] for record in each_step_once(self.records())}
+        return {record["step"]: record["loss"] for record in latest_attempts(self.records())}
 
     def reached(self) -> int:
         return max((record["step"] for record in self.records()), default=0)

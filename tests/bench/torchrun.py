@@ -32,7 +32,7 @@ import torch, torch.distributed as dist
 from launcher.config.recipe import Recipe
 from launcher.training.train_config import train_config
 from nanochat.checkpoint import CheckpointFolder
-from nanochat.dataset.distributed import SharedData
+from nanochat.dataset.distributed import DistributedData
 from nanochat.train import train
 times = {"process": began, "imports": time.time()}
 spec = json.loads(Path(sys.argv[1]).expanduser().read_text())
@@ -43,7 +43,7 @@ class Watch:
     def event(self, kind, **details): times.setdefault(kind, time.time())
     def stop_requested(self): return True
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-rows = SharedData(Path("~/.launch/data/prepared", sys.argv[2]).expanduser(), rank=dist.get_rank(),
+rows = DistributedData(Path("~/.launch/data/prepared", sys.argv[2]).expanduser(), rank=dist.get_rank(),
                   world_size=dist.get_world_size(), writes=True, device=torch.device("cpu"))
 train(train_config(Recipe.model_validate(spec)), rows,
       CheckpointFolder(Path(tempfile.mkdtemp())), Watch(), device=torch.device("cpu"),

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from launcher.config.recipe import load_recipe
-from launcher.training.device import choose_hardware
+from launcher.training.device import choose_device
 from launcher.training.local_session import LocalSession
 from launcher.training.train_config import train_config
 from nanochat.checkpoint import CheckpointFolder
@@ -58,7 +58,7 @@ def main() -> None:
     options = [("--set", pair) for pair in arguments.overrides]
     options += [("--steps", str(arguments.steps)), ("--data", text_source(arguments.text))]
     recipe = load_recipe(arguments.recipe, options).recipe
-    hardware = choose_hardware(recipe, LocalSession("", workers=1))
+    hardware = choose_device(recipe, LocalSession("", workers=1))
     device = torch.device(arguments.device)
     dtype = getattr(torch, hardware.dtype) if device.type == hardware.device else torch.float32
     observer = Observer()

@@ -16,18 +16,18 @@ from lab import USER, Host
 
 from launcher.config.node import Node
 from launcher.ssh.connection import SshConnection
-from launcher.ssh.target import Target, resolve
+from launcher.ssh.target import SshTarget, resolve_target
 
 Connect = Callable[..., SshConnection]  # (host, pinned=, **changes of the node)
 
 
-def target(machine: Host, folder: Path, *, pinned: str | None = None, **changes: Any) -> Target:
+def target(machine: Host, folder: Path, *, pinned: str | None = None, **changes: Any) -> SshTarget:
     """`pinned`: what the known_hosts of a cluster `home` says; by default the truth."""
     pins = folder / "home.known_hosts"
     pins.write_text(machine.known_hosts_line() if pinned is None else pinned)
     node = {"name": machine.name, "host": machine.address, "user": USER, "port": machine.port}
     node["key"] = str(machine.lab.key)
-    return resolve(Node(**node | changes), pins)
+    return resolve_target(Node(**node | changes), pins)
 
 
 def cluster_file(folder: Path, hosts: Sequence[Host], **users: str) -> Path:

@@ -15,7 +15,7 @@ from reach import Connect
 
 from launcher.errors import HostError, Untrusted
 from launcher.hosts.facts import gather_facts
-from launcher.hosts.network import choose_places
+from launcher.hosts.network import choose_addresses
 
 
 @pytest.fixture
@@ -70,11 +70,11 @@ def test_ray_takes_the_ipv4_address_of_that_interface(
     try:
         facts = gather_facts(connection)
         assert (facts.ssh_address, facts.ssh_interface) == (address, "eth0")
-        place = choose_places(None, {"box": facts})["box"]
+        place = choose_addresses(None, {"box": facts})["box"]
         assert (place.address, place.interface) == (box.address, "eth0")
         box.inside(f"ip link del eth9 && ip addr del {box.address}/24 dev eth0")
         with pytest.raises(HostError, match="box: it has no IPv4 address") as raised:
-            choose_places(None, {"box": gather_facts(connection)})
+            choose_addresses(None, {"box": gather_facts(connection)})
         assert "give it one on the network" in (raised.value.fix or "")
     finally:
         box.inside("ip link del eth9 2>/dev/null; true")

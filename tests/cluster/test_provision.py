@@ -21,22 +21,22 @@ from pair import wait
 
 from launcher.errors import ConnectionLost, DiskFull
 from launcher.hosts.facts import HostFacts, gather_facts
-from launcher.hosts.platform import Target
+from launcher.hosts.platform import Platform
 from launcher.provision.apply import Applied, apply, gather_all
 from launcher.provision.builds import find_build
-from launcher.provision.client_lock import FILE, host_lock
+from launcher.provision.client_lock import FILE, client_lock
 from launcher.provision.code import pack_code
-from launcher.provision.host_plan import HostPlan, Need, plan_host
-from launcher.provision.lock import Lock, resolve
-from launcher.provision.needs import choose_push, reaches
+from launcher.provision.host_plan import HostEnvironment, HostPlan, plan_host
+from launcher.provision.lock import Lock, resolve_wheels
+from launcher.provision.needs import choose_push, reaches_servers
 from launcher.provision.purge import purge
 from launcher.provision.python import ChosenPython, choose_pythons
 from launcher.provision.wheels import wheel_path
 from launcher.ssh.connection import connect
 from launcher.ssh.protocol import Connection
-from launcher.ssh.target import resolve as find_target
+from launcher.ssh.target import resolve_target as find_target
 
-TARGET = Target("x86_64", 11, "cpu")
+TARGET = Platform("x86_64", 11, "cpu")
 Connections = dict[str, Connection]
 
 
@@ -53,7 +53,9 @@ def launch_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def lock() -> Lock:
     """Real wheels, few and small: 3 MB."""
-    return resolve(TARGET, ["pip", "click", "pyyaml"], [], request="small", hosts=["one", "two"])
+    return resolve_wheels(
+        TARGET, ["pip", "click", "pyyaml"], [], request="small", hosts=["one", "two"]
+    )
 
 
 @pytest.fixture
@@ -85,12 +87,14 @@ def facts_of(connection: Connection, **changed: Any) -> HostFacts:
     return dataclasses.replace(gather_facts(connection), **changed)
 
 
-def need_of(connections: Connections, lock: Lock) -> Need:
+def need_of(connections: Connections, lock: Lock) -> HostEnvironment:
     facts = {name: facts_of(connection) for name, connection in connections.items()}
-    return Need(choose_pythons(None, facts)["one"], lock, pack_code())
+    return HostEnvironment(choose_pythons(None, facts)["one"], lock, pack_code())
 
 
-def plans_of(connections: Connections, need: Need, **changed: Any) -> dict[str, HostPlan]:
+def plans_of(
+    connections: Connections, need: HostEnvironment, **changed: Any
+) -> dict[str, HostPlan]:
     plans = {
         name: plan_host(name, facts_of(connection, **changed), need)
         for name, connection in connections.items()
@@ -104,7 +108,7 @@ def files(connection: Connection) -> list[str]:
     return connection.check("find . | sort", step="files").splitlines()
 
 
-def sizes(need: Need) -> tuple[int, int]:
+def sizes(need: HostEnvironment) -> tuple[int, int]:
     """Bytes of the wheels, of the code."""
     wheels = sum(wheel_path(wheel).stat().st_size for wheel in need.lock.wheels)
     return wheels, need.code.archive.stat().st_size
@@ -269,16 +273,16 @@ def test_two_clients(connections: Connections, lock: Lock) -> None:
     assert time.monotonic() - begun > 1
     assert apply({"one": connection}, plan)["one"] == Applied()  # as one with old facts would
     connection.check(f"echo dead > {FILE}; touch -d '1 minute ago' {FILE}", step="stale")
-    with host_lock(connection, wait_seconds=0):
+    with client_lock(connection, wait_seconds=0):
         pass
 
 
 def test_whether_a_host_reaches_an_index(connections: Connections) -> None:
     facts = facts_of(connections["one"])
-    assert not reaches(connections["one"], facts, ["192.0.2.1:443"])
+    assert not reaches_servers(connections["one"], facts, ["192.0.2.1:443"])
     two = connections["two"]
-    assert reaches(connections["one"], facts, [f"{two.address}:22"])
-    assert not reaches(connections["one"], facts, [f"{two.address}:22", f"{two.address}:9"])
+    assert reaches_servers(connections["one"], facts, [f"{two.address}:22"])
+    assert not reaches_servers(connections["one"], facts, [f"{two.address}:22", f"{two.address}:9"])
 
 
 def test_hosts_that_reach_the_index_download(

@@ -15,7 +15,7 @@ from test_provision import connect_to, facts_of, lock, need_of, plans_of
 from launcher.errors import DiskFull
 from launcher.provision.apply import Applied, apply
 from launcher.provision.lock import Lock
-from launcher.ssh.parallel import on_all
+from launcher.ssh.parallel import call_on_all
 from launcher.ssh.protocol import Connection
 
 __all__ = ["lock"]
@@ -77,7 +77,7 @@ def test_a_large_file_to_four_hosts_takes_no_memory(
     digest = hashlib.sha256(bytes(64 << 20)).hexdigest()
     tracemalloc.start()
     try:
-        on_all(connections, lambda each: each.send(large, ".launch/large", sha256=digest))
+        call_on_all(connections, lambda each: each.send(large, ".launch/large", sha256=digest))
         most = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

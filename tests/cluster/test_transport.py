@@ -25,7 +25,7 @@ from launcher.errors import (
     LoginRefused,
 )
 from launcher.ssh.connection import SshConnection, connect
-from launcher.ssh.parallel import close_all, connect_all, on_all
+from launcher.ssh.parallel import call_on_all, close_all, connect_all
 from launcher.ssh.protocol import Completed, Connection
 
 MB = 1 << 20
@@ -340,16 +340,16 @@ def test_several_hosts(lab: Lab, box: Host, ssh_home: Path) -> None:
     try:
         assert list(connections) == ["box", "one", "two"]
         begun = time.monotonic()
-        names = on_all(connections, lambda c: c.check("sleep 1; hostname", step="asking"))
+        names = call_on_all(connections, lambda c: c.check("sleep 1; hostname", step="asking"))
         assert names == {"box": "box\n", "one": "one\n", "two": "two\n"}
         assert time.monotonic() - begun < 2.5
         with pytest.raises(HostsFailed) as several:
-            on_all(connections, lambda c: c.check("! hostname | grep o", step="asking"))
+            call_on_all(connections, lambda c: c.check("! hostname | grep o", step="asking"))
         assert [error.host for error in several.value.errors] == ["box", "one", "two"]
         with pytest.raises(CommandFailed, match="box: asking failed"):
-            on_all(connections, lambda c: c.check("! hostname | grep b", step="asking"))
+            call_on_all(connections, lambda c: c.check("! hostname | grep b", step="asking"))
         with pytest.raises(ZeroDivisionError):
-            on_all(connections, lambda c: 1 // (c.name != "one"))
+            call_on_all(connections, lambda c: 1 // (c.name != "one"))
     finally:
         close_all(connections)
 

@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nanochat.dataset.climbmix import TRAINING_SHARDS, shard_name
-from nanochat.dataset.stdlib_source import EmbeddedSource
+from nanochat.dataset.stdlib_source import StdlibSource
 
 
 def publish(folder: Path, shards: int, documents: int) -> None:
     """Write `shards` to train on and the last one, of so many pieces of Python's source each."""
-    source = EmbeddedSource()
+    source = StdlibSource()
     texts = (document.text for document in source.documents())
     for number in (*range(shards), TRAINING_SHARDS):
         table = pa.table({"text": list(islice(texts, documents))})

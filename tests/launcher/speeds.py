@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from launcher.config.recipe import Recipe
-from launcher.planner.calibration import Lessons
-from launcher.planner.hardware import Machine, Site
+from launcher.planner.calibration import Calibration
+from launcher.planner.hardware import Hardware, Machine
 from launcher.planner.measurement import HostSpeed, LinkSpeed, Measurement, WidthRates
-from launcher.planner.run_plan import Plan, make_plan
+from launcher.planner.run_plan import RunPlan, make_plan
 
 GIGA = 10**9
 D8 = Recipe(depth=8, sequence_length=1024, tokens_per_step=4096, steps=1000)
@@ -47,10 +47,10 @@ def machine(name: str, speed: HostSpeed, **changes: Any) -> Machine:
     return Machine(name=name, speed=speed, **(known | changes))
 
 
-def site(*machines: Machine, link: LinkSpeed = LINK, name: str = "home") -> Site:
+def site(*machines: Machine, link: LinkSpeed = LINK, name: str = "home") -> Hardware:
     names = [each.name for each in machines]
     pairs = {(one, other): link for i, one in enumerate(names) for other in names[i + 1 :]}
-    return Site(name, machines, pairs, "measured 2026-11-27", True, None, f"--cluster {name}")
+    return Hardware(name, machines, pairs, "measured 2026-11-27", True, None, f"--cluster {name}")
 
 
 def measurement(**hosts: HostSpeed) -> Measurement:
@@ -65,16 +65,16 @@ def measurement(**hosts: HostSpeed) -> Measurement:
     )
 
 
-def one(**changes: Any) -> Site:
+def one(**changes: Any) -> Hardware:
     return site(machine("one", host_speed(), **changes))
 
 
-def two(gflops: float = 100.0, **link: float) -> Site:
+def two(gflops: float = 100.0, **link: float) -> Hardware:
     machines = (machine("one", host_speed()), machine("two", host_speed(gflops)))
     return site(*machines, link=LINK.model_copy(update=link))
 
 
-def plan(recipe: Recipe, there: Site, others: dict[str, Site] | None = None) -> Plan:
-    found = make_plan("d8", recipe, there, others or {}, Lessons([]))
+def plan(recipe: Recipe, there: Hardware, others: dict[str, Hardware] | None = None) -> RunPlan:
+    found = make_plan("d8", recipe, there, others or {}, Calibration([]))
     assert found is not None
     return found

@@ -9,8 +9,8 @@ import pytest
 
 from launcher.config.recipe import load_recipe
 from launcher.errors import ConfigError
-from launcher.runs.overrides import asks_for_another_run, changed_recipe
-from nanochat.divergence import gone_wrong
+from launcher.runs.overrides import apply_overrides, needs_new_run
+from nanochat.divergence import diverged_error
 
 
 def spec_of(*settings: str) -> dict[str, Any]:
@@ -23,12 +23,12 @@ def spec_of(*settings: str) -> dict[str, Any]:
 
 def test_how_a_run_is_kept_may_change() -> None:
     spec = spec_of()
-    changed = changed_recipe(spec, ["checkpoint.every_steps=7", "checkpoint.every_minutes=null"])
+    changed = apply_overrides(spec, ["checkpoint.every_steps=7", "checkpoint.every_minutes=null"])
     entry = changed.recipe.model_dump(mode="json")
     assert entry == {
         **spec["settings"], "checkpoint": {"every_steps": 7, "every_minutes": None, "keep": 2}
     }  # fmt: skip
-    assert changed_recipe(spec, []).recipe.model_dump(mode="json") == spec["settings"]
+    assert apply_overrides(spec, []).recipe.model_dump(mode="json") == spec["settings"]
 
 
 def test_a_mirror_that_is_a_folder_is_one_of_here_and_now(
@@ -36,9 +36,9 @@ def test_a_mirror_that_is_a_folder_is_one_of_here_and_now(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     spec = spec_of("data.source=climbmix:2", "data.mirror=http://127.0.0.1:1")
-    assert changed_recipe(spec, ["data.mirror=hub"]).recipe.data.mirror == str(tmp_path / "hub")
+    assert apply_overrides(spec, ["data.mirror=hub"]).recipe.data.mirror == str(tmp_path / "hub")
     address = "https://mirror.example/climbmix"
-    assert changed_recipe(spec, [f"data.mirror={address}"]).recipe.data.mirror == address
+    assert apply_overrides(spec, [f"data.mirror={address}"]).recipe.data.mirror == address
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_mirror_that_is_a_folder_is_one_of_here_and_now(
 )
 def test_what_makes_a_run_what_it_is_may_not(setting: str, says: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        changed_recipe(spec_of(), [setting])
+        apply_overrides(spec_of(), [setting])
     assert says in refused.value.message
     if "cannot change" in says:
         assert "begin a new run for it" in str(refused.value.fix)
@@ -63,6 +63,6 @@ def test_what_makes_a_run_what_it_is_may_not(setting: str, says: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_training_that_has_gone_wrong_asks_for_another_run(dtype: str) -> None:
-    error = gone_wrong("it is nan", newest=5, dtype=dtype, tokens_per_step=4096)
+    error = diverged_error("it is nan", newest=5, dtype=dtype, tokens_per_step=4096)
     assert error.fix is not None
-    assert asks_for_another_run(error.fix, steps=9)
+    assert needs_new_run(error.fix, steps=9)

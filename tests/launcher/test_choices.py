@@ -18,16 +18,16 @@ from launcher.planner.measurement import (
     load_measurement,
     measurement_file,
 )
-from launcher.planner.run_tuning import choices_here, with_choices
+from launcher.planner.run_tuning import apply_tuning, tune_local_run
 from launcher.planner.step_time import token_seconds, update_seconds
 from launcher.planner.tuning import (
-    CHOSEN,
-    Choices,
+    TUNING_KEY,
     Place,
+    Tuning,
     balanced_rows,
-    choose,
+    tune,
 )
-from nanochat.batch_split import deal
+from nanochat.batch_split import split_rows
 from nanochat.sizes import ModelConfig, flops_per_token, muon_flops
 
 D4 = ModelConfig(depth=4, head_dim=64, sequence_length=512)
@@ -73,9 +73,9 @@ def recipe(**changes: Any) -> Recipe:
 
 def chosen(
     measurement: Measurement | None, *places: Place, of: Recipe | None = None, **options: Any
-) -> Choices:
+) -> Tuning:
     told: dict[str, Any] = {"device": "cpu", "torch_version": "2.13.0", **options}
-    return choose(of or recipe(), measurement, places, **told)
+    return tune(of or recipe(), measurement, places, **told)
 
 
 PAIR = (Place("one"), Place("two"))
@@ -83,14 +83,14 @@ PAIR = (Place("one"), Place("two"))
 
 def test_nothing_measured_nothing_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAUNCH_HOME", str(tmp_path))
-    assert chosen(None, Place("")) == choices_here(recipe()) == Choices()
+    assert chosen(None, Place("")) == tune_local_run(recipe()) == Tuning()
     spec = {"settings": {"depth": 4}}
-    assert with_choices(spec, Choices()) == spec
-    assert Choices.from_spec(spec) == Choices()
+    assert apply_tuning(spec, Tuning()) == spec
+    assert Tuning.from_spec(spec) == Tuning()
 
 
 def test_what_was_measured_of_other_devices_is_left_alone() -> None:
-    assert chosen(measured({"": host(100)}), Place(""), device="cuda") == Choices()
+    assert chosen(measured({"": host(100)}), Place(""), device="cuda") == Tuning()
 
 
 def test_threads_are_the_best_number() -> None:
@@ -140,7 +140,7 @@ def test_ranks_of_a_host_count_each() -> None:
 
 def test_shares_follow_speed() -> None:
     found = chosen(measured({"one": host(300), "two": host(100)}), *PAIR)
-    dealt = deal(32, list(found.shares.values()))
+    dealt = split_rows(32, list(found.shares.values()))
     assert [*map(len, dealt)] == [24, 8]
     assert sum(found.shares.values()) == pytest.approx(2, abs=0.01)
     assert all(
@@ -205,10 +205,10 @@ def test_other_versions_are_said() -> None:
 def test_what_was_chosen_is_kept_in_run_json() -> None:
     speeds = {"one": host(300, cpus=(0, 2)), "two": host(100)}
     found = chosen(measured(speeds), *PAIR)
-    spec = with_choices({"settings": {"depth": 4, "micro_batch": None}}, found)
+    spec = apply_tuning({"settings": {"depth": 4, "micro_batch": None}}, found)
     assert spec["settings"] == {"depth": 4, "micro_batch": found.micro_batch}
-    again = Choices.from_spec(json.loads(json.dumps(spec)))
-    assert spec[CHOSEN].keys() == vars(again).keys()
+    again = Tuning.from_spec(json.loads(json.dumps(spec)))
+    assert spec[TUNING_KEY].keys() == vars(again).keys()
     assert again.shares == found.shares and again.reasons == found.reasons
     assert {name: tuple(each) for name, each in again.cpus.items()} == found.cpus
 

@@ -18,7 +18,7 @@ from launcher.cli.main import cli
 from launcher.config.recipe import load_recipe
 from launcher.errors import InputError, MissingExtra
 from launcher.runs.folder import RunFolder, runs_home, write_json
-from launcher.runs.history import Curve, smoothed
+from launcher.runs.history import RunHistory, smoothed
 
 TOKENS_PER_STEP = 2048
 RESTARTED = [*range(1, 61), *range(51, 101)]  # killed after step 60, saved at 50
@@ -76,7 +76,7 @@ def launch(*arguments: str) -> str:
 
 
 def test_a_curve_has_each_step_once_and_the_time_of_all(runs: list[str]) -> None:
-    curve = Curve.of(RunFolder(runs_home() / "restarted"), "restarted")
+    curve = RunHistory.of(RunFolder(runs_home() / "restarted"), "restarted")
     assert curve.tokens == [step * TOKENS_PER_STEP for step in range(1, 101)]
     assert curve.loss[49] == pytest.approx(10 * math.exp(-50 / 50))
     assert curve.loss[50] == pytest.approx(10 * math.exp(-51 / 50) + 0.1)  # of the second attempt

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.cli.cluster.drain import ended_words
+from launcher.cli.cluster.drain import ended_message
 from launcher.runs.folder import RunFolder
-from launcher.runs.members import members_told
+from launcher.runs.members import last_members
 from launcher.runs.records import RecordWriter
 
 
@@ -24,13 +24,13 @@ from launcher.runs.records import RecordWriter
     ],
 )  # fmt: skip
 def test_a_run_that_has_ended_is_told_as_it_is(status: str, step: int, words: str) -> None:
-    assert ended_words("c/a", status, step, "two") == words
+    assert ended_message("c/a", status, step, "two") == words
 
 
 def test_the_nodes_of_a_run_are_those_of_its_last_change(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    assert members_told(folder, ("one", "two")) == ("one", "two")
+    assert last_members(folder, ("one", "two")) == ("one", "two")
     with RecordWriter(folder.events) as events:
         for nodes in (["one"], ["one", "three"]):
             events.event("resize", step=3, before=[], nodes=nodes, why="")
-    assert members_told(folder, ("one", "two")) == ("one", "three")
+    assert last_members(folder, ("one", "two")) == ("one", "three")

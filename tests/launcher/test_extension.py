@@ -9,7 +9,7 @@ import pytest
 
 from launcher.config.recipe import Recipe, load_recipe
 from launcher.errors import InputError
-from launcher.runs.extend import extension, schedule_words
+from launcher.runs.extend import describe_schedule, extend_run
 from launcher.runs.folder import RunFolder, write_json
 from launcher.runs.records import RecordWriter
 from launcher.training.train_config import run_config
@@ -34,7 +34,7 @@ def save(folder: RunFolder, step: int) -> None:
 
 
 def extended(folder: RunFolder, more: int) -> dict[str, Any]:
-    changes = extension(folder, folder.spec()["settings"], more)
+    changes = extend_run(folder, folder.spec()["settings"], more)
     folder.update_spec(**changes)
     return changes
 
@@ -79,27 +79,27 @@ def test_prolonged_twice(tmp_path: Path) -> None:
     extended(folder, 1)
     assert run_config(folder.spec()).extended_from == (1000, 1500, 2000)
     with pytest.raises(InputError, match="1,000,002,000 steps"):
-        extension(folder, folder.spec()["settings"], 1_000_000_000 - 1)
+        extend_run(folder, folder.spec()["settings"], 1_000_000_000 - 1)
 
 
 def test_what_is_said_of_the_schedule() -> None:
     before, after = Schedule(1000, 10), Schedule(1500, 10)
-    assert schedule_words(before, after, 1000) == (
+    assert describe_schedule(before, after, 1000) == (
         "1,000 steps become 1,500. The learning rate was at 0.05 of its peak at step 1,000; with "
         "1,500 steps it is 0.54 at step 1,001: it rises 10.4x. Momentum goes from 0.90 to 0.94; "
         "weight decay goes from 0.00 to 0.25 of its start. The loss usually rises first: a public "
         "run went from 0.935 to 1.016 bits per byte through this."
     )
-    assert schedule_words(before, after, 300) == (
+    assert describe_schedule(before, after, 300) == (
         "1,000 steps become 1,500. This costs nothing: the learning rate has not begun to fall. It "
         "does from step 527 on, not from step 352. Only weight decay goes from 0.80 to 0.90 of its "
         "start."
     )
     assert after.learning_rate(525) == 1.0 > after.learning_rate(526)  # steps 526 and 527
-    early = schedule_words(before, after, 5)
+    early = describe_schedule(before, after, 5)
     assert early.endswith("It does from step 527 on, not from step 352.")  # weight decay 1.00
-    assert schedule_words(Schedule(1, 0), Schedule(2, 0), 0).startswith("1 step becomes 2.")
-    assert schedule_words(before, after, 0).endswith(
+    assert describe_schedule(Schedule(1, 0), Schedule(2, 0), 0).startswith("1 step becomes 2.")
+    assert describe_schedule(before, after, 0).endswith(
         "Nothing has been trained yet: it costs nothing."
     )
-    assert "it goes on falling" in schedule_words(before, Schedule(1001, 10), 452)
+    assert "it goes on falling" in describe_schedule(before, Schedule(1001, 10), 452)

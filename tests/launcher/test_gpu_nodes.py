@@ -17,9 +17,9 @@ from launcher.config.loaded_cluster import LoadedCluster, require_trainable
 from launcher.config.node import Node
 from launcher.errors import InputError
 from launcher.hosts.facts import HostFacts
-from launcher.hosts.network import Place
+from launcher.hosts.network import ClusterAddress
 from launcher.provision.code import Code
-from launcher.provision.host_plan import Need
+from launcher.provision.host_plan import HostEnvironment
 from launcher.provision.lock import Lock
 from launcher.raycluster.bring_up import node_specs
 from launcher.raycluster.control import HostState
@@ -28,14 +28,14 @@ from launcher.raycluster.probe import host_needs
 from launcher.raycluster.spec import ClusterSpec
 
 CPU = captured("debian12")
-NEED = Need(PYTHONS["own"], Lock("r", TARGET, ()), Code("c1", Path("code.tar.gz"), "00"))
+NEED = HostEnvironment(PYTHONS["own"], Lock("r", TARGET, ()), Code("c1", Path("code.tar.gz"), "00"))
 BOXES = {"rtx4070": "rtx4070", "mi300x": "mi300x_vf"}
 
 
 def spec_of(
     loaded: LoadedCluster, nodes: tuple[Node, ...], facts: dict[str, HostFacts]
 ) -> dict[str, ClusterSpec]:
-    places = {node.name: Place("192.168.1.5", "eno1", "a test") for node in nodes}
+    places = {node.name: ClusterAddress("192.168.1.5", "eno1", "a test") for node in nodes}
     return node_specs(loaded, nodes, facts, places, {node.name: NEED for node in nodes})
 
 

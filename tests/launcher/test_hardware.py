@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from launcher.cli.cluster_run import UpCluster
+from launcher.cli.cluster_run import OpenCluster
 from launcher.config.cluster_file import load_cluster
 from launcher.config.recipe import Recipe
-from launcher.planner.tuning import Choices
+from launcher.planner.tuning import Tuning
 from launcher.raycluster.spec import NodeSpec
-from launcher.training.device import choose_hardware
+from launcher.training.device import choose_device
 from launcher.training.local_session import LocalSession
 
-CHOSEN = Choices(
+CHOSEN = Tuning(
     threads={"one": 3, "two": 9},
     cpus={"one": (0, 2, 4)},
     shares={"one": 1.5, "two": 0.5},
@@ -31,12 +31,12 @@ def test_threads_are_those_that_were_chosen() -> None:
     )
     session = LocalSession("", workers=1)
     session.threads, session.shares = {"one": 8, "two": 4}, {"one": 1.5, "two": 0.5}
-    found = choose_hardware(recipe, session, CHOSEN)
+    found = choose_device(recipe, session, CHOSEN)
     assert found.threads == {"one": 3, "two": 4}  # never more than a rank may use
     assert found.cpus == {"one": (0, 2, 4)}
     assert found.reasons["threads"] == "one: 3 of 8"
     assert found.reasons["shares"] == "one 3, two 1 of the 4 rows of a step"
-    plain = choose_hardware(recipe, session)
+    plain = choose_device(recipe, session)
     assert plain.threads == {"one": 8, "two": 4} and plain.cpus == {}
     assert plain.reasons["shares"].endswith("the cluster file says so")
 
@@ -62,8 +62,8 @@ def test_chosen_shares_give_way_to_written_ones(
         NodeSpec(node.name, "", "", cpus=4, slots=1, pool="default", share=node.share)
         for node in loaded.cluster.nodes
     )
-    rest: dict[str, Any] = dict.fromkeys(UpCluster.__dataclass_fields__)
-    up = UpCluster(**{**rest, "cluster": loaded, "run_nodes": nodes})
+    rest: dict[str, Any] = dict.fromkeys(OpenCluster.__dataclass_fields__)
+    up = OpenCluster(**{**rest, "cluster": loaded, "run_nodes": nodes})
     entry = up.nodes_entry({"depth": 4}, CHOSEN)
     assert {node["name"]: node["share"] for node in entry["nodes"]} == expected
     assert entry["settings"] == {"depth": 4, "workers": 3}

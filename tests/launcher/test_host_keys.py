@@ -8,8 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from launcher.ssh.known_hosts import HostKey, judge, known_kinds, pin, pinned_keys
-from launcher.ssh.target import Target
+from launcher.ssh.known_hosts import (
+    HostKey,
+    judge_host_key,
+    known_kinds,
+    pin_host_keys,
+    pinned_keys,
+)
+from launcher.ssh.target import SshTarget
 
 ED, OTHER = HostKey("ssh-ed25519", b"the key"), HostKey("ssh-ed25519", b"another key")
 RSA = HostKey("ssh-rsa", b"an rsa key")
@@ -21,10 +27,10 @@ def text(key: HostKey) -> str:
 
 def target(
     folder: Path, pins: str, known: str, *, port: int = 22, alias: str | None = None
-) -> Target:
+) -> SshTarget:
     (folder / "c.known_hosts").write_text(pins)
     (folder / "known_hosts").write_text(known)
-    return Target(
+    return SshTarget(
         name="one", address="pc1.lan", port=port, user="ada", cluster="c",
         pins=folder / "c.known_hosts", known_hosts=(folder / "known_hosts", folder / "none"),
         first_key=None, keys=(), identities_only=False, agent=None, host_key_alias=alias,
@@ -57,18 +63,20 @@ def test_which_line_decides(tmp_path: Path, pins: str, known: str, status: str) 
     keys = {" ED": f" {text(ED)}", " OTHER": f" {text(OTHER)}", " RSA": f" {text(RSA)}"}
     for short, whole in keys.items():
         pins, known = pins.replace(short, whole), known.replace(short, whole)
-    verdict = judge(target(tmp_path, pins, known), ED)
+    verdict = judge_host_key(target(tmp_path, pins, known), ED)
     where = f" {verdict.entry.file.name}:{verdict.entry.line}" if verdict.entry else ""
     assert verdict.status + where == status
 
 
 def test_ports_and_aliases(tmp_path: Path) -> None:
     pins = f"[pc1.lan]:2222 {text(OTHER)}\nthe-pc {text(RSA)}\npc1.lan {text(ED)}\n"
-    assert judge(target(tmp_path, pins, "", port=2222), OTHER).status == "known"
-    assert judge(target(tmp_path, pins, "", port=2222), ED).status == "changed"
-    assert judge(target(tmp_path, pins, "", port=2223), ED).status == "known"
-    assert judge(target(tmp_path, pins, "", port=2223), OTHER).status == "new"
-    assert judge(target(tmp_path, pins, "", port=2222, alias="the-pc"), RSA).status == "known"
+    assert judge_host_key(target(tmp_path, pins, "", port=2222), OTHER).status == "known"
+    assert judge_host_key(target(tmp_path, pins, "", port=2222), ED).status == "changed"
+    assert judge_host_key(target(tmp_path, pins, "", port=2223), ED).status == "known"
+    assert judge_host_key(target(tmp_path, pins, "", port=2223), OTHER).status == "new"
+    assert (
+        judge_host_key(target(tmp_path, pins, "", port=2222, alias="the-pc"), RSA).status == "known"
+    )
 
 
 def test_the_kinds_to_ask_for(tmp_path: Path) -> None:
@@ -100,7 +108,7 @@ def test_pinning(tmp_path: Path, before: str, after: str) -> None:
     keys = {"ed": text(ED), "rsa": text(RSA), "other": text(OTHER)}
     if before:
         path.write_text(before.format(**keys))
-    pin(path, [("pc1.lan", ED)])
+    pin_host_keys(path, [("pc1.lan", ED)])
     assert path.read_text() == after.format(**keys)
     assert path.stat().st_mode & 0o777 == 0o644
     assert [file.name for file in tmp_path.iterdir()] == ["c.known_hosts"]

@@ -12,8 +12,8 @@ import pytest
 from test_facts import CLOCK, captured
 
 from launcher.hosts.facts import EPHEMERAL_PORTS, SCRIPT, HostFacts, Python, parse_facts
-from launcher.hosts.network import Place, choose_places
-from launcher.hosts.pair_preflight import judge_places
+from launcher.hosts.network import ClusterAddress, choose_addresses
+from launcher.hosts.pair_preflight import judge_addresses
 from launcher.hosts.preflight import Finding, judge_host
 from launcher.ssh.interfaces import Interface
 
@@ -161,16 +161,16 @@ BUSYBOX_ROUTED = replace(BUSYBOX, interfaces=(Interface("eth0", "10.9.9.9", 24),
     ],
 )  # fmt: skip
 def test_the_network_is_chosen(one: HostFacts, two: HostFacts, chosen: list[str]) -> None:
-    places = choose_places(None, {"one": one, "two": two})
+    places = choose_addresses(None, {"one": one, "two": two})
     assert [place.interface for place in places.values()] == chosen
 
 
 def test_a_vpn_is_noted() -> None:
-    place = choose_places(None, {"one": reached(UBUNTU, "100.101.102.103")})["one"]
+    place = choose_addresses(None, {"one": reached(UBUNTU, "100.101.102.103")})["one"]
     assert (place.interface, place.note) == ("tailscale0", "a VPN")
 
 
 def test_two_names_of_one_machine_are_found() -> None:
-    one = Place("10.0.2.15", "eth0", "so")
-    found = list(judge_places({"a": one, "b": replace(one, address="10.0.2.16"), "c": one}))
+    one = ClusterAddress("10.0.2.15", "eth0", "so")
+    found = list(judge_addresses({"a": one, "b": replace(one, address="10.0.2.16"), "c": one}))
     assert [(f.severity, f.host, f.peer, f.code) for f in found] == [("error", "c", "a", "address")]

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from test_raycluster import HEAD
 
-from launcher.agent.jobs import Jobs, NoAnswer
-from launcher.agent.run_restarter import STARTS, RunKeeper
+from launcher.agent.jobs import DashboardError, Jobs
+from launcher.agent.run_restarter import STARTS, RunRestarter
 from launcher.runs.folder import RunFolder, write_json
 from launcher.runs.records import RecordWriter, read_records
-from nanochat.lock import hold
+from nanochat.lock import hold_lock
 
 
 class Cluster:
@@ -25,7 +25,7 @@ class Cluster:
         path.mkdir(exist_ok=True)
         (path / "cluster.json").write_bytes(HEAD.to_json())
         self.jobs: dict[str, str] | None = {}  # None: its dashboard does not answer
-        self.keeper = RunKeeper(path)
+        self.keeper = RunRestarter(path)
         self.keeper.ray_is(up=True)
         monkeypatch.setattr(Jobs, "_ask", lambda jobs, *request: self._ask(*request))
         monkeypatch.setattr("launcher.agent.run_restarter.PAUSE_SECONDS", 0.0)
@@ -44,11 +44,11 @@ class Cluster:
         return folder
 
     def refuse(self) -> None:
-        raise NoAnswer("500")
+        raise DashboardError("500")
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         if self.jobs is None:
-            raise NoAnswer("no dashboard")
+            raise DashboardError("no dashboard")
         if body is not None:
             self.jobs[body["submission_id"]] = "PENDING"
         return [{"submission_id": name, "status": status} for name, status in self.jobs.items()]
@@ -56,11 +56,11 @@ class Cluster:
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    with hold(tmp_path / "lock"):  # as its supervisor
+    with hold_lock(tmp_path / "lock"):  # as its supervisor
         yield Cluster(tmp_path, monkeypatch)
 
 
-def look(keeper: RunKeeper) -> None:
+def look(keeper: RunRestarter) -> None:
     for folder in keeper.wanted():
         keeper.look_at(folder)
 
@@ -96,7 +96,7 @@ def test_what_died_is_told_apart(cluster: Cluster) -> None:
         cluster.keeper.ray_is(up=True)
         look(cluster.keeper)
     assert [event["what"] for event in read_records(folder.events)] == ["driver", "ray", "ray"]
-    other = RunKeeper(cluster.path)
+    other = RunRestarter(cluster.path)
     other.ray_is(up=True)
     cluster.jobs = {}
     look(other)
@@ -111,11 +111,11 @@ def test_what_does_not_go_on(cluster: Cluster, why: str) -> None:
     if why == "no Ray":
         cluster.keeper.ray_is(up=False)
     if why == "at work":
-        with hold(folder.path / "lock"):
+        with hold_lock(folder.path / "lock"):
             look(cluster.keeper)
     elif why == "no dashboard":  # it may have a driver: that is found out before
         cluster.jobs = None
-        with pytest.raises(NoAnswer):
+        with pytest.raises(DashboardError):
             look(cluster.keeper)
         assert folder.submitted()["starts"] == 1
     else:
@@ -161,7 +161,7 @@ def test_a_start_that_ray_did_not_take_is_none(
     before = folder.submitted()
     monkeypatch.setattr(Jobs, "_start", lambda *_: cluster.refuse())
     for _ in range(2 * STARTS):
-        with pytest.raises(NoAnswer):
+        with pytest.raises(DashboardError):
             look(cluster.keeper)
     assert folder.is_wanted and folder.submitted() == before and not folder.events.exists()
 
@@ -170,7 +170,7 @@ def test_a_client_submits_as_soon_as_ray_takes_jobs(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = cluster.run("first", submitted=False)
-    answers = [NoAnswer("Ray's dashboard: 500: No available agent to submit job")]
+    answers = [DashboardError("Ray's dashboard: 500: No available agent to submit job")]
     take = cluster._ask
 
     def ask(jobs: Jobs, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
@@ -183,7 +183,7 @@ def test_a_client_submits_as_soon_as_ray_takes_jobs(
     assert not answers and folder.is_wanted and cluster.jobs == {"first": "PENDING"}
     cluster.jobs = None  # what nobody has taken does not begin behind the user's back
     folder.submitted_file.unlink()
-    with pytest.raises(NoAnswer):
+    with pytest.raises(DashboardError):
         Jobs(cluster.path).submit("first")
     assert not folder.is_wanted
 
@@ -206,7 +206,7 @@ def test_who_waited_for_its_turn_waits_again(cluster: Cluster) -> None:
     look(cluster.keeper)
     assert cluster.jobs == {"night": "PENDING"}
     (cluster.path / "slots").mkdir()
-    with hold(cluster.path / "slots" / f"{HEAD.nodes[0].name}.lock"):
+    with hold_lock(cluster.path / "slots" / f"{HEAD.nodes[0].name}.lock"):
         look(cluster.keeper)
     assert set(cluster.jobs) == {"night", "later"}
 

@@ -11,8 +11,8 @@ import pytest
 from speeds import D8, host_speed, measurement, one, plan, two
 
 from launcher.config.recipe import Recipe
-from launcher.planner.calibration import Lessons
-from launcher.planner.estimate import foresee
+from launcher.planner.calibration import Calibration
+from launcher.planner.estimate import estimate_run
 from launcher.planner.run_plan import make_plan
 from launcher.runs.folder import RunFolder, write_json
 from launcher.runs.records import RecordWriter, last_records
@@ -46,10 +46,10 @@ def pair_run(path: Path, recipe: Recipe, seconds: float) -> RunFolder:
 
 
 def test_runs_teach_what_they_took(tmp_path: Path) -> None:
-    predicted = foresee(D8, one())
+    predicted = estimate_run(D8, one())
     assert predicted is not None
     took = 1.3 * predicted.step.seconds
-    lessons = Lessons([write_run(tmp_path / "d8-1", took)])
+    lessons = Calibration([write_run(tmp_path / "d8-1", took)])
     found = make_plan("d8", D8, one(), {}, lessons)
     assert found is not None
     assert found.prospect.step.seconds == pytest.approx(took, rel=1e-3)
@@ -67,7 +67,7 @@ def test_what_waited_for_the_network_teaches_the_same_step_alone(tmp_path: Path)
         folder = tmp_path / f"{link_bytes_per_second:.0f}" / "d8-1"
         run = pair_run(folder, D8, 1.3 * plain.step.seconds)
         others = [{}, {"tokens_per_step": 8192}, {"depth": 4}]
-        return [Lessons([run]).of(there, D8.model_copy(update=o)).correction for o in others]
+        return [Calibration([run]).of(there, D8.model_copy(update=o)).correction for o in others]
 
     same, *others = taught(30e6)
     assert same > 1.3 and others == [1.0, 1.0]
@@ -87,32 +87,32 @@ def test_what_waited_for_the_network_teaches_the_same_step_alone(tmp_path: Path)
     ],
 )
 def test_other_runs_teach_nothing(tmp_path: Path, other: dict[str, Any]) -> None:
-    lessons = Lessons([write_run(tmp_path / "d8-1", 20.0, **other)])
+    lessons = Calibration([write_run(tmp_path / "d8-1", 20.0, **other)])
     assert lessons.of(one(), D8).correction == 1.0
-    assert Lessons([write_run(tmp_path / "d8-2", 20.0)]).of(one(), D8).correction > 1.0
+    assert Calibration([write_run(tmp_path / "d8-2", 20.0)]).of(one(), D8).correction > 1.0
 
 
 def test_runs_before_the_measurement_teach_nothing(tmp_path: Path) -> None:
     there = replace(one(), measurement=measurement(one=host_speed()))
     later = there.measurement.model_copy(update={"measured_at": time.time() + 10})  # type: ignore[union-attr]
     run = write_run(tmp_path / "d8-1", 20.0)
-    assert Lessons([run]).of(replace(there, measurement=later), D8).correction == 1.0
-    assert Lessons([run]).of(there, D8).correction > 1.0
+    assert Calibration([run]).of(replace(there, measurement=later), D8).correction == 1.0
+    assert Calibration([run]).of(there, D8).correction > 1.0
 
 
 def test_a_run_beyond_belief_teaches_nothing(tmp_path: Path) -> None:
-    predicted = foresee(D8, one())
+    predicted = estimate_run(D8, one())
     assert predicted is not None
     for times in (0.1, 3.0):
         run = write_run(tmp_path / f"{times}", times * predicted.step.seconds)
-        assert Lessons([run]).of(one(), D8).correction == 1.0
+        assert Calibration([run]).of(one(), D8).correction == 1.0
 
 
 def test_what_runs_of_all_hosts_teach_counts_for_each_alone(tmp_path: Path) -> None:
     recipe = D8.model_copy(update={"tokens_per_step": 32_768})
     there, plain = two(), plan(recipe, two())
     run = pair_run(tmp_path / "d8-1", recipe, 1.5 * plain.prospect.step.seconds)
-    taught = make_plan("d8", recipe, there, {}, Lessons([run]))
+    taught = make_plan("d8", recipe, there, {}, Calibration([run]))
     assert taught is not None
     for before, after in zip(plain.of("host"), taught.of("host"), strict=True):
         slower = before.prospect.tokens_per_second / after.prospect.tokens_per_second
@@ -124,7 +124,7 @@ def test_what_a_slow_network_taught_is_not_charged_to_one_host(tmp_path: Path) -
     plain = plan(D8, there)
     took = 1.3 * plain.prospect.step.seconds
     run = pair_run(tmp_path / "d8-1", D8, took)
-    taught = make_plan("d8", D8, there, {}, Lessons([run]))
+    taught = make_plan("d8", D8, there, {}, Calibration([run]))
     assert taught is not None
     assert taught.prospect.step.seconds == pytest.approx(took, rel=1e-3)
     assert [a.prospect.step for a in taught.of("host")] == [

@@ -10,7 +10,7 @@ from speeds import GIGA, host_speed, measurement
 
 from launcher.hosts.gpus import Gpu, GpuFacts
 from launcher.planner.datasheets import known_gpu
-from launcher.planner.hardware import this_machine
+from launcher.planner.hardware import local_hardware
 from launcher.planner.measurement import Measurement, Probe, load_measurement, measurement_file
 from launcher.runs.folder import write_json
 
@@ -18,7 +18,7 @@ from launcher.runs.folder import write_json
 def test_workers_share_the_cores_of_an_unmeasured_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
     monkeypatch.setattr("launcher.planner.hardware.gpus_here", GpuFacts)
-    one, four = (this_machine(None, workers).machines[0].speed for workers in (1, 4))
+    one, four = (local_hardware(None, workers).machines[0].speed for workers in (1, 4))
     assert four.threads == 2
     assert four.widths[512].products == pytest.approx(one.widths[512].products / 4)
     assert four.memory_bytes_per_second == one.memory_bytes_per_second / 4
@@ -91,6 +91,6 @@ def test_what_a_torch_for_cpus_measured_is_nothing_of_the_gpu(
         cluster="local", measured_at=0.0, device="cpu", dtype="float32",
         versions={"torch": "2.13.0+cpu"}, hosts={"": host_speed()}, links={},
     )  # fmt: skip
-    here = this_machine(measured, 1)
+    here = local_hardware(measured, 1)
     assert here.measured is counts
     assert here.machines[0].device == ("cpu" if counts else "cuda")

@@ -15,7 +15,7 @@ from test_provision_plan import PYTHONS, TARGET
 from launcher.errors import CommandFailed
 from launcher.provision.apply import STREAMS_AT_ONCE, apply, gather_all
 from launcher.provision.code import Code
-from launcher.provision.host_plan import HostPlan, Need, Send, plan_host
+from launcher.provision.host_plan import HostEnvironment, HostPlan, Send, plan_host
 from launcher.provision.lock import Lock, Wheel
 from launcher.ssh.fake import FakeConnection, Reply
 from launcher.ssh.protocol import BytesDone
@@ -51,7 +51,7 @@ class SlowFake(FakeConnection):
 
 
 @pytest.fixture
-def need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Need:
+def need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HostEnvironment:
     monkeypatch.setenv("LAUNCH_HOME", str(tmp_path))
     names = ("pip", "torch", "one", "two", "three", "four")
     made = [make_wheel(tmp_path / "made", name, "1.0") for name in names]
@@ -62,14 +62,14 @@ def need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Need:
     code = tmp_path / "code.tar.gz"
     code.write_bytes(b"code")
     lock = Lock("r", TARGET, wheels)
-    return Need(PYTHONS["own"], lock, Code("c0", code, _sha256(code)), push=True)
+    return HostEnvironment(PYTHONS["own"], lock, Code("c0", code, _sha256(code)), push=True)
 
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def plans(need: Need, ready: Iterable[str] = ()) -> dict[str, HostPlan]:
+def plans(need: HostEnvironment, ready: Iterable[str] = ()) -> dict[str, HostPlan]:
     done = {f"env/{need.env}": need.lock.key, f"code/{need.code.key}": "ready"}
     planned = {
         name: plan_host(name, facts("3.11.2", ready=done if name in ready else {}), need)
@@ -92,7 +92,7 @@ def connections(**broken: Exception) -> dict[str, SlowFake]:
 
 
 def test_each_of_sixteen_gets_all_of_its_files_once_and_no_more_travel_at_a_time(
-    need: Need,
+    need: HostEnvironment,
 ) -> None:
     hosts, planned = connections(), plans(need)
     done = apply(hosts, planned)
@@ -104,7 +104,9 @@ def test_each_of_sixteen_gets_all_of_its_files_once_and_no_more_travel_at_a_time
     assert 1 < hosts["host00"].busy.most <= STREAMS_AT_ONCE
 
 
-def test_one_that_fails_leaves_fifteen_ready_and_a_retry_is_for_it_alone(need: Need) -> None:
+def test_one_that_fails_leaves_fifteen_ready_and_a_retry_is_for_it_alone(
+    need: HostEnvironment,
+) -> None:
     hosts = connections(host07=CommandFailed("host07", "its disk is read-only"))
     with pytest.raises(CommandFailed, match="host07: its disk is read-only"):
         apply(hosts, plans(need))

@@ -12,7 +12,13 @@ import torch
 
 from launcher.planner.measurement import Measurement
 from launcher.training.host_speed import processor_name
-from launcher.training.threads import Threads, giga, least_of_the_best, try_threads, with_threads
+from launcher.training.threads import (
+    ThreadChoice,
+    fewest_of_the_fastest,
+    giga,
+    try_threads,
+    with_threads,
+)
 from nanochat.cores import Cores
 
 PLAIN = Cores(tuple(range(24)), tuple(range(24)), ())
@@ -31,7 +37,7 @@ HYBRID = Cores(tuple(range(12)), (0, 2, 4, 6, 8, 9, 10, 11), (0, 2, 4, 6))
 )  # fmt: skip
 def test_threads_that_are_tried(rates: dict[int, int], best: int, why: str) -> None:
     found = try_threads(PLAIN, 24, lambda count, cpus: rates[count] * 1e9)
-    assert found == Threads(best, None, {n: rate * 1e9 for n, rate in rates.items()}, why)
+    assert found == ThreadChoice(best, None, {n: rate * 1e9 for n, rate in rates.items()}, why)
 
 
 @pytest.mark.parametrize(("pinned", "chosen"), [(110e9, (4, (0, 2, 4, 6))), (102e9, (8, None))])
@@ -55,7 +61,7 @@ def test_one_thread_says_no_more_than_that() -> None:
 
 
 def test_the_least_of_the_best() -> None:
-    assert least_of_the_best({1024: 96.0, 2048: 97.5, 4096: 100.0, 8192: 99.0}) == 2048
+    assert fewest_of_the_fastest({1024: 96.0, 2048: 97.5, 4096: 100.0, 8192: 99.0}) == 2048
 
 
 def test_a_number_of_threads_holds_in_its_own_thread_only() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from launcher.cli.logs import follow, show
-from launcher.cli.run_address import locate, open_run, open_run_to_read
+from launcher.cli.run_address import open_run, open_run_to_read, resolve_run
 from launcher.errors import (
     CommandFailed,
     ConnectionLost,
@@ -21,14 +21,14 @@ from launcher.errors import (
 )
 from launcher.raycluster.spec import ClusterSpec, NodeSpec
 from launcher.remote.cluster_runs import ClusterRuns, RemoteRun
-from launcher.remote.fetch_checkpoints import bring_home
+from launcher.remote.fetch_checkpoints import fetch_newest_checkpoints
 from launcher.remote.mirror import Mirror
 from launcher.runs.folder import RunFolder, write_json
 from launcher.runs.records import RecordTail
 from launcher.runs.run import LocalRun
 from launcher.ssh.fake import FakeConnection
 from launcher.ssh.protocol import Completed
-from nanochat.lock import hold
+from nanochat.lock import hold_lock
 
 PATH = ".launch/clusters/home/runs/d4-1"
 ALIVE = json.dumps({"alive": True, "wanted": False, "by_itself": False})
@@ -117,7 +117,7 @@ def test_a_head_that_lost_its_disk_takes_nothing_from_the_mirror(
 def test_two_commands_that_follow_share_a_mirror(head: FakeConnection, tmp_path: Path) -> None:
     mirror = Mirror(RunFolder(tmp_path / "d4-1"), PATH)
     mirror.folder.path.mkdir()
-    with hold(mirror.folder.path / "mirror.lock"):
+    with hold_lock(mirror.folder.path / "mirror.lock"):
         assert not mirror.update(head)  # the other one is bringing it
     assert mirror.update(head)
 
@@ -175,7 +175,7 @@ def test_checkpoints_come_home_with_their_tokenizer_and_nothing_else(
     head.files[f"{PATH}/tokenizer.json"] = b"tokens"
     head.replies.insert(0, ("ls .*checkpoints", "step-00000009\n"))
     head.replies.insert(0, ("probe", Completed(1, "", "")))
-    home = bring_home(run.runs, {"one": head}, lambda *_: None)
+    home = fetch_newest_checkpoints(run.runs, {"one": head}, lambda *_: None)
     assert home == {"d4-1": str(run.folder.checkpoints / "step-00000009")}
     assert run.folder.tokenizer.read_bytes() == b"tokens"
     fetched = {path.name for path in (run.folder.checkpoints / "step-00000009").iterdir()}
@@ -183,10 +183,10 @@ def test_checkpoints_come_home_with_their_tokenizer_and_nothing_else(
     assert not list(run.folder.path.parents[3].rglob("evil"))
     del head.files[f"{PATH}/tokenizer.json"]
     with pytest.raises(LaunchError, match="no host has the tokenizer"):
-        bring_home(run.runs, {"one": head}, lambda *_: None)
+        fetch_newest_checkpoints(run.runs, {"one": head}, lambda *_: None)
     head.replies.insert(0, ("probe", ""))  # seen there: the host's folder is this machine's
     with pytest.raises(InputError, match=r"LAUNCH_HOME is .* the folder of host one"):
-        bring_home(run.runs, {"one": head}, lambda *_: None)
+        fetch_newest_checkpoints(run.runs, {"one": head}, lambda *_: None)
 
 
 def test_a_run_whose_record_nobody_has_is_not_removed(run: RemoteRun, head: FakeConnection) -> None:
@@ -198,9 +198,9 @@ def test_a_run_whose_record_nobody_has_is_not_removed(run: RemoteRun, head: Fake
         host.replies.insert(0, ("ls .*checkpoints", "step-00000009\n"))
         host.replies.insert(0, ("probe", Completed(1, "", "")))
     with pytest.raises(LaunchError, match=r"no host has the run\.json of run 'd4-1'"):
-        bring_home(run.runs, {"one": head}, lambda *_: None)
+        fetch_newest_checkpoints(run.runs, {"one": head}, lambda *_: None)
     two.files[f"{PATH}/tokenizer.json"] = b"tokens"  # the head before this one
-    assert bring_home(run.runs, {"one": head, "two": two}, lambda *_: None)
+    assert fetch_newest_checkpoints(run.runs, {"one": head, "two": two}, lambda *_: None)
     assert run.folder.spec()["run"] == "d4-1"
 
 
@@ -301,21 +301,21 @@ def test_where_a_name_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     file = tmp_path / "mine.yaml"
     file.touch()
     write_json(tmp_path / "clusters" / "home" / "used.json", {"file": str(file)})
-    assert locate("here", None) == ("local", "here")
-    assert locate("there", None) == locate("home/there", None) == (str(file), "there")
-    assert locate("new", None) == ("local", "new")
+    assert resolve_run("here", None) == ("local", "here")
+    assert resolve_run("there", None) == resolve_run("home/there", None) == (str(file), "there")
+    assert resolve_run("new", None) == ("local", "new")
     # C/RUN is of the cluster that --cluster C means here, whatever C was used with before.
     monkeypatch.chdir(tmp_path)
     (tmp_path / "clusters" / "home.yaml").touch()
-    assert locate("home/there", None) == ("home", "there")
-    assert locate("there", None) == (str(file), "there")
+    assert resolve_run("home/there", None) == ("home", "there")
+    assert resolve_run("there", None) == (str(file), "there")
     file.unlink()
-    assert locate("there", None) == ("home", "there")
+    assert resolve_run("there", None) == ("home", "there")
     with pytest.raises(InputError, match="several runs") as error:
-        locate("both", None)
+        resolve_run("both", None)
     assert error.value.fix == "say which: local/both or home/both"
     for pattern in ("**", "*", "the?e", "[ht]here", "n" * 300):  # a name is no pattern
-        assert locate(pattern, None) == ("local", pattern)
+        assert resolve_run(pattern, None) == ("local", pattern)
         with pytest.raises(NotFound, match="is known here"), open_run(pattern, None):
             pass
 
@@ -328,13 +328,13 @@ def test_a_run_is_of_one_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     files["home"].parent.mkdir()
     for file in files.values():
         file.write_text("nodes: [{host: 198.18.0.11}]")
-    assert locate("home/d4-1", "home") == ("home", "d4-1")
-    assert locate("home/d4-1", str(files["home"])) == (str(files["home"]), "d4-1")
+    assert resolve_run("home/d4-1", "home") == ("home", "d4-1")
+    assert resolve_run("home/d4-1", str(files["home"])) == (str(files["home"]), "d4-1")
     for other in ("away", str(files["away"]), "local"):
         with pytest.raises(InputError, match=f"is a run of home, --cluster says {other}"):
-            locate("home/d4-1", other)
+            resolve_run("home/d4-1", other)
     with pytest.raises(NotFound, match=r"no cluster file gone\.yaml"):
-        locate("home/d4-1", "gone.yaml")
+        resolve_run("home/d4-1", "gone.yaml")
 
 
 def test_a_run_that_nobody_can_be_asked_for_is_read_as_it_was_seen_last(

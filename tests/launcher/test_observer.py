@@ -12,7 +12,7 @@ import pytest
 from launcher.cli.render.run_progress import event_line
 from launcher.runs.folder import RunFolder
 from launcher.runs.records import RecordWriter, read_records
-from launcher.training.failure_policy import FinalFailure
+from launcher.training.failure_policy import NonRetryableError
 from launcher.training.worker import FUTILE_ATTEMPTS, RunObserver
 
 
@@ -61,7 +61,7 @@ def test_attempts_without_a_new_step_end_the_run(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for _ in range(FUTILE_ATTEMPTS):
         begin(folder)
-    with pytest.raises(FinalFailure, match="3 times in a row without a new step"):
+    with pytest.raises(NonRetryableError, match="3 times in a row without a new step"):
         begin(folder)
 
 

@@ -14,15 +14,15 @@ from test_facts import captured
 from launcher.errors import ConnectionLost
 from launcher.hosts import links, pairs
 from launcher.hosts.facts import HostFacts, Python
-from launcher.hosts.network import Place
-from launcher.hosts.pair_preflight import judge_pairs, whole_pairs
+from launcher.hosts.network import ClusterAddress
+from launcher.hosts.pair_preflight import judge_pairs, unbroken_pairs
 from launcher.hosts.pairs import PairResults, try_pairs
 from launcher.ssh.fake import FakeConnection
 from launcher.ssh.protocol import COMMAND_SECONDS
 
 NAMES = ("one", "two", "three")
 ADDRESSES = {"one": "127.0.0.2", "two": "127.0.0.3", "three": "127.0.0.4"}
-PLACES = {name: Place(address, "lo", "a test") for name, address in ADDRESSES.items()}
+PLACES = {name: ClusterAddress(address, "lo", "a test") for name, address in ADDRESSES.items()}
 PORTS = (61_301, 61_302)  # above what Linux hands out
 EPHEMERAL = (61_311, 61_313)  # three thirds of one port each
 HOST = replace(
@@ -123,7 +123,7 @@ def test_every_link_is_measured_once_each_way(monkeypatch: pytest.MonkeyPatch) -
     """The pair that a firewall keeps apart is left out."""
     monkeypatch.setattr(links, "STREAM_SECONDS", 0.02)
     connections = {name: Here(name) for name in NAMES}
-    pairs = whole_pairs(attempt()) - {frozenset(("one", "three"))}
+    pairs = unbroken_pairs(attempt()) - {frozenset(("one", "three"))}
     wide = replace(HOST, ephemeral_ports=(61_400, 61_900))
     found = links.measure_links(connections, dict.fromkeys(NAMES, wide), ADDRESSES, pairs)
     assert {(each.host, each.peer) for each in found} == {

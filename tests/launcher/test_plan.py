@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from speeds import D8, GIGA, host_speed, machine, measurement, one, plan, site, two
 
-from launcher.planner.calibration import Lessons
-from launcher.planner.estimate import foresee
+from launcher.planner.calibration import Calibration
+from launcher.planner.estimate import estimate_run
 from launcher.planner.run_plan import make_plan
 from launcher.planner.verdict import verdict
 
@@ -82,13 +82,13 @@ def test_a_measurement_deals_rows_by_speed() -> None:
     speeds = {each.name: each.speed for each in there.machines}
     there = replace(there, measurement=measurement(**speeds))
     recipe = D8.model_copy(update={"tokens_per_step": 32_768})
-    rows = [load.rows for load in foresee(recipe, there).ranks]  # type: ignore[union-attr]
+    rows = [load.rows for load in estimate_run(recipe, there).ranks]  # type: ignore[union-attr]
     assert sum(rows) == 32 and rows[0] > 20
 
 
 def test_a_row_for_every_rank_or_no_plan() -> None:
     recipe = D8.model_copy(update={"tokens_per_step": 1024})
-    assert make_plan("d8", recipe, two(), {}, Lessons([])) is None
+    assert make_plan("d8", recipe, two(), {}, Calibration([])) is None
 
 
 def test_watts_become_energy() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import require_addresses
-from launcher.config.subcluster import in_pool, parts, rivals
+from launcher.config.subcluster import conflicting_clusters, select_pool, subclusters
 from launcher.errors import ConfigError, InputError, NotFound
 
 FILE = """\
@@ -31,15 +31,15 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_pool_with_the_head_is_of_the_cluster_itself() -> None:
-    loaded, pool = in_pool(load_cluster("home"), "default")
+    loaded, pool = select_pool(load_cluster("home"), "default")
     assert (loaded.cluster.name, pool) == ("home", "default")
-    assert in_pool(loaded, None) == (loaded, None)
+    assert select_pool(loaded, None) == (loaded, None)
 
 
 @pytest.mark.parametrize("way", ["--pool", "name", "path"])
 def test_any_other_is_a_cluster_with_a_head_of_its_own(way: str, file: Path) -> None:
     if way == "--pool":
-        loaded, pool = in_pool(load_cluster("home"), "far")
+        loaded, pool = select_pool(load_cluster("home"), "far")
         assert pool is None
     else:
         loaded = load_cluster("home.far" if way == "name" else f"{file}.far")
@@ -53,10 +53,10 @@ def test_any_other_is_a_cluster_with_a_head_of_its_own(way: str, file: Path) -> 
 
 def test_parts_of_a_file_know_of_each_other() -> None:
     whole = load_cluster("home")
-    assert [part.cluster.name for part in parts(whole)] == ["home", "home.far"]
-    assert rivals(whole) == {"home.far": "home.far"}
-    assert rivals(parts(whole)[1]) == {"home": "home"}
-    assert parts(parts(whole)[1]) == (parts(whole)[1],)
+    assert [part.cluster.name for part in subclusters(whole)] == ["home", "home.far"]
+    assert conflicting_clusters(whole) == {"home.far": "home.far"}
+    assert conflicting_clusters(subclusters(whole)[1]) == {"home": "home"}
+    assert subclusters(subclusters(whole)[1]) == (subclusters(whole)[1],)
 
 
 def test_the_pool_of_the_head_is_no_cluster_of_its_own() -> None:

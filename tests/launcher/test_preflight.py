@@ -9,16 +9,16 @@ from test_facts import captured
 
 from launcher.errors import HostError
 from launcher.hosts.facts import HostFacts
-from launcher.hosts.links import Speed
-from launcher.hosts.network import Place, choose_places
+from launcher.hosts.links import PairSpeed
+from launcher.hosts.network import ClusterAddress, choose_addresses
 from launcher.hosts.pair_preflight import judge_pairs
-from launcher.hosts.pairs import Link, PairResults
+from launcher.hosts.pairs import PairLink, PairResults
 from launcher.hosts.preflight import Finding, judge_host
 from launcher.ssh.interfaces import Interface
 
 GOOD = captured("debian12")
-PLACE = Place("198.18.1.11", "eth0", "the client reaches it there")
-PLACES = {"one": PLACE, "two": Place("198.18.1.12", "eth1", "the client reaches it there")}
+PLACE = ClusterAddress("198.18.1.11", "eth0", "the client reaches it there")
+PLACES = {"one": PLACE, "two": ClusterAddress("198.18.1.12", "eth1", "the client reaches it there")}
 PORTS = (20000, 20001)
 
 
@@ -84,8 +84,8 @@ def test_ports_of_our_own_ray_are_not_taken() -> None:
     ],
 )
 def test_pairs(what: str, fixed: bool, code: str, words: str) -> None:
-    good = Link("two", "one", 20000, "ok", 0.4, True)
-    bad = Link("one", "two", 20000, what, 0, fixed)
+    good = PairLink("two", "one", 20000, "ok", 0.4, True)
+    bad = PairLink("one", "two", 20000, what, 0, fixed)
     found = list(judge_pairs(PairResults((good, bad), {}, ()), PLACES))
     assert [(f.severity, f.host, f.peer) for f in found] == [
         ("error", "one", "two"),
@@ -96,15 +96,15 @@ def test_pairs(what: str, fixed: bool, code: str, words: str) -> None:
 
 
 def test_a_link_is_shown_with_both_ends_its_round_trip_and_its_throughput() -> None:
-    result = PairResults((Link("one", "two", 20000, "ok", 0.4, True, "198.18.1.11"),), {}, ())
-    (found,) = judge_pairs(result, PLACES, [Speed("one", "two", 0.213, 117.5e6)])
+    result = PairResults((PairLink("one", "two", 20000, "ok", 0.4, True, "198.18.1.11"),), {}, ())
+    (found,) = judge_pairs(result, PLACES, [PairSpeed("one", "two", 0.213, 117.5e6)])
     assert found.severity == "ok" and found.message == (
         "reaches two on every port, eth0 to eth1: round trip 0.21 ms, 0.94 Gbit/s"
     )
 
 
 def test_a_taken_port_is_no_firewall() -> None:
-    bad = Link("one", "two", 20000, "other", 0, True)
+    bad = PairLink("one", "two", 20000, "other", 0, True)
     found = list(judge_pairs(PairResults((bad,), {"two": (20000,)}, ("three",)), PLACES))
     assert [(f.host, f.code) for f in found] == [("three", "pair-skipped"), ("two", "port-taken")]
 
@@ -146,7 +146,7 @@ VPN = ("tailscale0", "100.100.1.5", 32)
 def test_the_network_is_chosen(
     wanted: str | None, one: HostFacts, two: HostFacts, chosen: list[str]
 ) -> None:
-    places = choose_places(wanted, {"one": one, "two": two})
+    places = choose_addresses(wanted, {"one": one, "two": two})
     assert [place.interface for place in places.values()] == chosen
     assert all(place.reason for place in places.values())
     assert not any(place.address.startswith("127.") for place in places.values())
@@ -163,5 +163,5 @@ def test_the_network_is_chosen(
 def test_no_network(wanted: str | None, facts: HostFacts, words: str) -> None:
     other = host("10.0.0.6", ("eno1", "10.0.0.6", 8))
     with pytest.raises(HostError, match=words) as error:
-        choose_places(wanted, {"one": facts, "two": other})
+        choose_addresses(wanted, {"one": facts, "two": other})
     assert error.value.host == "one" and error.value.fix

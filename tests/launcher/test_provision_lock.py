@@ -9,11 +9,11 @@ import pytest
 from provisioning import make_wheel
 
 from launcher.errors import LaunchError
-from launcher.hosts.platform import Target
-from launcher.provision.lock import Lock, close, request_key, resolve
+from launcher.hosts.platform import Platform
+from launcher.provision.lock import Lock, dependency_closure, request_key, resolve_wheels
 from launcher.provision.wheels import gather, unpacked_bytes, wheel_path
 
-TARGET = Target("x86_64", 13, "cpu")  # pip runs in another Python than 3.13 here
+TARGET = Platform("x86_64", 13, "cpu")  # pip runs in another Python than 3.13 here
 
 
 @pytest.fixture(autouse=True)
@@ -50,8 +50,8 @@ def folder(tmp_path: Path) -> Path:
 
 def lock_of(folder: Path, *requirements: str, **options: object) -> Lock:
     target = options.pop("target", TARGET)
-    assert isinstance(target, Target)
-    return resolve(
+    assert isinstance(target, Platform)
+    return resolve_wheels(
         target, requirements, ["--no-index", "--find-links", str(folder)],
         request="r", hosts=["one", "two"], **options,  # type: ignore[arg-type]
     )  # fmt: skip
@@ -69,7 +69,7 @@ def test_for_the_hosts_platform_and_python(folder: Path) -> None:
         "new-1.0-py3-none-any.whl",  # pip here left it out; and took in `old`
     ]
     assert lock.wheels[1].sha256 in lock.to_json()
-    arm = lock_of(folder, "app[cuda]", target=Target("aarch64", 13, "cuda"))
+    arm = lock_of(folder, "app[cuda]", target=Platform("aarch64", 13, "cuda"))
     assert "fast-2.1-cp313-cp313-manylinux_2_17_aarch64.whl" in files(arm)
     assert [wheel.name for wheel in arm.wheels] == ["app", "fast", "gpu", "new"]
 
@@ -105,7 +105,7 @@ def test_no_wheel(folder: Path, requirement: str, said: list[str]) -> None:
 def test_no_index(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
     with pytest.raises(LaunchError, match="index cannot be reached") as caught:
-        resolve(
+        resolve_wheels(
             TARGET, ["fast"], ["--index-url", "http://127.0.0.1:9/simple"],
             request="r", hosts=["one"],
         )  # fmt: skip
@@ -127,7 +127,7 @@ def package(version: str, *requires: str) -> dict[str, dict[str, object]]:
     ],
 )
 def test_closure(packages: dict[str, object], needed: set[str], missing: list[str]) -> None:
-    assert close(packages, ["a"], TARGET) == (needed, missing)
+    assert dependency_closure(packages, ["a"], TARGET) == (needed, missing)
 
 
 def test_a_request_is_what_is_asked_for() -> None:
@@ -136,8 +136,8 @@ def test_a_request_is_what_is_asked_for() -> None:
     others = [
         request_key(TARGET, ["a>1"], []),
         request_key(TARGET, ["a"], ["--index-url", "x"]),
-        request_key(Target("x86_64", 12, "cpu"), ["a"], []),
-        request_key(Target("x86_64", 13, "cuda"), ["a"], []),
+        request_key(Platform("x86_64", 12, "cpu"), ["a"], []),
+        request_key(Platform("x86_64", 13, "cuda"), ["a"], []),
     ]
     assert len({asked, *others}) == 5
 

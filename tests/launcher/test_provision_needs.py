@@ -10,16 +10,16 @@ from provisioning import facts
 
 from launcher.config.cluster import Environment
 from launcher.errors import LaunchError
-from launcher.hosts.platform import Target
+from launcher.hosts.platform import Platform
 from launcher.provision.code import Code
-from launcher.provision.host_plan import Need
+from launcher.provision.host_plan import HostEnvironment
 from launcher.provision.lock import Lock, Wheel, request_key
-from launcher.provision.needs import choose_push, find_lock, places, require_accelerator
+from launcher.provision.needs import choose_push, find_lock, index_servers, require_accelerator
 from launcher.provision.python import ChosenPython
 from launcher.provision.requirements import host_requirements
 from launcher.ssh.fake import FakeConnection
 
-TARGET = Target("x86_64", 11, "cpu")
+TARGET = Platform("x86_64", 11, "cpu")
 PIP = Wheel("pip", "26.3", "pip.whl", "https://files.example.org/pip.whl", "a" * 64)
 TORCH = Wheel("torch", "2.13.0+cpu", "torch.whl", "http://10.0.0.1:81/torch.whl", "b" * 64)
 LOCAL = dataclasses.replace(TORCH, url="file:///opt/torch.whl")
@@ -32,7 +32,7 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LAUNCH_HOME", str(tmp_path))
 
 
-def lock_of(*wheels: Wheel, target: Target = TARGET, request: str = "r") -> Lock:
+def lock_of(*wheels: Wheel, target: Platform = TARGET, request: str = "r") -> Lock:
     return Lock(request, target, wheels)
 
 
@@ -58,18 +58,18 @@ def test_a_lock_is_taken_from_hosts_that_have_it_and_then_kept() -> None:
     [
         ("2.13.0+cpu", TARGET, True),
         ("2.13.0", TARGET, True),  # CUDA's runs without a GPU
-        ("2.13.0", Target("x86_64", 11, "cuda"), True),
-        ("2.13.0+cu130", Target("x86_64", 11, "cuda"), True),
-        ("2.13.0+cu130", Target("x86_64", 11, "cuda", "cu126"), False),
-        ("2.13.0", Target("x86_64", 11, "cuda", "cu126"), False),
-        ("2.13.0+cu126", Target("x86_64", 11, "cuda", "cu126"), True),
-        ("2.13.0+cpu", Target("x86_64", 11, "cuda"), False),
-        ("2.13.0", Target("aarch64", 11, "cuda"), False),
-        ("2.13.0", Target("x86_64", 11, "rocm"), False),
-        ("2.13.0+rocm7.2", Target("x86_64", 11, "rocm"), True),
+        ("2.13.0", Platform("x86_64", 11, "cuda"), True),
+        ("2.13.0+cu130", Platform("x86_64", 11, "cuda"), True),
+        ("2.13.0+cu130", Platform("x86_64", 11, "cuda", "cu126"), False),
+        ("2.13.0", Platform("x86_64", 11, "cuda", "cu126"), False),
+        ("2.13.0+cu126", Platform("x86_64", 11, "cuda", "cu126"), True),
+        ("2.13.0+cpu", Platform("x86_64", 11, "cuda"), False),
+        ("2.13.0", Platform("aarch64", 11, "cuda"), False),
+        ("2.13.0", Platform("x86_64", 11, "rocm"), False),
+        ("2.13.0+rocm7.2", Platform("x86_64", 11, "rocm"), True),
     ],
 )
-def test_torch_is_built_for_the_accelerator(version: str, target: Target, fits: bool) -> None:
+def test_torch_is_built_for_the_accelerator(version: str, target: Platform, fits: bool) -> None:
     lock = lock_of(dataclasses.replace(TORCH, version=version), target=target)
     if fits:
         require_accelerator(lock, ["one"])
@@ -81,8 +81,8 @@ def test_torch_is_built_for_the_accelerator(version: str, target: Target, fits: 
 
 
 def test_where_wheels_come_from() -> None:
-    assert places(lock_of(PIP, TORCH)) == ["10.0.0.1:81", "files.example.org:443"]
-    assert places(lock_of(LOCAL)) == []
+    assert index_servers(lock_of(PIP, TORCH)) == ["10.0.0.1:81", "files.example.org:443"]
+    assert index_servers(lock_of(LOCAL)) == []
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_where_wheels_come_from() -> None:
 )
 def test_push(push: str, answer: str | None, wheels: tuple[Wheel, ...], pushed: list[str]) -> None:
     """Hosts are asked where it depends on them, and only those that lack their environment."""
-    need = Need(PYTHON, lock_of(*wheels), Code("c", Path("c"), "c"))
+    need = HostEnvironment(PYTHON, lock_of(*wheels), Code("c", Path("c"), "c"))
     ready = {f"env/{need.env}": need.lock.key}
     hosts = {"one": facts("3.11.2"), "two": facts("3.11.2", ready=ready)}
     one = FakeConnection("one", {} if answer is None else {"python3.11": answer})
@@ -108,6 +108,6 @@ def test_push(push: str, answer: str | None, wheels: tuple[Wheel, ...], pushed: 
 
 
 def test_a_folder_of_this_machine_cannot_be_downloaded_from() -> None:
-    need = Need(PYTHON, lock_of(PIP, LOCAL), Code("c", Path("c"), "c"))
+    need = HostEnvironment(PYTHON, lock_of(PIP, LOCAL), Code("c", Path("c"), "c"))
     with pytest.raises(LaunchError, match=r"one cannot download torch\.whl"):
         choose_push("never", {"one": need}, {"one": facts("3.11.2")}, {})

@@ -15,12 +15,12 @@ import pytest
 from provisioning import GIB, facts, make_wheel
 
 from launcher.errors import CommandFailed, ConnectionLost, DiskFull, HostsFailed
-from launcher.hosts.platform import Target
+from launcher.hosts.platform import Platform
 from launcher.provision.apply import Applied, apply, gather_all, needed_bytes
 from launcher.provision.builds import Build
-from launcher.provision.client_lock import host_lock
+from launcher.provision.client_lock import client_lock
 from launcher.provision.code import Code, pack_code
-from launcher.provision.host_plan import HostPlan, Need, Send, plan_host
+from launcher.provision.host_plan import HostEnvironment, HostPlan, Send, plan_host
 from launcher.provision.lock import Lock, Wheel
 from launcher.provision.python import ChosenPython
 from launcher.provision.wheels import wheel_path
@@ -28,7 +28,7 @@ from launcher.ssh.fake import FakeConnection, Reply
 from launcher.ssh.protocol import Completed, Connection
 
 CASES = sorted(Path(__file__).with_name("provision_cases").glob("*.json"))
-TARGET = Target("x86_64", 11, "cpu")
+TARGET = Platform("x86_64", 11, "cpu")
 WHEELS = (
     Wheel("click", "8.5.1", "click-8.5.1-py3-none-any.whl", "https://index/click.whl", "c" * 64),
     Wheel("pip", "26.3", "pip-26.3-py3-none-any.whl", "https://index/pip.whl", "d" * 64),
@@ -48,7 +48,7 @@ def home(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("path", CASES, ids=[path.stem for path in CASES])
 def test_case(path: Path) -> None:
     case = json.loads(path.read_text())
-    need = Need(
+    need = HostEnvironment(
         PYTHONS[case["need"]["python"]],
         Lock("r", TARGET, WHEELS),
         Code("code0", Path("/client/code/code0.tar.gz"), "a" * 64),
@@ -67,7 +67,7 @@ def test_there_are_cases() -> None:
 
 
 @pytest.fixture
-def need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Need:
+def need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HostEnvironment:
     """Two small wheels that are on this disk."""
     monkeypatch.setenv("LAUNCH_HOME", str(tmp_path / "home"))
     wheels = []
@@ -75,10 +75,10 @@ def need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Need:
         path = make_wheel(tmp_path / "wheels", name, "1.0")
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         wheels.append(Wheel(name, "1.0", path.name, path.as_uri(), sha256))
-    return Need(PYTHONS["own"], Lock("r", TARGET, tuple(wheels)), pack_code())
+    return HostEnvironment(PYTHONS["own"], Lock("r", TARGET, tuple(wheels)), pack_code())
 
 
-def plans_of(need: Need, *hosts: str, **changed: object) -> dict[str, HostPlan]:
+def plans_of(need: HostEnvironment, *hosts: str, **changed: object) -> dict[str, HostPlan]:
     plans = {host: plan_host(host, facts("3.11.2", **changed), need) for host in hosts}
     gather_all(plans)
     return plans
@@ -94,7 +94,7 @@ def installs(connection: FakeConnection) -> list[str]:
     return [command for command in connection.ran if " -m venv " in command]
 
 
-def test_hosts_get_what_they_need(need: Need) -> None:
+def test_hosts_get_what_they_need(need: HostEnvironment) -> None:
     seen: list[tuple[str, int, int]] = []
     connections = {"one": host("one"), "two": host("two")}
     done = apply(
@@ -114,7 +114,7 @@ def test_hosts_get_what_they_need(need: Need) -> None:
     assert any(sent == total == size for _, sent, total in seen)
 
 
-def test_a_ready_host_is_left_alone(need: Need) -> None:
+def test_a_ready_host_is_left_alone(need: HostEnvironment) -> None:
     ready = {f"env/{need.env}": need.lock.key, f"code/{need.code.key}": need.code.key}
     connection = host()
     done = apply({"one": connection}, plans_of(need, "one", ready=ready))
@@ -122,14 +122,14 @@ def test_a_ready_host_is_left_alone(need: Need) -> None:
     assert done == {"one": Applied()}
 
 
-def test_what_another_client_made_meanwhile_is_not_made_again(need: Need) -> None:
+def test_what_another_client_made_meanwhile_is_not_made_again(need: HostEnvironment) -> None:
     connection = host(ready=f"env/{need.env}\n")
     done = apply({"one": connection}, plans_of(need, "one"))
     assert installs(connection) == []
     assert list(done["one"].seconds) == ["code"]
 
 
-def test_one_that_fails_does_not_keep_others(need: Need) -> None:
+def test_one_that_fails_does_not_keep_others(need: HostEnvironment) -> None:
     connections = {
         "one": host("one", (" -m venv ", ConnectionLost("one", "gone"))),
         "two": host("two", (" -m venv ", Completed(1, "", "pip: something is wrong"))),
@@ -144,7 +144,7 @@ def test_one_that_fails_does_not_keep_others(need: Need) -> None:
     assert "provision.lock" in connections["two"].ran[-1]  # unlocked
 
 
-def test_no_room_is_known_before_anything_is_sent(need: Need) -> None:
+def test_no_room_is_known_before_anything_is_sent(need: HostEnvironment) -> None:
     connection = host()
     plans = plans_of(need, "one", disk_free_bytes=100_000_000)
     with pytest.raises(DiskFull, match=r"one: no room .* 10\d MB needed, 100 MB free"):
@@ -155,7 +155,7 @@ def test_no_room_is_known_before_anything_is_sent(need: Need) -> None:
     apply({"one": connection}, plans_of(need, "one", disk_free_bytes=GIB))
 
 
-def test_a_disk_that_fills_meanwhile(need: Need) -> None:
+def test_a_disk_that_fills_meanwhile(need: HostEnvironment) -> None:
     full = Completed(1, "", "OSError: [Errno 28] No space left on device")
     connection = host("one", (" -m venv ", full))
     with pytest.raises(DiskFull, match=r"one: no room .* while trying to install 2 packages"):
@@ -173,7 +173,7 @@ def test_waiting_for_another_client() -> None:
             return next(answers)
 
     connection: Connection = Busy("one", {"": ""})
-    with host_lock(connection, waiting=lambda: told.append(True)):
+    with client_lock(connection, waiting=lambda: told.append(True)):
         pass
     assert told == [True]
 

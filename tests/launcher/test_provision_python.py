@@ -14,12 +14,12 @@ import pytest
 from provisioning import facts, make_build
 
 from launcher.errors import LaunchError
-from launcher.hosts.platform import Target
+from launcher.hosts.platform import Platform
 from launcher.provision.builds import RELEASE, Build, find_build
 from launcher.provision.python import choose_pythons
 from launcher.provision.requirements import host_requirements, index_options, pip_fingerprint
 
-TARGET = Target("x86_64", 12, "cpu")
+TARGET = Platform("x86_64", 12, "cpu")
 BUILT = "cpython-3.12.13+20260718-x86_64-unknown-linux-gnu-install_only.tar.gz"
 
 
@@ -223,7 +223,7 @@ def test_indexes(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path))
     monkeypatch.setenv("PIP_CONFIG_FILE", str(config) if pip_config else os.devnull)
-    target = Target("x86_64", 11, accelerator)
+    target = Platform("x86_64", 11, accelerator)
     assert index_options(environment(**named), target) == options  # type: ignore[arg-type]
 
 

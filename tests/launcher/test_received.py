@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from launcher.agent.text_store import complete, received_source
-from launcher.config.recipe import Data
+from launcher.agent.text_store import assemble_text, stored_source
+from launcher.config.recipe import DataSettings
 from launcher.errors import LaunchError
 from launcher.raycluster.spec import ClusterSpec, NodeSpec
-from launcher.remote import upload_text
-from launcher.remote.upload_text import SMALL_BYTES, send_text
+from launcher.remote.upload_text import SMALL_BYTES, _hash, upload_text
 from launcher.ssh.fake import FakeConnection
 from nanochat.dataset.sources import parse_source
 
@@ -39,7 +38,7 @@ class Head(FakeConnection):
                 there.parent.mkdir(parents=True, exist_ok=True)
                 there.write_bytes(content)
             self.files.clear()
-            missing = complete(self.home, command.split()[-1])
+            missing = assemble_text(self.home, command.split()[-1])
             self.replies.insert(0, ("received", json.dumps(missing)))
         elif command.startswith("[ -e .launch/text/"):
             path = command.split()[2].removeprefix(".launch/")
@@ -73,7 +72,9 @@ def texts(tmp_path: Path) -> Path:
 
 def send(head: Head, base: Path, source: str) -> str:
     hosts = {SPEC.head.name: head}
-    sent = send_text(hosts, SPEC, Data(source=source), base, lambda *_: None, lambda: None)
+    sent = upload_text(
+        hosts, SPEC, DataSettings(source=source), base, lambda *_: None, lambda: None
+    )
     return sent["source"]
 
 
@@ -82,7 +83,7 @@ def test_what_was_named_arrives_and_travels_once(head: Head, texts: Path) -> Non
     key = send(head, texts, source)
     large = hashlib.sha256((texts / "large.txt").read_bytes()).hexdigest()
     assert len(head.sent) == 2 and head.sent[0] == large and head.sent[1].endswith(".tar")
-    there, here = received_source(head.home, source, key), parse_source(source, texts)
+    there, here = stored_source(head.home, source, key), parse_source(source, texts)
     assert there.identity() == here.identity() and len(there.files) == 52
     assert list(there.documents()) == list(here.documents())
     assert send(head, texts, source) == key and len(head.sent) == 2
@@ -96,26 +97,26 @@ def test_what_was_named_arrives_and_travels_once(head: Head, texts: Path) -> Non
 def test_a_hidden_file_that_is_named_is_read(head: Head, texts: Path) -> None:
     source = f"files:{texts}/.hidden.txt"
     key = send(head, texts, source)
-    assert [file.name for file in received_source(head.home, source, key).files] == [".hidden.txt"]
+    assert [file.name for file in stored_source(head.home, source, key).files] == [".hidden.txt"]
 
 
 def test_a_name_that_is_not_utf8_travels(head: Head, tmp_path: Path) -> None:
     name = b"caf\xe9.txt".decode(errors="surrogateescape")
     (tmp_path / name).write_text("latin")
     key = send(head, tmp_path, "files:*.txt")
-    assert received_source(head.home, "files:*.txt", key).files[0].path.read_text() == "latin"
+    assert stored_source(head.home, "files:*.txt", key).files[0].path.read_text() == "latin"
 
 
 def test_a_file_that_changes_meanwhile_is_noticed(
     head: Head, texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = upload_text._hash
+    real = _hash
 
     def hash_then_change(*arguments: Any) -> dict[str, str]:
         hashes = real(*arguments)
         (texts / "deep" / "3.txt").write_text("quite another text")
         return hashes
 
-    monkeypatch.setattr(upload_text, "_hash", hash_then_change)
+    monkeypatch.setattr("launcher.remote.upload_text._hash", hash_then_change)
     with pytest.raises(LaunchError, match=r"3\.txt changed while it was sent"):
         send(head, texts, "files:deep/*.txt")

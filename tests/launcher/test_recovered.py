@@ -13,7 +13,7 @@ from launcher.cli.render.run_progress import event_line
 from launcher.runs.folder import RunFolder
 from launcher.runs.records import Record, RecordWriter, read_records
 from launcher.runs.state import RunState
-from launcher.training.recovery_worker import Recovered
+from launcher.training.recovery_worker import RecoveryWorker
 
 GROUP = {"detection": 0.5, "teardown": 0.1, "wait": 0.0, "start": 0.4, "import": 0.0, "group": 0.2}
 
@@ -38,7 +38,7 @@ def recover(
 
     details = {"planned": planned, "seconds": 1.2, "stages": GROUP}
     tell("restart", stage="group", attempt=told_of, **details)
-    recovered = Recovered(folder, tell, attempt=1, reached=reached)
+    recovered = RecoveryWorker(folder, tell, attempt=1, reached=reached)
     recovered.loaded()
     return [recovered.step(step) for step in steps]
 

@@ -10,11 +10,11 @@ from click.testing import CliRunner, Result
 
 from launcher.cli.main import cli
 from launcher.errors import CommandFailed, InputError, NotFound, RunBusy
+from launcher.remote.remove import RemoteRemoval
 from launcher.runs.folder import RunFolder, runs_home, write_json
-from launcher.runs.remove import RunThere
 from launcher.ssh.fake import FakeConnection
 from launcher.ssh.protocol import Completed
-from nanochat.lock import hold
+from nanochat.lock import hold_lock
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +67,7 @@ def test_nothing_is_removed_without_a_yes() -> None:
 def test_all_are_found_before_one_is_removed() -> None:
     with pytest.raises(NotFound, match="no run 'odl' is known here"):
         launch("runs", "remove", "old", "odl", "--yes")
-    with hold(runs_home() / "new" / "lock"), pytest.raises(RunBusy, match="is at work"):
+    with hold_lock(runs_home() / "new" / "lock"), pytest.raises(RunBusy, match="is at work"):
         launch("runs", "remove", "old", "new", "--yes")
     assert left() == ["new", "old"]
 
@@ -119,7 +119,7 @@ def test_hosts_that_have_removed_a_run_are_named_where_another_fails(home: Path)
     for name, host in hosts.items():
         broken = Completed(1, "", "Read-only file system") if name == "b" else ""
         host.replies.append(("mv ", broken))
-    run = RunThere.find(hosts, "home", "d4-1")
+    run = RemoteRemoval.find(hosts, "home", "d4-1")
     with pytest.raises(CommandFailed, match="Read-only") as failed:
         run.remove()
     assert failed.value.fix is not None

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from running import Home, wait_until
 
-from launcher.cli.attach import report_end
+from launcher.cli.attach import print_end
 from launcher.cli.main import cli
 from launcher.config.recipe import load_recipe
 from launcher.errors import InputError, RunFailed
@@ -100,7 +100,7 @@ def test_resume_is_advised_where_it_can_help(
 ) -> None:
     end(folder, "failed", steps=steps, message="it broke", fix=fix)
     with pytest.raises(RunFailed, match="run 'mine' failed: it broke") as failed:
-        report_end(LocalRun(folder), as_json=False)
+        print_end(LocalRun(folder), as_json=False)
     advice = str(failed.value.fix).splitlines()
     assert advice[0] == (fix or f"see {folder.log}")
     again = "launch resume mine   goes on then"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import CommandFailed
-from launcher.remote.push_run import newest_resumable, send_back
+from launcher.remote.push_run import newest_resumable, push_run
 from launcher.runs.folder import RunFolder, write_json
 from launcher.ssh.fake import FakeConnection
 
@@ -35,10 +35,10 @@ def test_a_run_goes_back_whole_or_not_at_all(tmp_path: Path, damaged: bool) -> N
     if damaged:
         (checkpoint / "optimizer.safetensors").write_bytes(b"x")
         with pytest.raises(CommandFailed, match="another hash"):
-            send_back(head, folder, checkpoint, "there", {}, lambda *_: None)
+            push_run(head, folder, checkpoint, "there", {}, lambda *_: None)
         assert "there/run.json" not in head.files
         return
-    send_back(head, folder, checkpoint, "there", {"text": {"source": "k"}}, lambda *_: None)
+    push_run(head, folder, checkpoint, "there", {"text": {"source": "k"}}, lambda *_: None)
     assert head.files["there/checkpoints/step-00000007/optimizer.safetensors"] == b"o"
     assert head.files["there/tokenizer.json"] == b"tokens"
     assert json.loads(head.files["there/run.json"]) == {"run": "d4-1", "text": {"source": "k"}}

@@ -21,14 +21,14 @@ from launcher.config.cluster import Environment
 from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import require_trainable
 from launcher.config.node import Node
-from launcher.config.subcluster import in_pool
+from launcher.config.subcluster import select_pool
 from launcher.hosts.facts import HostFacts
 from launcher.hosts.gpus import torch_build
-from launcher.hosts.network import Place
-from launcher.hosts.platform import Target
+from launcher.hosts.network import ClusterAddress
+from launcher.hosts.platform import Platform
 from launcher.provision import requirements
 from launcher.provision.code import Code
-from launcher.provision.host_plan import Need, Write, plan_host
+from launcher.provision.host_plan import HostEnvironment, Write, plan_host
 from launcher.provision.lock import Lock, Wheel
 from launcher.provision.requirements import host_requirements, index_options
 from launcher.raycluster.bring_up import node_specs
@@ -56,11 +56,11 @@ RUNS = [
 
 def rendered(name: str, pool: str | None) -> dict[str, Any]:
     """Node -> all that it would get."""
-    loaded, pool = in_pool(load_cluster(name), pool)
+    loaded, pool = select_pool(load_cluster(name), pool)
     nodes = require_trainable(loaded, pool)
     needs = {node.name: need_of(node, FACTS[node.name]) for node in nodes}
     places = {
-        node.name: Place(f"192.168.1.{number}", "eno1", "a test")
+        node.name: ClusterAddress(f"192.168.1.{number}", "eno1", "a test")
         for number, node in enumerate(nodes, start=5)
     }
     facts = {node.name: FACTS[node.name] for node in nodes}
@@ -79,15 +79,15 @@ def rendered(name: str, pool: str | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def need_of(node: Node, host: HostFacts) -> Need:
+def need_of(node: Node, host: HostFacts) -> HostEnvironment:
     build = torch_build(host.gpus) if node.accelerator == "cuda" else ""
-    target = Target(host.architecture, 11, node.accelerator, build)
+    target = Platform(host.architecture, 11, node.accelerator, build)
     pip = Wheel("pip", "26.3", "pip-26.3-py3-none-any.whl", "https://index/pip.whl", "d" * 64)
     code = Code("code0", Path("/client/code/code0.tar.gz"), "a" * 64)
-    return Need(PYTHONS["own"], Lock("r", target, (pip,)), code)
+    return HostEnvironment(PYTHONS["own"], Lock("r", target, (pip,)), code)
 
 
-def packages(target: Target) -> list[str]:
+def packages(target: Platform) -> list[str]:
     """torch, and where it comes from when nobody names an index."""
     torch = [line for line in host_requirements(target) if line.startswith("torch")]
     return [*torch, *index_options(Environment(), target)]

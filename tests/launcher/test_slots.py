@@ -6,7 +6,7 @@ import threading
 from contextlib import ExitStack
 from pathlib import Path
 
-from launcher.raycluster.host_locks import take_turn
+from launcher.raycluster.host_locks import acquire_hosts
 
 
 def never() -> bool:
@@ -17,10 +17,10 @@ def test_one_waits_for_the_other_and_is_told_its_name(tmp_path: Path) -> None:
     told: list[str] = []
     with ExitStack() as first:
         first.enter_context(
-            take_turn(tmp_path, ["one", "two"], "first", waits_for=told.append, given_up=never)
+            acquire_hosts(tmp_path, ["one", "two"], "first", waits_for=told.append, given_up=never)
         )
         # Other hosts are free.
-        with take_turn(tmp_path, ["three"], "other", waits_for=told.append, given_up=never):
+        with acquire_hosts(tmp_path, ["three"], "other", waits_for=told.append, given_up=never):
             assert told == []
         asked = threading.Event()
 
@@ -31,7 +31,9 @@ def test_one_waits_for_the_other_and_is_told_its_name(tmp_path: Path) -> None:
         entered = threading.Event()
 
         def second() -> None:
-            with take_turn(tmp_path, ["two", "three"], "second", waits_for=wait, given_up=never):
+            with acquire_hosts(
+                tmp_path, ["two", "three"], "second", waits_for=wait, given_up=never
+            ):
                 entered.set()
 
         thread = threading.Thread(target=second)
@@ -44,7 +46,7 @@ def test_one_waits_for_the_other_and_is_told_its_name(tmp_path: Path) -> None:
 def test_one_that_is_given_up_waits_no_longer(tmp_path: Path) -> None:
     told: list[str] = []
     with (
-        take_turn(tmp_path, ["one"], "first", waits_for=told.append, given_up=never),
-        take_turn(tmp_path, ["one"], "second", waits_for=told.append, given_up=lambda: True),
+        acquire_hosts(tmp_path, ["one"], "first", waits_for=told.append, given_up=never),
+        acquire_hosts(tmp_path, ["one"], "second", waits_for=told.append, given_up=lambda: True),
     ):
         assert told == []

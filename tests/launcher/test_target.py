@@ -11,7 +11,7 @@ import pytest
 
 from launcher.config.node import Node
 from launcher.errors import HostError
-from launcher.ssh.target import NO_SSH, Target, openssh_command, resolve
+from launcher.ssh.target import NO_SSH, SshTarget, openssh_command, resolve_target
 
 CONFIG = """\
 Include {folder}/more/*.conf
@@ -59,8 +59,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def found(host: str, folder: Path, **keys: Any) -> Target:
-    return resolve(Node(name="one", host=host, **keys), folder / "home.known_hosts")
+def found(host: str, folder: Path, **keys: Any) -> SshTarget:
+    return resolve_target(Node(name="one", host=host, **keys), folder / "home.known_hosts")
 
 
 def test_an_alias(folder: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_chain_and_the_first_ones_own_way(folder: Path) -> None:
 def test_a_jump_host_that_is_a_node(folder: Path) -> None:
     gate = Node(name="gate", host="198.18.0.5", user="root", port=2200, key=str(folder / "key"))
     node = Node(name="one", host="pc1", jump="gate")
-    target = resolve(node, folder / "home.known_hosts", nodes={"gate": gate, "one": node})
+    target = resolve_target(node, folder / "home.known_hosts", nodes={"gate": gate, "one": node})
     assert target.jump is not None and target.jump.place == "[198.18.0.5]:2200"
     assert target.jump.first_key == folder / "key"
 
@@ -165,7 +165,7 @@ def test_what_a_cluster_file_says_of_a_node(folder: Path) -> None:
     """Where a host that has moved may be looked for, and whose keys are not its own."""
     one, two = Node(name="one", host="198.18.0.5"), Node(name="two", host="PC2", port=2200)
     nodes = {"one": one, "two": two}
-    target = resolve(one, folder / "home.known_hosts", nodes=nodes)
+    target = resolve_target(one, folder / "home.known_hosts", nodes=nodes)
     assert (target.node_host, target.others) == ("198.18.0.5", ("[pc2]:2200",))
     assert found("pc1", folder).node_host is None
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from speeds import LINK, host_speed
 
-from launcher.planner.network import different_tokens, messages
+from launcher.planner.network import expected_distinct_tokens, messages
 from launcher.planner.step_time import RankLoad, StepTime, pass_correction, rates_at, step_time
 from nanochat.sizes import (
     ModelConfig,
@@ -105,11 +105,11 @@ def test_bytes_are_those_of_the_table_of_wire_bytes() -> None:
 
 
 def test_different_tokens_grow_as_heaps_law_says() -> None:
-    assert different_tokens(2048, 32_768) == 736
-    assert 736 < different_tokens(3000, 32_768) < 1250
-    assert different_tokens(10**9, 32_768) == 32_768
-    assert different_tokens(100, 32_768) < 100
-    assert different_tokens(2048, 300) == 300
+    assert expected_distinct_tokens(2048, 32_768) == 736
+    assert 736 < expected_distinct_tokens(3000, 32_768) < 1250
+    assert expected_distinct_tokens(10**9, 32_768) == 32_768
+    assert expected_distinct_tokens(100, 32_768) < 100
+    assert expected_distinct_tokens(2048, 300) == 300
 
 
 def test_rates_between_two_widths() -> None:

@@ -14,12 +14,12 @@ from launcher.training.stacks import collect_and_end, is_frozen, waits_for_other
 from launcher.training.watchdog import (
     FIRST_SECONDS,
     MOST_DOUBLINGS,
-    Pace,
+    StepPace,
     comparable,
     doublings,
 )
 
-D4 = Pace(step=2.0, evaluation=20.0, stall=0.2, checkpoint=6.0)
+D4 = StepPace(step=2.0, evaluation=20.0, stall=0.2, checkpoint=6.0)
 LAN = {"floor": 20.0, "state_bytes": 500e6}
 
 SLEEPER = """
@@ -37,16 +37,16 @@ waits_for_the_others()
     [
         (D4, "", 20),  # the floor: a checkpoint is written beside the steps
         (D4, "ends", 8 * 6),  # and the last one is waited for
-        (Pace(14.0, 1.0, 3.0, 3.0), "", 8 * 14),
-        (Pace(2.0, 1.0, 9.0, 9.0), "", 8 * 9),  # no memory for a copy: steps stand still
+        (StepPace(14.0, 1.0, 3.0, 3.0), "", 8 * 14),
+        (StepPace(2.0, 1.0, 9.0, 9.0), "", 8 * 9),  # no memory for a copy: steps stand still
         (D4, "evaluates", 8 * 22),
-        (Pace(2.0, None, None, None), "", 60),  # nothing saved yet
+        (StepPace(2.0, None, None, None), "", 60),  # nothing saved yet
         (D4, "starts", 20 + 60 + 50 + 8 * 2),
-        (Pace(None, None, None, None), "starts evaluates", FIRST_SECONDS),
-        (Pace(2.0, None, 1.0, 1.0), "evaluates", FIRST_SECONDS),
+        (StepPace(None, None, None, None), "starts evaluates", FIRST_SECONDS),
+        (StepPace(2.0, None, 1.0, 1.0), "evaluates", FIRST_SECONDS),
     ],
 )
-def test_limits(pace: Pace, now: str, seconds: float) -> None:
+def test_limits(pace: StepPace, now: str, seconds: float) -> None:
     flags = {name: name in now.split() for name in ("starts", "evaluates", "ends")}
     assert pace.limit(**LAN, **flags) == pytest.approx(seconds)
 
@@ -69,10 +69,10 @@ def test_a_pace_is_of_recent_steps_and_of_whole_evaluations() -> None:
         {"kind": "checkpoint", "step": 100, "seconds": 1.5, "stalled": 0.2},
         {"kind": "checkpoint", "step": 120, "seconds": 1.4, "stalled": 0.3},
     ]
-    assert Pace.of(metrics, events, 65_536) == Pace(2.0, 24.0, 0.3, 1.5)
+    assert StepPace.of(metrics, events, 65_536) == StepPace(2.0, 24.0, 0.3, 1.5)
     before = [{"kind": "checkpoint", "step": 1, "seconds": 1.5}]  # written while steps stood still
-    assert Pace.of([], before, 65_536) == Pace(None, None, 1.5, 1.5)
-    assert Pace.of([], [], 65_536) == Pace(None, None, None, None)
+    assert StepPace.of([], before, 65_536) == StepPace(None, None, 1.5, 1.5)
+    assert StepPace.of([], [], 65_536) == StepPace(None, None, None, None)
 
 
 @pytest.mark.parametrize("change", [{"kind": "resize"}, {"kind": "start", "stage": "hardware"}])

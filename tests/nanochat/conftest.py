@@ -11,7 +11,7 @@ from tiny import SEQUENCE_LENGTH, VOCAB_SIZE
 from nanochat.dataset import PreparedData
 from nanochat.dataset.prepare import prepare
 from nanochat.dataset.sources import parse_source
-from nanochat.dataset.stdlib_source import EmbeddedSource
+from nanochat.dataset.stdlib_source import StdlibSource
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,7 +24,7 @@ def one_thread() -> None:
 def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     """1,200 pieces of the standard library in rows of 32 tokens, with a vocabulary of 512."""
     folder = tmp_path_factory.mktemp("prepared")
-    source = EmbeddedSource()
+    source = StdlibSource()
     pieces = [document.text for document in source.documents(source.files[:100])][:1200]
     text = folder / "text.jsonl"
     text.write_text("".join(json.dumps({"text": piece}) + "\n" for piece in pieces))

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from nanochat import hashed_file
 from nanochat.atomic_write import sha256_of
-from nanochat.checkpoint import CheckpointFolder, identity_difference, verify
+from nanochat.checkpoint import CheckpointFolder, identity_difference, verify_checkpoint
 from nanochat.errors import CheckpointError
 from nanochat.hashed_file import BLOCK_BYTES, write_hashed
 from nanochat.tensor_file import safetensors_parts
@@ -152,7 +152,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
 ) -> None:
     path = folder.path / "step-00000020"
     damage(path / name)
-    assert verify(path) is None
+    assert verify_checkpoint(path) is None
     assert newest_step(folder) == 10
 
 
@@ -166,9 +166,9 @@ def test_no_single_bit_of_the_manifest_can_be_wrong(folder: CheckpointFolder) ->
     path = folder.path / "step-00000020"
     for place in range((path / "manifest.json").stat().st_size):
         flip_a_bit(path / "manifest.json", place)
-        assert verify(path) is None, f"byte {place}"
+        assert verify_checkpoint(path) is None, f"byte {place}"
         flip_a_bit(path / "manifest.json", place)
-    assert verify(path) is not None
+    assert verify_checkpoint(path) is not None
 
 
 @pytest.mark.parametrize("content", ["[]", "1", "{}", '{"format": 1}', '{"format": 1, "files": 3}'])

@@ -15,7 +15,7 @@ import nanochat.async_checkpoint
 from nanochat.checkpoint import Checkpoint, CheckpointFolder
 from nanochat.dataset import PreparedData
 from nanochat.errors import CheckpointError
-from nanochat.exchange import least
+from nanochat.exchange import all_reduce_min
 from nanochat.train import train
 
 STOP_AT, SLOW_UNTIL = 4, 5  # steps
@@ -52,7 +52,7 @@ def on_a_full_disk(rank: int, world_size: int, data_path: Path, folder: Path) ->
         found[f"{name}: reasons"] = {
             event["message"] for event in observer.events if event["kind"] == "fault"
         }
-    found["least"] = least([3.5, 2.25][rank], world_size, torch.device("cpu"))
+    found["least"] = all_reduce_min([3.5, 2.25][rank], world_size, torch.device("cpu"))
     return found
 
 

@@ -10,7 +10,7 @@ from tiny import VOCAB_SIZE, Recorder, plan, run
 
 from nanochat.checkpoint import CheckpointFolder
 from nanochat.dataset import PreparedData
-from nanochat.divergence import STEPS_IN_A_ROW, LossWatch, gone_wrong
+from nanochat.divergence import STEPS_IN_A_ROW, LossWatch, diverged_error
 from nanochat.errors import TrainingError
 from nanochat.train_config import TrainConfig
 
@@ -110,6 +110,6 @@ def test_the_best_loss_goes_on_with_a_run(data: PreparedData, tmp_path: Path) ->
     ],
 )
 def test_what_went_wrong_would_do_so_again(dtype: str, ways: str) -> None:
-    error = gone_wrong("it is nan", newest=0, dtype=dtype, tokens_per_step=4096)
+    error = diverged_error("it is nan", newest=0, dtype=dtype, tokens_per_step=4096)
     assert error.message == "it is nan; there is no checkpoint"
     assert error.fix == f"The same run would come to the same: begin another with {ways}"

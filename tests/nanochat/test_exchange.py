@@ -13,8 +13,8 @@ import torch.distributed as dist
 from ranks import run_ranks
 from tiny import SEQUENCE_LENGTH, VOCAB_SIZE, ids, lively, shape
 
-from nanochat.batch_split import deal
-from nanochat.exchange import GradientExchange, agree
+from nanochat.batch_split import split_rows
+from nanochat.exchange import GradientExchange, all_gather_int
 from nanochat.model import GPT
 from nanochat.optimizer import MuonAdamW, Schedule
 
@@ -31,7 +31,7 @@ def backward(
 ) -> None:  # fmt: skip
     """This rank's share of a step of 6 rows; the gradients are exchanged."""
     batch = ids(ROWS, SEQUENCE_LENGTH + 1, seed=step)
-    shares = [batch[share.start : share.stop] for share in deal(ROWS, WEIGHTS[:world_size])]
+    shares = [batch[share.start : share.stop] for share in split_rows(ROWS, WEIGHTS[:world_size])]
     parts = shares[rank].split(micro_batch)
     for number, part in enumerate(parts, start=1):
         if number == len(parts):
@@ -88,7 +88,7 @@ def exercise(rank: int, world_size: int) -> dict[str, Any]:
     small = exchange.sum(torch.tensor([1.0, rank, 0.5]))
     found["small"] = small.tolist()
     found["small wire"] = exchange.wire_bytes - found[f"wire {ROWS}"]
-    found["agreed"] = agree(10 * rank - 1, world_size, torch.device("cpu"))
+    found["agreed"] = all_gather_int(10 * rank - 1, world_size, torch.device("cpu"))
     found["hashes"] = hashes_after_each_step(rank, world_size, STEPS, exchanged_with=world_size)
     # Upstream's bug: every rank believes that it is alone, and nothing is summed.
     found["broken hashes"] = hashes_after_each_step(rank, world_size, 1, exchanged_with=1)
@@ -132,7 +132,7 @@ def test_ranks_that_do_not_sum_are_caught_by_the_same_check(found: list[dict[str
 def sizes(world_size: int) -> tuple[list[int], list[int]]:
     """Numbers that a rank hands over in a step: of each dense gradient, of each table."""
     batch = ids(ROWS, SEQUENCE_LENGTH + 1)
-    shares = deal(ROWS, WEIGHTS[:world_size])
+    shares = split_rows(ROWS, WEIGHTS[:world_size])
     most = max(len(batch[share.start : share.stop, :-1].unique()) for share in shares)
     model = GPT.empty(CONFIG, device="meta")
     tables = set(model.lookup_tables())
@@ -177,5 +177,5 @@ def test_one_process_alone_needs_no_group_and_sends_nothing() -> None:
     exchange = GradientExchange(model.parameters(), (), 1)
     backward(model, exchange, 0, 1)
     assert exchange.sum(torch.tensor([2.0])).tolist() == [2.0]
-    assert agree(7, 1, torch.device("cpu")) == [7]
+    assert all_gather_int(7, 1, torch.device("cpu")) == [7]
     assert exchange.wire_bytes == 0

@@ -19,7 +19,7 @@ from nanochat.dataset import PreparedData, encoding, split_writer
 from nanochat.dataset.packing import count_rows
 from nanochat.dataset.prepare import prepare
 from nanochat.dataset.sources import Source, parse_source
-from nanochat.dataset.stdlib_source import EmbeddedSource
+from nanochat.dataset.stdlib_source import StdlibSource
 from nanochat.errors import DataError
 
 VOCAB_SIZE = 512
@@ -29,7 +29,7 @@ SEQUENCE_LENGTH = 64
 @pytest.fixture(scope="module")
 def documents() -> list[str]:
     """2,000 pieces of the standard library, no two alike."""
-    source = EmbeddedSource()
+    source = StdlibSource()
     pieces = (document.text for document in source.documents(source.files[:200]))
     return list(dict.fromkeys(pieces))[:2000]
 

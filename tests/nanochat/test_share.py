@@ -15,7 +15,7 @@ import torch
 from ranks import run_ranks
 
 from nanochat.dataset import PreparedData, distributed, rows
-from nanochat.dataset.block_log import Growth
+from nanochat.dataset.block_log import BlockLog
 from nanochat.dataset.manifest import Manifest
 from nanochat.dataset.rows import MANIFEST, lock_of
 from nanochat.errors import DataError
@@ -27,10 +27,12 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MANIFEST}
 
 
-def _shared(rank: int, world_size: int, folder: Path, *, writes: bool) -> distributed.SharedData:
+def _shared(
+    rank: int, world_size: int, folder: Path, *, writes: bool
+) -> distributed.DistributedData:
     distributed.PIECE_BYTES = PIECE_BYTES
     cpu = torch.device("cpu")
-    return distributed.SharedData(
+    return distributed.DistributedData(
         folder, rank=rank, world_size=world_size, writes=writes, device=cpu
     )
 
@@ -137,7 +139,7 @@ def test_ranks_wait_together_for_rows_that_are_still_coming(
     first, second, *_ = whole.train.blocks
 
     def prepare() -> None:
-        growth = Growth(folders[0], lambda: None)
+        growth = BlockLog(folders[0], lambda: None)
         growth.add(first)
         time.sleep(3)  # several rounds of waiting
         growth.add(second)
@@ -194,7 +196,7 @@ def test_who_takes_a_preparation_over_has_a_moment(data: PreparedData, tmp_path:
     def take_over() -> None:
         with lock_of(tmp_path / "0").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            Growth(tmp_path / "0", lambda: None).add(whole.train.blocks[0])
+            BlockLog(tmp_path / "0", lambda: None).add(whole.train.blocks[0])
 
     thread = threading.Timer(3 * rows.POLL_SECONDS, take_over)
     thread.start()

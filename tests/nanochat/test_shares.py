@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nanochat.batch_split import deal
+from nanochat.batch_split import split_rows
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,6 @@ from nanochat.batch_split import deal
     ],
 )
 def test_shares_go_by_weight(rows: int, weights: list[float], counts: list[int]) -> None:
-    ranges = deal(rows, weights)
+    ranges = split_rows(rows, weights)
     assert [len(share) for share in ranges] == counts
     assert [row for share in ranges for row in share] == list(range(rows))

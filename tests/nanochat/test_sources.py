@@ -16,7 +16,7 @@ import pytest
 from nanochat.dataset import readers
 from nanochat.dataset.sources import Document, Source, parse_source
 from nanochat.dataset.splitting import split_python, split_text
-from nanochat.dataset.stdlib_source import PIECE_CHARACTERS, EmbeddedSource, decoded
+from nanochat.dataset.stdlib_source import PIECE_CHARACTERS, StdlibSource, decoded
 from nanochat.errors import DataError
 
 LONG_TEXT = "".join(f"Line {i} of a long text, ünïcode too.\n" * 3 + "\n" for i in range(3000))
@@ -71,7 +71,7 @@ def test_sources_import_without_numpy_or_torch() -> None:
 
 
 def test_embedded_documents_add_up_to_their_files() -> None:
-    source = EmbeddedSource()
+    source = StdlibSource()
     lengths = []
     for file in source.files:
         documents = list(source.documents([file]))
@@ -85,7 +85,7 @@ def test_embedded_documents_add_up_to_their_files() -> None:
 
 
 def test_embedded_has_the_library_and_not_its_tests_or_packages() -> None:
-    names = [file.name for file in EmbeddedSource().files]
+    names = [file.name for file in StdlibSource().files]
     assert names == sorted(names)
     assert {"argparse.py", "json/decoder.py"} <= set(names)
     parts = {part for name in names for part in name.split("/")[:-1]}
@@ -96,7 +96,7 @@ def test_a_library_without_sources_is_refused(tmp_path: Path) -> None:
     (tmp_path / "test").mkdir()
     (tmp_path / "test" / "only.py").write_text("1\n")
     with pytest.raises(DataError, match=r"no \.py files"):
-        EmbeddedSource(tmp_path)
+        StdlibSource(tmp_path)
 
 
 @pytest.mark.parametrize(

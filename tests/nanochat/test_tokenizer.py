@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nanochat.dataset.stdlib_source import EmbeddedSource
+from nanochat.dataset.stdlib_source import StdlibSource
 from nanochat.errors import DataError
 from nanochat.tokenizer import SPECIAL_TOKENS, StreamDecoder, Tokenizer
 
@@ -26,7 +26,7 @@ ODD_TEXTS = [
 
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
-    source = EmbeddedSource()
+    source = StdlibSource()
     return [document.text for document in source.documents(source.files[:60])]
 
 

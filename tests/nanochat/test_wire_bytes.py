@@ -9,8 +9,8 @@ import pytest
 import torch
 from ranks import run_ranks
 
-from nanochat.batch_split import deal
-from nanochat.dataset.stdlib_source import EmbeddedSource
+from nanochat.batch_split import split_rows
+from nanochat.dataset.stdlib_source import StdlibSource
 from nanochat.exchange import GradientExchange
 from nanochat.model import GPT
 from nanochat.sizes import ModelConfig, parameter_counts
@@ -24,7 +24,7 @@ TEXT_BYTES = 4_000_000  # of the standard library's source
 def ids(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """32 rows of 1,024 tokens of a vocabulary trained on the text that they are from."""
     text = ""
-    for document in EmbeddedSource().documents():
+    for document in StdlibSource().documents():
         text += document.text
         if len(text) > TEXT_BYTES:
             break
@@ -39,7 +39,7 @@ def ids(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sent(rank: int, world_size: int, path: Path, tokens: int) -> int:
     """The exchange of a step whose gradients are cheap: bytes do not depend on their values."""
     rows = torch.from_numpy(np.load(path))[: tokens // D8.sequence_length]
-    shares = [rows[share.start : share.stop] for share in deal(len(rows), [1.0] * world_size)]
+    shares = [rows[share.start : share.stop] for share in split_rows(len(rows), [1.0] * world_size)]
     model = GPT.empty(D8)
     tables = set(model.lookup_tables())
     exchange = GradientExchange(model.parameters(), tables, world_size)

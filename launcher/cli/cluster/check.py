@@ -8,11 +8,11 @@ from launcher.cli.render.table import json_option, print_json
 from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import LoadedCluster, require_addresses, require_pool
 from launcher.config.node import Node
-from launcher.config.subcluster import in_pool
+from launcher.config.subcluster import select_pool
 from launcher.errors import HostError
 from launcher.hosts.check import check_hosts
 from launcher.hosts.facts import gather_facts
-from launcher.hosts.network import Place, choose_places
+from launcher.hosts.network import ClusterAddress, choose_addresses
 from launcher.hosts.preflight import Finding
 from launcher.raycluster.control import host_state
 from launcher.raycluster.probe import host_needs
@@ -27,10 +27,10 @@ MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "r
 @json_option
 def command(cluster: str, pool: str | None, as_json: bool) -> None:
     """Look at every host and try TCP between every pair; nothing is changed."""
-    loaded, pool = in_pool(load_cluster(cluster), pool)
+    loaded, pool = select_pool(load_cluster(cluster), pool)
     nodes = require_pool(loaded, pool)
     require_addresses(loaded, nodes)
-    findings = find_all(loaded, nodes)
+    findings = collect_findings(loaded, nodes)
     wrong = any(finding.severity == "error" for finding in findings)
     if as_json:
         print_json({"ok": not wrong, "findings": [finding.as_json() for finding in findings]})
@@ -40,7 +40,7 @@ def command(cluster: str, pool: str | None, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def find_all(loaded: LoadedCluster, nodes: tuple[Node, ...]) -> list[Finding]:
+def collect_findings(loaded: LoadedCluster, nodes: tuple[Node, ...]) -> list[Finding]:
     """Hosts that cannot be reached are findings too."""
     connections, errors = connect_each(loaded, nodes)
     try:
@@ -50,9 +50,9 @@ def find_all(loaded: LoadedCluster, nodes: tuple[Node, ...]) -> list[Finding]:
         states = {name: states[name] for name in facts}
         known = {name: connections[name] for name in facts}
         findings = [_failed(error) for error in [*errors, *lost, *gone]]
-        places: dict[str, Place] = {}
+        places: dict[str, ClusterAddress] = {}
         try:
-            places = choose_places(loaded.cluster.network.interface, facts)
+            places = choose_addresses(loaded.cluster.network.interface, facts)
         except HostError as error:
             findings.append(_failed(error, "address"))
         findings += [Finding("ok", name, "ssh", f"{known[name].address} answers") for name in facts]

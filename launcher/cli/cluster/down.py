@@ -13,14 +13,14 @@ from launcher.cli.render.table import json_option, print_json
 from launcher.cli.stop import save_and_stop
 from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import LoadedCluster, require_addresses
-from launcher.config.subcluster import parts
+from launcher.config.subcluster import subclusters
 from launcher.errors import HostError, HostsFailed, InputError, Interrupted, RunBusy
 from launcher.formatting import format_bytes
 from launcher.provision.purge import Removed, purge
-from launcher.raycluster.control import host_states, read_spec, runs_at_work, stop
+from launcher.raycluster.control import active_runs, host_states, read_spec, stop
 from launcher.remote.cluster_runs import ClusterRuns, run_names
-from launcher.remote.fetch_checkpoints import bring_home
-from launcher.ssh.parallel import all_of, close_all, connect_each, on_all
+from launcher.remote.fetch_checkpoints import fetch_newest_checkpoints
+from launcher.ssh.parallel import call_on_all, close_all, combine_errors, connect_each
 from launcher.ssh.protocol import Connection
 
 
@@ -48,8 +48,8 @@ def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json
     removed: dict[str, list[Removed]] = {name: [] for name in connections if purges}
     try:
         if purges and unreached:
-            raise all_of(unreached)
-        ends = [_Part(part, connections) for part in parts(loaded)]
+            raise combine_errors(unreached)
+        ends = [_Part(part, connections) for part in subclusters(loaded)]
         _name_forgotten(loaded, connections)
         at_work = [part for part in ends if part.asks_about_runs(force=force)]
         for part in at_work:
@@ -62,7 +62,7 @@ def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json
         if purges:
             click.echo("removing what was put on the hosts", err=True)
             for part in ends:
-                for node, items in on_all(part.connections, part.purge).items():
+                for node, items in call_on_all(part.connections, part.purge).items():
                     removed[node] += items
     finally:
         close_all(connections)
@@ -76,16 +76,18 @@ def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json
     else:
         _print(home, stopped, removed)
     if unreached:
-        raise all_of(unreached)
+        raise combine_errors(unreached)
 
 
 def _name_forgotten(loaded: LoadedCluster, connections: Mapping[str, Connection]) -> None:
     """Pools that were clusters of their own before the file gave them another name or the head:
     nothing else would say that they are still there."""
     name = loaded.cluster.name
-    known = {part.cluster.name for part in parts(loaded)}
+    known = {part.cluster.name for part in subclusters(loaded)}
     listed = f"cd .launch/clusters 2>/dev/null && ls -d {shlex.quote(name)}.* 2>/dev/null; true"
-    for host, said in on_all(connections, lambda each: each.check(listed, step="list")).items():
+    for host, said in call_on_all(
+        connections, lambda each: each.check(listed, step="list")
+    ).items():
         for other in sorted(set(said.split()) - known):
             click.echo(
                 f"{host}: {other} is there too, which the file has no more: name pool "
@@ -141,7 +143,7 @@ class _Part:
     def _running(self, *, force: bool) -> list[str]:
         """Raises HostError where it cannot be known, unless that does not matter."""
         try:
-            return runs_at_work(self.connections, self.name)
+            return active_runs(self.connections, self.name)
         except (HostError, HostsFailed):
             if not force:
                 raise
@@ -158,7 +160,7 @@ class _Part:
         if runs is None:
             return {}
         with BringUpView() as view:
-            home = bring_home(runs, self.connections, view.sent)
+            home = fetch_newest_checkpoints(runs, self.connections, view.sent)
         return home if self.is_whole else {f"{self.name}/{run}": at for run, at in home.items()}
 
     def purge(self, connection: Connection) -> list[Removed]:

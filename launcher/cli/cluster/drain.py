@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from launcher.cli.attach import report_end
+from launcher.cli.attach import print_end
 from launcher.cli.render.run_progress import RunProgress
 from launcher.cli.render.table import json_option, print_json
 from launcher.cli.stop import save_and_stop
@@ -18,8 +18,8 @@ from launcher.remote.cluster_runs import ClusterRuns, RemoteRun
 from launcher.remote.open import open_cluster_runs
 from launcher.runs.extend import last_saved
 from launcher.runs.follow import Follower
-from launcher.runs.members import members_told
-from launcher.runs.run import shown_name
+from launcher.runs.members import last_members
+from launcher.runs.run import run_address
 from launcher.runs.state import RunState, status_of
 
 
@@ -53,7 +53,7 @@ def command(cluster: str, node: str, as_json: bool) -> None:
             click.echo(f"{node} is drained: launch cluster up {loaded.typed}   takes it back")
         for run, each in zip(at_work, left, strict=True):
             if each["status"] in ("failed", "interrupted"):
-                report_end(run, as_json=as_json)  # raises
+                print_end(run, as_json=as_json)  # raises
 
 
 def _at_work(runs: ClusterRuns) -> list[RemoteRun]:
@@ -65,7 +65,7 @@ def _at_work(runs: ClusterRuns) -> list[RemoteRun]:
 
 def _members(run: RemoteRun) -> tuple[str, ...]:
     """Nodes that it trains on, or will when its turn comes."""
-    return members_told(run.folder, (node["name"] for node in run.folder.spec()["nodes"]))
+    return last_members(run.folder, (node["name"] for node in run.folder.spec()["nodes"]))
 
 
 def _leave(run: RemoteRun, follower: Follower, node: str) -> dict[str, Any]:
@@ -79,19 +79,19 @@ def _leave(run: RemoteRun, follower: Follower, node: str) -> dict[str, Any]:
         return _ended(run, node)
     state = RunState.of(run.folder, alive=True)
     click.echo(
-        f"run '{shown_name(run)}' goes on without {node}, from step {state.step:,}", err=True
+        f"run '{run_address(run)}' goes on without {node}, from step {state.step:,}", err=True
     )
     return {"run": run.name, "status": state.status, "step": state.step}
 
 
 def _ended(run: RemoteRun, node: str) -> dict[str, Any]:
-    """How: by this command, or by itself meanwhile. Why it failed is for `report_end` to say."""
+    """How: by this command, or by itself meanwhile. Why it failed is for `print_end` to say."""
     status, step = status_of(run.folder, alive=False), last_saved(run.folder)
-    click.echo(ended_words(shown_name(run), status, step, node), err=True)
+    click.echo(ended_message(run_address(run), status, step, node), err=True)
     return {"run": run.name, "status": status, "step": step}
 
 
-def ended_words(name: str, status: str, step: int, node: str) -> str:
+def ended_message(name: str, status: str, step: int, node: str) -> str:
     """`step`: the last one saved, 0: none."""
     saved = f"last saved at step {step:,}" if step else "nothing saved yet"
     words = f"run '{name}' has ended ({status}), {saved}"

@@ -8,7 +8,7 @@ from launcher.cli.render.table import Column, Row, json_option, print_table
 from launcher.config.cluster import LOCAL
 from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import lacks_address
-from launcher.config.paths import ConfigFile, list_files, shown_path
+from launcher.config.paths import ConfigFile, format_path, list_files
 from launcher.errors import InputError
 
 COLUMNS = [
@@ -31,7 +31,7 @@ def command(as_json: bool) -> None:
 
 
 def _row(file: ConfigFile) -> Row:
-    row = {"name": file.name, "origin": file.origin, "file": shown_path(file.path)}
+    row = {"name": file.name, "origin": file.origin, "file": format_path(file.path)}
     try:
         cluster = load_cluster(str(file.path.absolute())).cluster
     except InputError as error:

@@ -12,10 +12,10 @@ import yaml
 
 from launcher.config.address import split_address
 from launcher.config.cluster import Cluster
-from launcher.config.paths import SUFFIXES, own_folder, shown_path
+from launcher.config.paths import SUFFIXES, format_path, user_folder
 from launcher.config.schema import schema_line
 from launcher.config.validation import validate
-from launcher.config.yaml_source import Place, Problem, Source
+from launcher.config.yaml_source import Problem, SourcePosition, YamlSource
 from launcher.errors import InputError
 
 
@@ -37,15 +37,15 @@ def command(name: str, nodes: tuple[str, ...], key: str | None, accelerator: str
     """Write a cluster file: to ./clusters where that folder exists, else to LAUNCH_HOME."""
     source = _source(name, nodes, key, accelerator)
     validate(Cluster, source)
-    folder = own_folder("cluster")
+    folder = user_folder("cluster")
     for suffix in SUFFIXES:
         if (there := folder / f"{name}{suffix}").exists():
             fix = f"choose another name, or: launch edit cluster {name}"
-            raise InputError(f"{shown_path(there)} exists already", fix=fix)
+            raise InputError(f"{format_path(there)} exists already", fix=fix)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.yaml"
     path.write_text(_text(name, source.data["nodes"]), encoding="utf-8")
-    click.echo(f"written to {shown_path(path)}; next:")
+    click.echo(f"written to {format_path(path)}; next:")
     for line in (
         f"launch cluster trust {name}            compare the host keys, pin them",
         f"launch cluster check {name}            what would go wrong, and how to mend it",
@@ -54,15 +54,15 @@ def command(name: str, nodes: tuple[str, ...], key: str | None, accelerator: str
         click.echo(f"  {line}")
 
 
-def _source(name: str, nodes: Sequence[str], key: str | None, accelerator: str) -> Source:
+def _source(name: str, nodes: Sequence[str], key: str | None, accelerator: str) -> YamlSource:
     """What the file will say; problems point at the command line.
 
     Raises ConfigError for a node that is not [USER@]HOST[:PORT].
     """
-    source = Source(data={"name": name, "nodes": []})
-    source.values[()] = source.values["name",] = Place("NAME", 1, 1, len(name), name)
+    source = YamlSource(data={"name": name, "nodes": []})
+    source.values[()] = source.values["name",] = SourcePosition("NAME", 1, 1, len(name), name)
     for index, written in enumerate(nodes):
-        place = Place("--node", 1, 1, len(written), written)
+        place = SourcePosition("--node", 1, 1, len(written), written)
         address = split_address(written)
         if address is None:
             message = "expected [USER@]HOST[:PORT], as in ada@pc1:2222 or [::1]:22"

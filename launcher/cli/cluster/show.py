@@ -10,7 +10,7 @@ from launcher.cli.render.table import Column, Row, json_option, print_json, prin
 from launcher.config.cluster import Cluster
 from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import LoadedCluster, lacks_address
-from launcher.config.paths import shown_path
+from launcher.config.paths import format_path
 
 COLUMNS = [
     Column("node", lambda row: row["name"], style=lambda row: "bold"),
@@ -49,13 +49,13 @@ def _document(loaded: LoadedCluster) -> dict[str, Any]:
     document["head"] = cluster.head_node.name if cluster.nodes else None
     for node, row in zip(cluster.nodes, document["nodes"], strict=True):
         row["change_me"] = lacks_address(node)
-    place = {"file": shown_path(loaded.path), "known_hosts": shown_path(loaded.known_hosts)}
+    place = {"file": format_path(loaded.path), "known_hosts": format_path(loaded.known_hosts)}
     return {**document, "pools": list(cluster.pools), **place}
 
 
 def _lines(loaded: LoadedCluster) -> list[tuple[str, str]]:
     cluster = loaded.cluster
-    first = [("cluster", loaded.name), ("file", shown_path(loaded.path))]
+    first = [("cluster", loaded.name), ("file", format_path(loaded.path))]
     if not cluster.nodes:
         return [*first, ("nodes", "none: this machine, without SSH; runs start right here")]
     return [
@@ -68,7 +68,7 @@ def _lines(loaded: LoadedCluster) -> list[tuple[str, str]]:
         *_indexes(cluster),
         ("push wheels", cluster.environment.push),
         ("idle", _idle(cluster)),
-        ("host keys", shown_path(loaded.known_hosts)),
+        ("host keys", format_path(loaded.known_hosts)),
     ]
 
 

@@ -10,11 +10,11 @@ import click
 from launcher.cli.render.table import Column, json_option, print_table
 from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import LoadedCluster, require_addresses
-from launcher.config.subcluster import parts
+from launcher.config.subcluster import subclusters
 from launcher.errors import HostError
-from launcher.raycluster.control import host_state, runs_at_work
-from launcher.raycluster.drain import ask_drained
-from launcher.ssh.parallel import all_of, close_all, connect_each, in_parallel
+from launcher.raycluster.control import active_runs, host_state
+from launcher.raycluster.drain import list_drained
+from launcher.ssh.parallel import close_all, combine_errors, connect_each, in_parallel
 from launcher.ssh.protocol import Connection
 
 COLOURS = {"up": "green", "down": "yellow", "orphaned": "red", "unreachable": "red"}
@@ -44,14 +44,14 @@ def command(cluster: str, as_json: bool) -> None:
     try:
         rows: dict[str, dict[str, Any]] = {}
         drained: set[str] = set()
-        for part in parts(loaded):
+        for part in subclusters(loaded):
             there = {
                 node.name: connections[node.name]
                 for node in part.cluster.nodes
                 if node.name in connections
             }
             if part.cluster.head_node.name in there:
-                drained |= ask_drained(there[part.cluster.head_node.name], part.cluster.name)
+                drained |= list_drained(there[part.cluster.head_node.name], part.cluster.name)
             found, lost = _rows(part, there)
             for row in found:  # a host that is down in one part of the file may be up in another
                 if row["node"] not in rows or row["status"] != "down":
@@ -67,7 +67,7 @@ def command(cluster: str, as_json: bool) -> None:
     ]
     print_table(COLUMNS, all_rows, as_json=as_json)
     if errors:
-        raise all_of(errors)
+        raise combine_errors(errors)
 
 
 def _rows(
@@ -76,7 +76,7 @@ def _rows(
     """Of the hosts that answer; why the others do not."""
     name, head = part.cluster.name, part.cluster.head_node.name
     states, lost = in_parallel(connections, lambda connection: host_state(connection, name))
-    running = runs_at_work({head: connections[head]}, name) if head in states else []
+    running = active_runs({head: connections[head]}, name) if head in states else []
     if part.part is not None:  # the table is the file's
         running = [f"{name}/{run}" for run in running]
     rows = [

@@ -10,10 +10,10 @@ import click
 from launcher.cli.render.table import Column, Row, json_option, print_table
 from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import require_addresses
-from launcher.config.paths import shown_path
+from launcher.config.paths import format_path
 from launcher.errors import HostError, InputError, Untrusted
-from launcher.ssh.known_hosts import verify
-from launcher.ssh.parallel import all_of
+from launcher.ssh.known_hosts import verify_host_key
+from launcher.ssh.parallel import combine_errors
 from launcher.ssh.trust import ShownKey, ask_for_keys, pin_keys
 
 COLUMNS = [
@@ -51,7 +51,7 @@ def command(cluster: str, yes: bool, as_json: bool) -> None:
         new = _agreed(open_questions, ask=not yes) if yes or can_ask else []
         if new:
             pin_keys(loaded, new)
-            click.echo(f"written to {shown_path(loaded.known_hosts)}", err=True)
+            click.echo(f"written to {format_path(loaded.known_hosts)}", err=True)
         agreed += new
         if not (new and any(isinstance(error, Untrusted) for error in errors)):
             break  # else: what lies behind a jump host that is trusted now
@@ -63,11 +63,11 @@ def command(cluster: str, yes: bool, as_json: bool) -> None:
         )
     for key in shown:
         try:
-            verify(key.target, key.key)
+            verify_host_key(key.target, key.key)
         except HostError as error:
             errors.append(error)
     if errors:
-        raise all_of(errors)
+        raise combine_errors(errors)
 
 
 def _agreed(keys: Sequence[ShownKey], *, ask: bool) -> list[ShownKey]:

@@ -7,15 +7,15 @@ from itertools import groupby
 
 import click
 
-from launcher.cli.cluster_run import open_up
+from launcher.cli.cluster_run import open_cluster
 from launcher.cli.render.bring_up import BringUpView
 from launcher.cli.render.table import json_option, print_json
 from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import LoadedCluster, require_addresses, require_trainable
-from launcher.config.subcluster import in_pool
+from launcher.config.subcluster import select_pool
 from launcher.provision.host_plan import Operation, Send
-from launcher.raycluster.bring_up import Stages, prepare, start_commands
-from launcher.ssh.parallel import all_of, close_all, connect_each
+from launcher.raycluster.bring_up import StageTimes, plan_bring_up, start_commands
+from launcher.ssh.parallel import close_all, combine_errors, connect_each
 
 
 @click.command()
@@ -28,11 +28,11 @@ def command(cluster: str, pool: str | None, dry_run: bool, as_json: bool) -> Non
 
     Nodes that were drained are taken back.
     """
-    loaded, pool = in_pool(load_cluster(cluster), pool)
+    loaded, pool = select_pool(load_cluster(cluster), pool)
     if dry_run:
         _dry_run(loaded, pool, as_json=as_json)
         return
-    with open_up(loaded, pool, takes_back=True) as up:
+    with open_cluster(loaded, pool, takes_back=True) as up:
         document = {
             "cluster": up.spec.cluster,
             "nodes": [node.name for node in up.spec.nodes],
@@ -52,9 +52,9 @@ def _dry_run(loaded: LoadedCluster, pool: str | None, *, as_json: bool) -> None:
     connections, unreached = connect_each(loaded, nodes)
     try:
         if not connections:
-            raise all_of(unreached)
+            raise combine_errors(unreached)
         with BringUpView() as view:
-            prepared = prepare(loaded, nodes, connections, Stages(), view, unreached)
+            prepared = plan_bring_up(loaded, nodes, connections, StageTimes(), view, unreached)
     finally:
         close_all(connections)
     wrong, plans = prepared.wrong, prepared.plans

@@ -16,7 +16,7 @@ from rich.progress import (
 )
 
 from launcher.formatting import format_duration
-from launcher.raycluster.bring_up import Stages
+from launcher.raycluster.bring_up import StageTimes
 from launcher.ssh import prompts
 
 
@@ -65,7 +65,7 @@ class BringUpView:
     def fetched(self, name: str, done: int, total: int) -> None:
         self._show("packages", "fetching packages", done, total)
 
-    def table(self, stages: Stages) -> str:
+    def table(self, stages: StageTimes) -> str:
         """Seconds of each stage on one line, those of single hosts below it."""
         parts = [f"{name} {format_duration(seconds)}" for name, seconds in stages.seconds.items()]
         lines = ["  " + ", ".join(parts)]

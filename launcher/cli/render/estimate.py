@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
-from launcher.formatting import format_duration, format_energy, format_bytes
-from launcher.planner.estimate import HostMemory, Prospect
-from launcher.planner.run_plan import Plan
+from launcher.formatting import format_bytes, format_duration, format_energy
+from launcher.planner.estimate import Estimate, HostMemory
+from launcher.planner.run_plan import RunPlan
 from launcher.planner.verdict import verdict
 
 BAR_WIDTH = 24
 
 
-def plan_rows(plan: Plan) -> list[tuple[str, str]]:
+def estimate_rows(plan: RunPlan) -> list[tuple[str, str]]:
     """Name and words of each line: the verdict first."""
     prospect = plan.prospect
     speed, spread = prospect.tokens_per_second, prospect.spread
@@ -51,7 +51,7 @@ def _memory(hosts: Sequence[HostMemory]) -> str:
     return "; ".join(f"{', '.join(these)} {words}".strip() for words, these in names.items())
 
 
-def explained(prospect: Prospect) -> str:
+def explanation_lines(prospect: Estimate) -> str:
     """A waterfall of a step's seconds, then where the memory of a rank goes."""
     step = prospect.step
     where = step.slowest or "this machine"
@@ -74,5 +74,7 @@ def explained(prospect: Prospect) -> str:
         each = ", ".join(f"{host} {seconds:.2f} s" for host, seconds in step.busy_seconds.items())
         lines.append(f"  each host computes: {each}")
     peak = prospect.hosts[0].peak
-    parts = ", ".join(f"{name} {format_bytes(value)}" for name, value in vars(peak).items() if value)
+    parts = ", ".join(
+        f"{name} {format_bytes(value)}" for name, value in vars(peak).items() if value
+    )
     return "\n".join([*lines, f"memory of a rank: {parts}"])

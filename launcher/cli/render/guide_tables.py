@@ -9,10 +9,10 @@ import click
 
 from launcher.cli.render.table import Column, Row, print_json, print_table
 from launcher.planner.published_guide import markdown_lines
-from launcher.planner.tables import Page, known_from, tables
+from launcher.planner.tables import GuidePage, known_from, tables
 
 
-def print_page(page: Page, *, as_json: bool, markdown: bool) -> None:
+def print_guide(page: GuidePage, *, as_json: bool, markdown: bool) -> None:
     if as_json:
         print_json(page.as_json())
     elif markdown:
@@ -21,7 +21,7 @@ def print_page(page: Page, *, as_json: bool, markdown: bool) -> None:
         _print_tables(page)
 
 
-def _print_tables(page: Page) -> None:
+def _print_tables(page: GuidePage) -> None:
     for title, heads, rows in tables(page):
         click.secho(title, bold=True)
         columns = [_column(index, head) for index, head in enumerate(heads)]
@@ -42,7 +42,7 @@ def _column(index: int, head: str) -> Column:
     return Column(head, cell)
 
 
-def _markdown(page: Page) -> Iterator[str]:
+def _markdown(page: GuidePage) -> Iterator[str]:
     yield f"# The sizing guide for {page.cluster}"
     yield ""
     command = " ".join(filter(None, ("launch plan --all", page.options, "--markdown")))

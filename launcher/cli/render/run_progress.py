@@ -16,8 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from launcher.formatting import format_duration, format_bytes
-from launcher.runs.follow import News
+from launcher.formatting import format_bytes, format_duration
+from launcher.runs.follow import RunUpdate
 from launcher.runs.records import Record
 from launcher.ssh import prompts
 
@@ -60,7 +60,7 @@ class RunProgress:
         prompts.remove_screen(self._bar)
         self._bar.stop()
 
-    def show(self, news: News) -> None:
+    def show(self, news: RunUpdate) -> None:
         for event in news.events:
             self._event(event)
         if news.metrics:
@@ -88,7 +88,7 @@ class RunProgress:
 
     def _event(self, event: Record) -> None:
         if event["kind"] == "progress":
-            words = progress_words(event)
+            words = progress_message(event)
             self._bar.update(self._task, description=words)
             if not self._live and self._is_time():
                 self.say(words)
@@ -107,7 +107,7 @@ def step_line(record: Record, steps: int) -> str:
     return line + (f"  val_bpb {record['val_bpb']:.4f}" if "val_bpb" in record else "")
 
 
-def progress_words(event: Record) -> str:
+def progress_message(event: Record) -> str:
     stage, done, total = event["stage"], event["done"], event.get("total")
     if not total:
         return WAITING if stage == "wait" else str(stage)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from launcher.config.recipe import Recipe
-from launcher.formatting import format_count, format_flops, format_bytes
-from launcher.planner.summary import Outlook
-from launcher.planner.tuning import Choices
+from launcher.formatting import format_bytes, format_count, format_flops
+from launcher.planner.summary import RecipeSummary
+from launcher.planner.tuning import Tuning
 from nanochat.dataset.climbmix import CLIMBMIX, SHARD_BYTES, is_address
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Where:
+class RunLocation:
     """A run's place. `hosts`: None on this machine. `pool`: of the cluster; None: all hosts.
     `chosen`: by what was measured there."""
 
@@ -28,7 +28,7 @@ class Where:
     workers: int
     hosts: LoadedCluster | None
     pool: str | None = None
-    chosen: Choices = field(default_factory=Choices)
+    chosen: Tuning = field(default_factory=Tuning)
 
 
 def _ratio(number: float) -> str:
@@ -39,7 +39,7 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
-def text_words(recipe: Recipe) -> str:
+def text_description(recipe: Recipe) -> str:
     kind, _, shards = recipe.text_source.partition(":")
     if kind != CLIMBMIX:
         return recipe.text_source
@@ -49,11 +49,13 @@ def text_words(recipe: Recipe) -> str:
     what += ", as many as the horizon needs" * (recipe.data.source == CLIMBMIX)
     if recipe.data.mirror and not is_address(recipe.data.mirror):
         return f"{what}, from {recipe.data.mirror}"
-    return f"{what}: about {format_bytes((int(shards) + validates) * SHARD_BYTES)} to download, once"
+    return (
+        f"{what}: about {format_bytes((int(shards) + validates) * SHARD_BYTES)} to download, once"
+    )
 
 
-def outlook_lines(
-    name: str, outlook: Outlook, where: Where, foreseen: Sequence[tuple[str, str]]
+def summary_lines(
+    name: str, outlook: RecipeSummary, where: RunLocation, foreseen: Sequence[tuple[str, str]]
 ) -> str:
     """`foreseen`: lines on what it would be there: see launcher.cli.render.estimate."""
     recipe = outlook.recipe
@@ -77,7 +79,7 @@ def outlook_lines(
         ),
         *outlook.reasons.items(),
         *where.chosen.reasons.items(),
-        ("text", text_words(recipe)),
+        ("text", text_description(recipe)),
         *foreseen,
         (
             "disk",

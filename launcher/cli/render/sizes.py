@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from launcher.cli.render.table import Column, Row, print_table
-from launcher.formatting import format_count, format_bytes
+from launcher.formatting import format_bytes, format_count
 from launcher.planner.public_runs import CLIMBMIX
 
 WHAT = {  # group of parameters -> what it is
@@ -24,7 +24,7 @@ WHAT = {  # group of parameters -> what it is
 PRECISIONS = {"float32": "float32, as on CPUs", "bfloat16_tables": "bf16 tables, as on GPUs"}
 
 
-def print_page(row: Row) -> None:
+def print_size(row: Row) -> None:
     """row: the object of `launch size --json`."""
     for section in (_parameters, _flops, _state, _horizons, _bits_per_byte, _speeds, _sources):
         click.echo()
@@ -149,7 +149,9 @@ def _speeds(row: Row) -> None:
             Column("tok/s", lambda run: format_count(run["tokens_per_second"])),
             Column("basis", lambda run: run["basis"]),
             Column("precision", lambda run: run["precision"]),
-            Column("peak memory", lambda run: _or_dash(format_bytes, run["peak_bytes"]), right=True),
+            Column(
+                "peak memory", lambda run: _or_dash(format_bytes, run["peak_bytes"]), right=True
+            ),
             Column("on", lambda run: run["hardware"]),
             Column("source", lambda run: run["number"]),
         ],

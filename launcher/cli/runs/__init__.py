@@ -11,7 +11,7 @@ import click
 
 from launcher.cli.lazy import LazyGroup
 from launcher.cli.render.table import Column, Row, json_option, print_table
-from launcher.cli.run_address import file_of
+from launcher.cli.run_address import last_used_file
 from launcher.errors import InputError, LaunchError
 from launcher.remote.cluster_runs import RemoteRun
 from launcher.runs.folder import RunFolder, all_mirrors, all_runs
@@ -117,7 +117,7 @@ def _of_clusters(mirrors: Sequence[RunFolder]) -> list[RunState]:
 
     def ask(cluster: str) -> None:
         try:
-            answers[cluster] = {state.run: state for state in _ask(file_of(cluster))}
+            answers[cluster] = {state.run: state for state in _ask(last_used_file(cluster))}
         except InputError:  # no file, or nothing there any more
             answers[cluster] = {}
         except LaunchError:

@@ -10,10 +10,10 @@ import click
 from launcher.cli.render.table import Column, Row, json_option, print_json, print_table
 from launcher.cli.run_address import cluster_option, open_run_to_read
 from launcher.errors import InputError
-from launcher.runs.compare import LOSS_STEPS, compared
+from launcher.runs.compare import LOSS_STEPS, compare_runs
 from launcher.runs.folder import RunFolder
-from launcher.runs.history import Curve
-from launcher.runs.run import shown_name
+from launcher.runs.history import RunHistory
+from launcher.runs.run import run_address
 from launcher.runs.state import RunState
 
 HASH, HASH_CHARACTERS = re.compile("[0-9a-f]{64}"), 12
@@ -27,7 +27,7 @@ def command(runs: tuple[str, ...], cluster: str | None, as_json: bool) -> None:
     """Show what runs reached side by side, at equal tokens too, and what was set differently."""
     if len(runs) < 2:
         raise InputError("a comparison needs two runs", fix="launch runs compare RUN OTHER")
-    document = compared(*zip(*(_read(name, cluster) for name in runs), strict=True))
+    document = compare_runs(*zip(*(_read(name, cluster) for name in runs), strict=True))
     if as_json:
         print_json(document)
         return
@@ -53,11 +53,11 @@ def _title(figure: str) -> str:
     return f"{figure}, mean of {LOSS_STEPS} steps" if figure.startswith("loss at ") else figure
 
 
-def _read(name: str, cluster: str | None) -> tuple[RunFolder, RunState, Curve]:
+def _read(name: str, cluster: str | None) -> tuple[RunFolder, RunState, RunHistory]:
     with open_run_to_read(name, cluster) as run:
         alive = run.refresh()
         state = RunState.of(run.folder, alive if run.is_asked else None)
-        return run.folder, state, Curve.of(run.folder, shown_name(run))
+        return run.folder, state, RunHistory.of(run.folder, run_address(run))
 
 
 def _shown(place: int, row: Row) -> str:

@@ -10,13 +10,13 @@ from functools import cache
 import click
 
 from launcher.cli.render.table import json_option, print_json
-from launcher.cli.run_address import cluster_option, locate, mirrored
+from launcher.cli.run_address import cluster_option, find_mirror, resolve_run
 from launcher.errors import InputError, Interrupted, LaunchError, NotFound
 from launcher.formatting import format_bytes
-from launcher.remote.remove import Removable, RunThere
+from launcher.remote.remove import RemoteRemoval, Removable
 from launcher.runs.folder import RUN_NAME, RunFolder, find_run, runs_home
-from launcher.runs.remove import RunHere
-from launcher.runs.run import shown_name
+from launcher.runs.remove import LocalRemoval
+from launcher.runs.run import run_address
 from launcher.ssh.protocol import Connection
 
 
@@ -36,7 +36,7 @@ def command(
     """
     with ExitStack() as stack:
         find = _Finder(stack, here=here)
-        each = [find(*locate(name, cluster)) for name in runs]
+        each = [find(*resolve_run(name, cluster)) for name in runs]
         found = list({run.name: run for run in each}.values())
         if not yes:
             _ask(found)
@@ -63,24 +63,24 @@ class _Finder:
     def __call__(self, where: str, name: str) -> Removable:
         """`where`: as from `locate`. Raises NotFound, RunBusy, HostError."""
         if self._here and where != "local":
-            seen = mirrored(where, name)
+            seen = find_mirror(where, name)
             if seen is None:
                 raise NotFound(f"this machine has nothing of run '{name}' of {where}")
-            return RunHere.of(seen.folder, shown_name(seen), stays_there=True)
+            return LocalRemoval.of(seen.folder, run_address(seen), stays_there=True)
         if where == "local":
             folder = RunFolder(runs_home() / name)
             there = folder.path.is_dir() or folder.path.is_symlink()
             if not (RUN_NAME.fullmatch(name) and there):
                 find_run(name)  # says which there are
-            return RunHere.of(folder, name)  # also what was cut off before it had a run.json
+            return LocalRemoval.of(folder, name)  # also what was cut off before it had a run.json
         connections, cluster = self._connect(where)
         try:
-            return RunThere.find(connections, cluster, name)
+            return RemoteRemoval.find(connections, cluster, name)
         except NotFound:
-            seen = mirrored(where, name)
+            seen = find_mirror(where, name)
             if seen is None:
                 raise
-            return RunHere.of(seen.folder, shown_name(seen))
+            return LocalRemoval.of(seen.folder, run_address(seen))
 
     def _open(self, cluster: str) -> tuple[dict[str, Connection], str]:
         from launcher.config.cluster_file import load_cluster

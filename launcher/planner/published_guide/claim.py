@@ -59,7 +59,7 @@ class Claim:
         }
 
 
-def compared(
+def compare_claim(
     line: str,
     quote: str,
     guide: float,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from launcher.planner.horizons import counted, optimal_tokens
+from launcher.planner.horizons import count_horizon, optimal_tokens
 from launcher.planner.public_runs import OPTIMA_SOURCE, RTX4070_D12_ON, optimum_range
 from launcher.planner.published_guide.claim import (
     Claim,
     Holds,
-    compared,
+    compare_claim,
     digits,
     guide_figure,
     shipped,
@@ -22,7 +22,7 @@ CHINCHILLA = 20.0  # tokens per parameter, of all parameters (arXiv 2203.15556)
 
 def claims() -> Iterator[Claim]:
     d12, d8 = _horizon("d12"), _horizon("d8")
-    yield compared(
+    yield compare_claim(
         "horizons, heading",
         "from scaling laws",
         d12["tokens"],
@@ -34,7 +34,7 @@ def claims() -> Iterator[Claim]:
     yield _product("d12", "200k x 65,536 = 13.1B")
     yield _ratio("d12")
     low, high = optimum_range()
-    yield compared(
+    yield compare_claim(
         "horizons, d12: optimum",
         "~20",
         CHINCHILLA,
@@ -44,7 +44,7 @@ def claims() -> Iterator[Claim]:
         f"{OPTIMA_SOURCE}",
     )
     last, best = RTX4070_D12_ON.last, RTX4070_D12_ON.best
-    yield compared(
+    yield compare_claim(
         "horizons, d12: val_bpb",
         "0.853",
         guide_figure("d12", "val_bpb"),
@@ -54,7 +54,7 @@ def claims() -> Iterator[Claim]:
     )
     yield _product("d8", "5,000 x 32,768 = 164M")
     yield _ratio("d8")
-    yield compared(
+    yield compare_claim(
         "horizons, d8: very undertrained",
         "very undertrained",
         guide_figure("d8", "tokens_per_parameter") / CHINCHILLA,
@@ -70,11 +70,11 @@ def claims() -> Iterator[Claim]:
 def _horizon(name: str) -> dict[str, float]:
     """Counted with exact parameters."""
     tokens = guide_figure(name, "steps") * guide_figure(name, "tokens_per_step")
-    return counted(round(tokens), shipped(name).model)
+    return count_horizon(round(tokens), shipped(name).model)
 
 
 def _product(name: str, quote: str) -> Claim:
-    return compared(
+    return compare_claim(
         f"horizons, {name}: tokens",
         quote,
         guide_figure(name, "tokens"),
@@ -86,7 +86,7 @@ def _product(name: str, quote: str) -> Claim:
 
 def _ratio(name: str) -> Claim:
     guide, found = guide_figure(name, "tokens_per_parameter"), _horizon(name)
-    return compared(
+    return compare_claim(
         f"horizons, {name}: tokens per parameter",
         f"{guide:g}",
         guide,

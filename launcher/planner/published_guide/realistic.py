@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from launcher.config.recipe import WARMUP_STEPS
-from launcher.planner.horizons import counted, optimal_tokens
+from launcher.planner.horizons import count_horizon, optimal_tokens
 from launcher.planner.public_runs import (
     CPU_D4,
     CPU_D8,
@@ -19,12 +19,12 @@ from launcher.planner.published_guide.claim import (
     Claim,
     Figure,
     Holds,
-    compared,
+    compare_claim,
     digits,
     guide_figure,
     shipped,
 )
-from launcher.planner.published_guide.speeds import D8_LOGGED, TOKENS_PER_STEP, law
+from launcher.planner.published_guide.speeds import D8_LOGGED, TOKENS_PER_STEP, guide_law
 from nanochat.sizes import VOCAB_SIZE, state_bytes
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
@@ -46,12 +46,16 @@ def _d4() -> Iterator[Claim]:
     speed = guide_figure("d4", "cpu_tokens_per_second")
     tokens = 20 * TOKENS_PER_STEP
     line = "realistic, d4: 20 steps"
-    yield compared(line, "20 x 2048 = 40,960", 40_960, tokens, "tokens", "steps x tokens per step")
+    yield compare_claim(
+        line, "20 x 2048 = 40,960", 40_960, tokens, "tokens", "steps x tokens per step"
+    )
     at_speed = f"at the {speed:g} tokens per second that it measured"
-    yield compared(line, "~6 min", 6, tokens / speed / MINUTE, "minutes", at_speed)
+    yield compare_claim(line, "~6 min", 6, tokens / speed / MINUTE, "minutes", at_speed)
     line = "realistic, d4: 1000 steps"
     hours = 1_000 * TOKENS_PER_STEP / speed / HOUR
-    yield compared(line, "5 hours", 5, hours, "hours", f"{at_speed}, {TOKENS_PER_STEP:,} a step")
+    yield compare_claim(
+        line, "5 hours", 5, hours, "hours", f"{at_speed}, {TOKENS_PER_STEP:,} a step"
+    )
     untrained, trained = CPU_D4.bits_per_byte[0].val_bpb, OUR_D4.last.val_bpb
     yield Claim(
         "basic patterns",
@@ -62,7 +66,7 @@ def _d4() -> Iterator[Claim]:
         f"ours after as many steps, from {digits(untrained)}: {OUR_D4.source}",
     )
     nats = math.log(VOCAB_SIZE)
-    yield compared(
+    yield compare_claim(
         "realistic, d4: val bpb",
         "~10.39",
         10.39,
@@ -72,7 +76,7 @@ def _d4() -> Iterator[Claim]:
         "bits per byte the same model has ours",
     )
     after = CPU_D4.last
-    yield compared(
+    yield compare_claim(
         "realistic, d4: val bpb",
         "~3.2 (huge improvement)",
         guide_figure("d4", "val_bpb"),
@@ -88,8 +92,10 @@ def _d8() -> Iterator[Claim]:
     guide_speed = guide_figure("d8", "cpu_tokens_per_second")
     tokens = 1_000 * batch
     line = "realistic, d8: 1000 steps"
-    yield compared(line, "1000 x 32768 = 33M", 33e6, tokens, "tokens", "steps x tokens per step")
-    yield compared(
+    yield compare_claim(
+        line, "1000 x 32768 = 33M", 33e6, tokens, "tokens", "steps x tokens per step"
+    )
+    yield compare_claim(
         line,
         "~16 hours",
         16,
@@ -100,7 +106,7 @@ def _d8() -> Iterator[Claim]:
     )
     line = "realistic, d8: 5000 steps"
     yield _judgement_of_d8(line, "decent results")
-    yield compared(
+    yield compare_claim(
         line,
         "3.3 days",
         3.3,
@@ -125,8 +131,10 @@ def _d12() -> Iterator[Claim]:
     guide_speed = guide_figure("d12", "cpu_tokens_per_second")
     tokens, all_tokens = 10_000 * batch, 200_000 * batch
     line = "realistic, d12: 10k steps"
-    yield compared(line, "10k x 65536 = 655M", 655e6, tokens, "tokens", "steps x tokens per step")
-    share = counted(tokens, shipped("d12").model)["of_optimal"]
+    yield compare_claim(
+        line, "10k x 65536 = 655M", 655e6, tokens, "tokens", "steps x tokens per step"
+    )
+    share = count_horizon(tokens, shipped("d12").model)["of_optimal"]
     yield Claim(
         "min useful",
         line,
@@ -135,28 +143,28 @@ def _d12() -> Iterator[Claim]:
         Holds.ONLY_IF,
         f"a judgement: {digits(share)} of the optimum; logged on {RTX4070_D12.text}",
     )
-    yield compared(
+    yield compare_claim(
         line,
         "36 hours",
         36,
-        tokens / law("d12") / HOUR,
+        tokens / guide_law("d12") / HOUR,
         "hours",
-        f"{digits(tokens / law('d12') / YEAR)} years by the law with right FLOPs, "
+        f"{digits(tokens / guide_law('d12') / YEAR)} years by the law with right FLOPs, "
         f"{digits(tokens / guide_speed / YEAR)} at the guide's own {guide_speed:g} tokens per "
         f"second; 36 hours need {digits(tokens / 36 / HOUR)}",
     )
-    yield compared(
+    yield compare_claim(
         "realistic, d12: 200k steps",
         "30 days",
         30,
-        all_tokens / law("d12") / DAY,
+        all_tokens / guide_law("d12") / DAY,
         "days",
-        f"{digits(all_tokens / law('d12') / YEAR)} years by the law with right FLOPs, "
+        f"{digits(all_tokens / guide_law('d12') / YEAR)} years by the law with right FLOPs, "
         f"{digits(all_tokens / guide_speed / YEAR)} at the guide's own {guide_speed:g} tokens per "
         "second",
     )
     best = RTX4070_D12_ON.best
-    yield compared(
+    yield compare_claim(
         "realistic, d12: best",
         "best 0.853",
         guide_figure("d12", "val_bpb"),
@@ -165,7 +173,7 @@ def _d12() -> Iterator[Claim]:
         f"0.853 was its last; its best was at {(best.tokens or 0) // batch:,} steps",
     )
     speed = RTX4070_D12_ON.tokens_per_second or 0
-    yield compared(
+    yield compare_claim(
         "realistic, d12: on an RTX 4070",
         "~65 hours",
         65,
@@ -198,7 +206,7 @@ def _verdict() -> Iterator[Claim]:
         f"d12 fits ({digits(peak)} GB at its peak, logged); d20's state alone is "
         f"{digits(large[0])} GB, d24's is more than the card has",
     )
-    yield compared(
+    yield compare_claim(
         "verdict",
         "~100x",
         100,
@@ -210,7 +218,7 @@ def _verdict() -> Iterator[Claim]:
 
 def _closing() -> Iterator[Claim]:
     nats = math.log(VOCAB_SIZE)
-    yield compared(
+    yield compare_claim(
         "closing, loss",
         "10.40",
         10.40,
@@ -218,7 +226,7 @@ def _closing() -> Iterator[Claim]:
         "nats per token",
         f"an untrained model's, ln {VOCAB_SIZE:,} = {nats:.3f}",
     )
-    yield compared(
+    yield compare_claim(
         "closing, loss",
         "10.40 → 10.39 in 5 steps",
         5,
@@ -228,7 +236,7 @@ def _closing() -> Iterator[Claim]:
         "untrained model",
     )
     yield _judgement_of_d8("closing, coherent text", "d8 with 5000 steps")
-    yield compared(
+    yield compare_claim(
         "closing, on CPUs",
         "~3 days",
         3,

@@ -10,7 +10,7 @@ from launcher.planner.public_runs import CPU_D4, MI300X_D24, OPTIMA, RTX4070_D8
 from launcher.planner.published_guide.claim import (
     Claim,
     Holds,
-    compared,
+    compare_claim,
     digits,
     guide_figure,
     shipped,
@@ -47,7 +47,7 @@ def short(number: float) -> str:
 def _dim(name: str, model: ModelConfig) -> Claim:
     guide = guide_figure(name, "dim")
     why = "64 channels per layer"
-    return compared(f"sizes, {name}: dim", f"{guide:g}", guide, model.dim, "channels", why)
+    return compare_claim(f"sizes, {name}: dim", f"{guide:g}", guide, model.dim, "channels", why)
 
 
 def _heads(name: str, model: ModelConfig) -> Claim:
@@ -57,7 +57,9 @@ def _heads(name: str, model: ModelConfig) -> Claim:
     if model.heads != usual:
         why = f"only with heads of {model.head_dim} channels; of 128, as in other rows, {usual}"
         holds = Holds.ONLY_IF
-    return compared(f"sizes, {name}: heads", f"{guide:g}", guide, model.heads, "heads", why, holds)
+    return compare_claim(
+        f"sizes, {name}: heads", f"{guide:g}", guide, model.heads, "heads", why, holds
+    )
 
 
 def _parameters(name: str, model: ModelConfig) -> Claim:
@@ -71,7 +73,7 @@ def _parameters(name: str, model: ModelConfig) -> Claim:
         "d24": f"that is d26, with {short_of(parameter_counts(ModelConfig(depth=26)).total)}",
     }[name]
     line = f"sizes and CPU speeds, {name}: params"
-    return compared(line, short(guide), guide, counts.total, "parameters", why)
+    return compare_claim(line, short(guide), guide, counts.total, "parameters", why)
 
 
 def _flops(name: str, model: ModelConfig) -> Claim:
@@ -87,7 +89,7 @@ def _flops(name: str, model: ModelConfig) -> Claim:
         "d24": f"6 x the guide's own parameters is {short_of(own)}: lookup tables multiply nothing",
     }[name]
     line = f"sizes and CPU speeds, {name}: FLOPs/token"
-    return compared(line, short(guide), guide, ours, "FLOPs per token", why)
+    return compare_claim(line, short(guide), guide, ours, "FLOPs per token", why)
 
 
 def _reference(name: str, model: ModelConfig) -> Claim:
@@ -97,7 +99,7 @@ def _reference(name: str, model: ModelConfig) -> Claim:
         batch = optimal_tokens_per_step(model)
         steps = steps_for_tokens(upstream, batch)
         why = f"upstream's d12 is {steps:,} steps of {batch:,} tokens"
-        return compared(line, quote, guide_figure(name, "tokens"), upstream, "tokens", why)
+        return compare_claim(line, quote, guide_figure(name, "tokens"), upstream, "tokens", why)
     ours, why = {
         "d4": (CPU_D4.model.depth, f"its run on {CPU_D4.hardware}: {CPU_D4.source}"),
         "d8": (
@@ -116,7 +118,7 @@ def _reference(name: str, model: ModelConfig) -> Claim:
             f"{digits(state_bytes(model, bf16_tables=True) / 1e9)} of 192 GB are state",
         ),
     }[name]
-    return compared(line, quote, model.depth, ours, "layers", why)
+    return compare_claim(line, quote, model.depth, ours, "layers", why)
 
 
 def _even_depth_of(scaling_parameters: int) -> int:

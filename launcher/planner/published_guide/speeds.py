@@ -11,7 +11,7 @@ from launcher.planner.public_runs import CPU_D4, CPU_D8
 from launcher.planner.published_guide.claim import (
     Claim,
     Holds,
-    compared,
+    compare_claim,
     digits,
     guide_figure,
     shipped,
@@ -37,7 +37,7 @@ UNITS = {
 
 
 def claims() -> Iterator[Claim]:
-    yield compared(
+    yield compare_claim(
         "CPU speeds, heading",
         "2 nodes",
         2,
@@ -53,7 +53,7 @@ def claims() -> Iterator[Claim]:
     yield from _law()
 
 
-def law(name: str) -> float:
+def guide_law(name: str) -> float:
     """Tokens per second by the guide's law, with right FLOPs."""
     return guide_figure("d4", "cpu_tokens_per_second") / slower("d4", name)
 
@@ -65,12 +65,12 @@ def slower(one: str, other: str) -> float:
 
 def best_known(name: str) -> float:
     """Tokens per second of the guide's machines: logged for d4 and d8, else by the law."""
-    return {"d4": D4_LOGGED, "d8": D8_LOGGED}.get(name) or law(name)
+    return {"d4": D4_LOGGED, "d8": D8_LOGGED}.get(name) or guide_law(name)
 
 
 def _logged(line: str, quote: str) -> Claim:
     """d4's own: its steps varied by more than the guide's rounding."""
-    return compared(
+    return compare_claim(
         line,
         quote,
         guide_figure("d4", "cpu_tokens_per_second"),
@@ -90,10 +90,10 @@ def _tokens_per_second(name: str) -> Claim:
     if name == "d8":
         why = (
             f"its author's own next run measured {CPU_D8.slowest:g} to {CPU_D8.fastest:g}, the law "
-            f"with right FLOPs gives {digits(law(name))}: a measured plan replaces it"
+            f"with right FLOPs gives {digits(guide_law(name))}: a measured plan replaces it"
         )
     guide = guide_figure(name, "cpu_tokens_per_second")
-    return compared(line, quote, guide, best_known(name), "tokens per second", why)
+    return compare_claim(line, quote, guide, best_known(name), "tokens per second", why)
 
 
 def _seconds_per_step(name: str) -> Claim:
@@ -124,13 +124,13 @@ def _thousand_steps(name: str) -> Claim:
 def _lasting(line: str, quote: str, guide: float, ours: float, why: str) -> Claim:
     """Seconds, in the unit that the guide has."""
     unit, length = UNITS[quote.lstrip("0123456789. ")]
-    return compared(line, quote, guide / length, ours / length, unit, why, Holds.ONLY_IF)
+    return compare_claim(line, quote, guide / length, ours / length, unit, why, Holds.ONLY_IF)
 
 
 def _law() -> Iterator[Claim]:
     guide = guide_figure("d4", "cpu_tokens_per_second")
     flops = [flops_per_token(run.model) for run in (CPU_D4, CPU_D8)]
-    yield compared(
+    yield compare_claim(
         "CPU speeds, formula",
         "∝ 1 / FLOPs",
         guide / guide_figure("d8", "cpu_tokens_per_second"),
@@ -139,7 +139,7 @@ def _law() -> Iterator[Claim]:
         f"measured by its author; the FLOPs of these two runs differ {digits(flops[1] / flops[0])} "
         "times",
     )
-    yield compared(
+    yield compare_claim(
         "CPU speeds, formula: bound",
         "compute-bound",
         1,
@@ -149,7 +149,7 @@ def _law() -> Iterator[Claim]:
         "what fits both is bytes per token on the link",
     )
     same_context = flops_per_token(replace(shipped("d12").model, sequence_length=512))
-    yield compared(
+    yield compare_claim(
         "CPU speeds, formula: d4→d12",
         "24x",
         24,
@@ -158,11 +158,11 @@ def _law() -> Iterator[Claim]:
         f"the guide has 6 x all parameters for d12 only; by one formula, each at its own context; "
         f"both at 512 tokens {digits(same_context / flops_per_token(shipped('d4').model))}",
     )
-    yield compared(
+    yield compare_claim(
         "CPU speeds, formula: d12",
         "115/24 ≈ 5",
         guide_figure("d12", "cpu_tokens_per_second"),
-        law("d12"),
+        guide_law("d12"),
         "tokens per second",
         f"115 / {digits(slower('d4', 'd12'))}, and no run shows that the law holds",
     )

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.config.recipe import Recipe
 from launcher.errors import LaunchError, RunFailed
 from launcher.runs.folder import RunFolder
 
@@ -44,7 +43,7 @@ class Sampler:
                 fix="a run saves one every checkpoint.every_minutes, when it is stopped and at "
                 "its end",
             )
-        model = GPT.empty(Recipe.model_validate(folder.spec()["settings"]).model)
+        model = GPT.empty(folder.spec().recipe.model)
         model.load_state_dict(checkpoint.model_tensors())
         return cls(checkpoint.step, model, Tokenizer.load(folder.tokenizer))
 

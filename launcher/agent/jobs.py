@@ -20,8 +20,9 @@ from typing import Any
 
 from launcher.raycluster.environment import JOB_MARK
 from launcher.raycluster.spec import ClusterSpec
-from launcher.runs.folder import FULL_BYTES, RunFolder, write_json
-from launcher.runs.records import read_records
+from launcher.runs.folder import FULL_BYTES, RunFolder
+from launcher.runs.metric import read_metrics
+from launcher.runs.submission import Submission
 from nanochat.lock import LockHeld, hold_lock, is_held
 
 HTTP_SECONDS = 30.0
@@ -39,7 +40,7 @@ class Jobs:
     """Of one cluster, whose folder on the head is `folder`."""
 
     def __init__(self, folder: Path) -> None:
-        spec = ClusterSpec.from_json((folder / "cluster.json").read_bytes())
+        spec = ClusterSpec.from_bytes((folder / "cluster.json").read_bytes())
         self._url = f"http://127.0.0.1:{spec.ports.dashboard}"
         self._folder = folder
 
@@ -52,12 +53,14 @@ class Jobs:
             # Of an earlier attempt; a client that follows would take its end for this one's.
             for stale in (folder.stop_request, folder.summary_file, folder.failure_file):
                 stale.unlink(missing_ok=True)
-            note = {"time": time.time(), "by_itself": False, "starts": 1}
-            write_json(folder.submitted_file, note | {"step": steps_made(folder)})
+            submission = Submission(
+                time=time.time(), by_itself=False, starts=1, step=steps_made(folder)
+            )
+            submission.write(folder.submission_file)
             try:
                 self._start(run, folder)
             except DashboardError:  # the user is told: nothing begins behind their back
-                folder.submitted_file.unlink()
+                folder.submission_file.unlink()
                 raise
         return {"submitted": True}
 
@@ -69,14 +72,16 @@ class Jobs:
             # In this order: a driver that ends writes its summary first.
             if self.has_driver(run) or not folder.is_wanted or folder.stop_request.exists():
                 return False
-            before = folder.submitted()
-            note = {"by_itself": True, "starts": starts, "step": steps_made(folder)}
-            write_json(folder.submitted_file, before | note)
+            before = folder.submission()
+            submission = Submission(
+                time=before.time, by_itself=True, starts=starts, step=steps_made(folder)
+            )
+            submission.write(folder.submission_file)
             try:
                 folder.update_spec(entered=time.time())
                 self._start(run, folder)
             except (DashboardError, OSError):  # that was no start
-                write_json(folder.submitted_file, before)
+                before.write(folder.submission_file)
                 raise
         return True
 
@@ -108,7 +113,7 @@ class Jobs:
         return {
             "alive": driven or due,
             "wanted": folder.is_wanted,
-            "by_itself": folder.submitted().get("by_itself", False) or (due and not driven),
+            "by_itself": folder.submission().by_itself or (due and not driven),
         }
 
     def has_driver(self, run: str) -> bool:
@@ -167,7 +172,7 @@ class Jobs:
 
 def steps_made(folder: RunFolder) -> int:
     """The most that any attempt has made, saved or not."""
-    return max((record["step"] for record in read_records(folder.metrics)), default=0)
+    return max((metric.step for metric in read_metrics(folder.metrics)), default=0)
 
 
 def _of(jobs: Mapping[str, dict[str, Any]], run: str) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from nanochat.dataset.sources import parse_source
 from nanochat.errors import DataError
 
 
-def list_files(spec: str, home: Path) -> list[list[str]] | dict[str, str | None]:
+def list_source_files(spec: str, home: Path) -> list[list[str]] | dict[str, str | None]:
     """Files of the same size and time as last time are not read again."""
     hashes = FileHashes(home / "data" / "file-hashes.json")
     try:
@@ -25,4 +25,4 @@ def list_files(spec: str, home: Path) -> list[list[str]] | dict[str, str | None]
 
 
 if __name__ == "__main__":
-    print(json.dumps(list_files(sys.argv[1], launch_home())))
+    print(json.dumps(list_source_files(sys.argv[1], launch_home())))

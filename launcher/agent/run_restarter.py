@@ -16,8 +16,18 @@ from pathlib import Path
 from typing import Literal
 
 from launcher.agent.jobs import DashboardError, Jobs, steps_made
-from launcher.runs.folder import RunFolder, write_json
-from launcher.runs.records import Record, RecordWriter, read_records
+from launcher.runs.events import (
+    Event,
+    EventLog,
+    FaultEvent,
+    FinishEvent,
+    RestartEvent,
+    TextEvent,
+    WaitEvent,
+    read_events,
+)
+from launcher.runs.failure import Failure
+from launcher.runs.folder import RunFolder
 from launcher.runs.state import summarize
 from nanochat.lock import LockHeld, is_held
 
@@ -49,7 +59,7 @@ class RunRestarter:
         """What was submitted and has not ended, in the order of its turn."""
         folders = [RunFolder(path.parent) for path in self._folder.glob("runs/*/submitted.json")]
         wanted = [folder for folder in folders if folder.is_wanted]
-        return sorted(wanted, key=lambda folder: folder.submitted().get("time", 0.0))
+        return sorted(wanted, key=lambda folder: folder.submission().time)
 
     def _keep(self) -> None:
         while True:
@@ -71,8 +81,11 @@ class RunRestarter:
                 traceback.print_exc()
 
     def look_at(self, folder: RunFolder) -> None:
-        """Do for a wanted run what is to be done. Raises DashboardError where Ray's dashboard does not
-        answer, Held where a client is just submitting it, OSError where the disk is full."""
+        """Start, end or leave alone one wanted run.
+
+        Raises DashboardError if Ray's dashboard does not answer, LockHeld if a client is just
+        submitting the run, OSError if the disk is full.
+        """
         if folder.is_locked():
             self._again_at.pop(folder.name, None)
         elif folder.stop_request.exists():
@@ -84,18 +97,18 @@ class RunRestarter:
     def _lets_another_go_first(self, folder: RunFolder) -> bool:
         """It waited for its turn: whoever had the hosts gets them back first."""
         last = _last_event(folder)
-        if last.get("kind") != "wait":
+        if not isinstance(last, WaitEvent):
             return False
-        other = RunFolder(folder.path.with_name(last["run"]))
-        nodes = folder.spec()["nodes"]
-        has_them = any(is_held(self._folder / "slots" / f"{n['name']}.lock") for n in nodes)
+        other = RunFolder(folder.path.with_name(last.run))
+        nodes = folder.spec().nodes
+        has_them = any(is_held(self._folder / "slots" / f"{node.name}.lock") for node in nodes)
         return self._jobs.is_due(other) and not has_them
 
     def _start_again(self, folder: RunFolder) -> None:
-        before = folder.submitted()
+        before = folder.submission()
         # A run that waits, for its turn or for a node, makes no step, and that is no fault of its.
-        is_well = steps_made(folder) > before.get("step", 0) or _waits(folder)
-        starts = 1 if is_well else before.get("starts", 1) + 1
+        is_well = steps_made(folder) > before.step or _waits(folder)
+        starts = 1 if is_well else before.starts + 1
         if self._jobs.has_driver(folder.name):
             return
         if starts > STARTS:
@@ -108,8 +121,10 @@ class RunRestarter:
         what, message = self._why(folder)
         seconds = round(max(0.0, time.time() - _last_sign(folder)), 3)
         if self._jobs.submit_again(folder.name, starts):
-            with RecordWriter(folder.events) as events:
-                events.event("restart", stage="driver", what=what, message=message, seconds=seconds)
+            with EventLog(folder.events) as events:
+                events.write(
+                    RestartEvent.now(stage="driver", what=what, message=message, seconds=seconds)
+                )
         del self._again_at[folder.name]
 
     def _why(self, folder: RunFolder) -> tuple[str, str]:
@@ -122,15 +137,15 @@ class RunRestarter:
 
     def _give_up(self, folder: RunFolder) -> None:
         message = f"it died {STARTS} times in a row without a new step"
-        write_json(folder.failure_file, {"message": message, "fix": f"see {folder.log}"})
+        Failure(message=message, fix=f"see {folder.log}").write(folder.failure_file)
         self._end(folder, "failed", message=message)
 
     def _end(self, folder: RunFolder, status: Literal["stopped", "failed"], **details: str) -> None:
         """As its driver would."""
         summary = summarize(folder, status)
-        with RecordWriter(folder.events) as events:
-            events.event("finish", status=status, step=summary["steps"], **details)
-        write_json(folder.summary_file, summary)
+        with EventLog(folder.events) as events:
+            events.write(FinishEvent.now(status=status, step=summary.steps, **details))
+        summary.write(folder.summary_file)
 
 
 def _pause(starts: int) -> float:
@@ -138,19 +153,19 @@ def _pause(starts: int) -> float:
     return PAUSE_SECONDS * 2 ** (starts - 3) if starts > 2 else 0.0
 
 
-def _last_event(folder: RunFolder) -> Record:
-    """But for those of its text, which is prepared beside all else. Empty where there is none."""
-    events = [event for event in read_records(folder.events) if event["kind"] != "text"]
-    return events[-1] if events else {}
+def _last_event(folder: RunFolder) -> Event | None:
+    """The last one that is not about its text, which is prepared beside all else."""
+    events = [e for e in read_events(folder.events) if not isinstance(e, TextEvent)]
+    return events[-1] if events else None
 
 
 def _waits(folder: RunFolder) -> bool:
     last = _last_event(folder)
-    return last.get("kind") == "wait" or (last.get("kind"), last.get("what")) == ("fault", "node")
+    return isinstance(last, WaitEvent) or (isinstance(last, FaultEvent) and last.what == "node")
 
 
 def _last_sign(folder: RunFolder) -> float:
     """When the run wrote a step or an event last, or was submitted."""
     files = (folder.metrics, folder.events)
     wrote = [file.stat().st_mtime for file in files if file.exists()]
-    return max(folder.submitted().get("time", 0.0), *wrote, 0.0)
+    return max(folder.submission().time, *wrote, 0.0)

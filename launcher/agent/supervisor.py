@@ -31,7 +31,8 @@ from launcher.agent.worker_pool import WorkerPool
 from launcher.raycluster.boot_hook import start_file
 from launcher.raycluster.environment import CLUSTER_MARK, FOREIGN, VISIBLE, node_environment
 from launcher.raycluster.spec import CODE_LABEL, WANTED, ClusterSpec, short_name
-from launcher.runs.folder import RunFolder, write_json
+from launcher.runs.folder import RunFolder
+from launcher.runs.record import write_json
 from nanochat.lock import hold_lock
 
 POLL_SECONDS = 0.2
@@ -58,7 +59,7 @@ class Supervisor:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.home = folder.parents[1]
-        self.spec = ClusterSpec.from_json((folder / "cluster.json").read_bytes())
+        self.spec = ClusterSpec.from_bytes((folder / "cluster.json").read_bytes())
         self.ray_folder = ray_folder(self.home, self.spec.cluster)
         self.ended = self.idle = False
         self.starts = 0
@@ -115,7 +116,7 @@ class Supervisor:
         """Returns when Ray has ended, or when it should."""
         raylet = f"{self.spec.here.address}:{self.spec.ports.node_manager}"
         token = self.folder / "token"
-        count, spares = idle_workers(self.spec), self.spec.here.slots
+        count, spares = idle_workers(self.spec), self.spec.here.ranks_per_node
         pool = WorkerPool(raylet, token, count, spares, self._environment())
         while not self.ended and ray.poll() is None:
             _reap_orphans(ray.pid)
@@ -239,7 +240,7 @@ def start_arguments(spec: ClusterSpec) -> list[str]:
         ]
     else:
         role = [f"--address={spec.head.address}:{ports.gcs}"]
-    resources = f'{{"rank_slot": {here.slots}, "pool_{here.pool}": {here.slots}}}'
+    resources = f'{{"rank_slot": {here.ranks_per_node}, "pool_{here.pool}": {here.ranks_per_node}}}'
     return [
         "start",
         "--block",
@@ -255,7 +256,7 @@ def start_arguments(spec: ClusterSpec) -> list[str]:
         f"--min-worker-port={ports.workers[0]}",
         f"--max-worker-port={ports.workers[-1]}",
         f"--num-cpus={idle_workers(spec)}",
-        f"--num-gpus={here.slots if here.accelerator != 'cpu' else 0}",
+        f"--num-gpus={here.ranks_per_node if here.accelerator != 'cpu' else 0}",
         f"--resources={resources}",
         f"--labels={CODE_LABEL}={spec.code}",
         f"--object-store-memory={OBJECT_STORE_BYTES}",
@@ -266,7 +267,7 @@ def start_arguments(spec: ClusterSpec) -> list[str]:
 def idle_workers(spec: ClusterSpec) -> int:
     """How many worker processes a run uses on the spec's node. As many are kept ready; Ray starts
     no more than the CPUs that it is told of, so that is what it is told."""
-    return spec.here.slots + (SPARE_WORKERS if spec.is_head else 0)
+    return spec.here.ranks_per_node + (SPARE_WORKERS if spec.is_head else 0)
 
 
 if __name__ == "__main__":

@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 import signal
 from types import FrameType
-from typing import Any, Protocol
+from typing import Protocol
 
 import click
 
+from launcher.cli.render.bring_up import BringUpView
 from launcher.cli.render.run_progress import RunProgress
 from launcher.errors import Interrupted, RunFailed
 from launcher.formatting import format_count, format_duration
+from launcher.operations.open_cluster import OpenCluster
 from launcher.remote.cluster_runs import RemoteRun
+from launcher.runs.failure import Failure
 from launcher.runs.folder import FULL_BYTES, RunFolder
 from launcher.runs.follow import Follower
 from launcher.runs.overrides import needs_new_run
 from launcher.runs.run import LocalRun, Run, run_address
+from launcher.runs.spec import Prediction, RunSpec
 from launcher.runs.state import RunState, status_of
 from launcher.runs.submit import DriverProcess
+from launcher.runs.summary import Summary
 
 
 class Report(Protocol):
@@ -71,16 +76,41 @@ def follow_remote(run: RemoteRun, *, as_json: bool, report: Report | None = None
     (report or print_end)(run, as_json=as_json)
 
 
+def submit(
+    run: RemoteRun,
+    cluster: OpenCluster,
+    view: BringUpView,
+    *,
+    detach: bool,
+    as_json: bool,
+    report: Report | None = None,
+) -> None:
+    """Start a run's driver on the head; follow it, or leave it with `detach`.
+
+    Ctrl-C leaves it alone from the moment at which it may have begun.
+    """
+    try:
+        with cluster.stages.stage("submit"):
+            run.submit()
+    except KeyboardInterrupt:
+        raise Interrupted(f"detached: {detached_message(run)}") from None
+    click.echo(view.table(cluster.stages), err=True)
+    if detach:
+        print_detached(run, as_json=as_json)
+    else:
+        follow_remote(run, as_json=as_json, report=report)
+
+
 def print_end(run: Run, *, as_json: bool) -> None:
     """Print the summary. Raises RunFailed where the run failed or died without a word."""
     summary = require_summary(run)
     if as_json:
-        click.echo(json.dumps(summary))
+        click.echo(json.dumps(summary.as_json()))
     else:
         click.echo(summary_block(run_address(run), summary, run.folder.spec()))
 
 
-def require_summary(run: Run) -> dict[str, Any]:
+def require_summary(run: Run) -> Summary:
     """Raises RunFailed where the run failed or died without a word."""
     folder, name = run.folder, run_address(run)
     summary = folder.summary()
@@ -92,54 +122,50 @@ def require_summary(run: Run) -> dict[str, Any]:
             else f"the driver of run '{name}' died without a word",
             fix=f"launch resume {name}   (its log: {folder.log})",
         )
-    if summary["status"] == "failed":
-        failure = folder.failure() or {}
-        fix = failure.get("fix") or f"see {folder.log}"
-        if needs_new_run(fix, steps=summary["steps"]):
-            then = f"launch recipe {summary['recipe']} ...   begins a new run with that"
+    if summary.status == "failed":
+        failure = folder.failure() or Failure(message="see its log")
+        fix = failure.fix or f"see {folder.log}"
+        if needs_new_run(fix, steps=summary.steps):
+            then = f"launch recipe {summary.recipe} ...   begins a new run with that"
         else:
             then = f"launch resume {name}   goes on then"
-        message = failure.get("message", "see its log")
-        raise RunFailed(f"run '{name}' failed: {message}", fix=f"{fix}\n{then}")
+        raise RunFailed(f"run '{name}' failed: {failure.message}", fix=f"{fix}\n{then}")
     return summary
 
 
-def summary_block(name: str, summary: dict[str, Any], spec: dict[str, Any]) -> str:
+def summary_block(name: str, summary: Summary, spec: RunSpec) -> str:
     """`key  value` lines: short for a person, and one awk away for a script."""
-    s = summary
-    source = spec["settings"]["data"]["source"]
+    took = format_duration(summary.seconds)
     lines = [
-        ("run", f"{name} ({s['status']})"),
-        (
-            "steps",
-            f"{s['steps']:,}  ({format_count(s['tokens'])} tokens in {format_duration(s['seconds'])})",
-        ),
-        ("speed", _speed(s["tokens_per_second"], spec.get("predicted"))),
-        ("train_loss", f"{s['train_loss']:.4f} nats per token" if s["train_loss"] else "-"),
-        ("val_bpb", f"{s['val_bpb']:.4f}" if s["val_bpb"] else "-"),
-        ("restarts", str(s["restarts"])),
-        ("checkpoint", str(s["checkpoint"] or "-")),
+        ("run", f"{name} ({summary.status})"),
+        ("steps", f"{summary.steps:,}  ({format_count(summary.tokens)} tokens in {took})"),
+        ("speed", _speed(summary.tokens_per_second, spec.predicted)),
+        ("train_loss", f"{summary.train_loss:.4f} nats per token" if summary.train_loss else "-"),
+        ("val_bpb", f"{summary.val_bpb:.4f}" if summary.val_bpb else "-"),
+        ("restarts", str(summary.restarts)),
+        ("checkpoint", str(summary.checkpoint or "-")),
     ]
     text = "\n".join(f"{key:<12}{value}" for key, value in lines)
-    if s["status"] == "stopped":
+    if summary.status == "stopped":
         text += f"\n\nlaunch resume {name}   goes on with it"
-    elif s["checkpoint"]:
-        text += f"\n\n{sample_command(name, source)}   lets it speak"
+    elif summary.checkpoint:
+        text += f"\n\n{sample_command(name, spec)}   lets it speak"
     return text
 
 
-def _speed(tokens_per_second: float | None, predicted: dict[str, Any] | None) -> str:
-    """Beside what was predicted when the run was begun."""
+def _speed(tokens_per_second: float | None, predicted: Prediction | None) -> str:
+    """Beside what was predicted when the run was created."""
     if not tokens_per_second:
         return "-"
     words = f"{tokens_per_second:,.0f} tok/s"
-    if predicted is not None and (expected := predicted["tokens_per_second"]["expected"]):
+    if predicted is not None and (expected := predicted.tokens_per_second.expected):
         words += f"  (predicted {expected:,.0f}: {tokens_per_second / expected - 1:+.0%})"
     return words
 
 
-def sample_command(name: str, source: str) -> str:
-    """With a prompt that fits the text of the run's `data.source`."""
+def sample_command(name: str, spec: RunSpec) -> str:
+    """With a prompt that fits the run's text."""
+    source = spec.settings["data"]["source"]
     return f"launch sample {name} --prompt '{'import' if source == 'embedded' else 'The'} '"
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from launcher.cli.render.table import json_option, print_json
-from launcher.cli.run_address import cluster_option, open_run_to_read
+from launcher.cli.options import cluster_option, json_option, notify
+from launcher.cli.render.table import print_json
 from launcher.errors import CommandFailed, InputError
+from launcher.operations.run_address import open_run_to_read
 from launcher.raycluster.control import ask_host
 from launcher.raycluster.spec import cluster_folder
 from launcher.remote.cluster_runs import RemoteRun
@@ -42,7 +43,7 @@ def command(run: str, folder: Path, layout: str, cluster: str | None, as_json: b
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         what = "is not empty" if folder.is_dir() else "is a file"
         raise InputError(f"{folder} {what}", fix="name a new or an empty folder")
-    with open_run_to_read(run, cluster) as opened:
+    with open_run_to_read(run, cluster, notify=notify) as opened:
         done = _export(opened, folder, layout)
     if as_json:
         print_json({"run": opened.folder.name, "format": layout, "folder": str(folder), **done})

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from launcher.cli.attach import sample_command
-from launcher.cli.render.table import json_option, print_json
+from launcher.cli.options import json_option
+from launcher.cli.render.table import print_json
 from launcher.errors import InputError, NotFound
 from launcher.runs.folder import require_run_name
 from launcher.runs.submit import require_training_packages
@@ -40,5 +41,5 @@ def command(folder: Path, name: str | None, as_json: bool) -> None:
     if as_json:
         print_json({"run": run.name, "folder": str(run.path)})
     else:
-        source = run.spec()["settings"]["data"]["source"]
-        click.echo(f"run '{run.name}': {sample_command(run.name, source)}   lets it speak")
+        command = sample_command(run.name, run.spec())
+        click.echo(f"run '{run.name}': {command}   lets it speak")

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict
 from typing import Any
 
 import click
 
-from launcher.cli.attach import require_summary, run_local
+from launcher.cli.attach import require_summary, run_local, submit
 from launcher.cli.main import ENTERED
-from launcher.cli.recipe import resolve_run_location
-from launcher.cli.render.run_summary import RunLocation
-from launcher.cli.render.table import Column, Row, json_option, print_json, print_table
+from launcher.cli.options import json_option
+from launcher.cli.render.bring_up import BringUpView
+from launcher.cli.render.table import Column, Row, print_json, print_table
 from launcher.config.paths import format_path
 from launcher.config.recipe import LoadedRecipe, Recipe, load_recipe
 from launcher.errors import InputError, Interrupted, RunBusy
 from launcher.hosts.local_gpus import find_local_gpus
-from launcher.planner.measured_run import MEASURES, finished_measurement, save_measurement
+from launcher.operations.open_cluster import open_cluster
+from launcher.operations.run_location import RunLocation, resolve_run_location
+from launcher.operations.start_run import create_remote_run
+from launcher.planner.measured_run import finished_measurement, save_measurement
 from launcher.planner.measurement import Measurement, measurement_file
 from launcher.planner.size_table import find_size
-from launcher.planner.tuning import Tuning
 from launcher.remote.remove import RemoteRemoval
 from launcher.runs.folder import create_run
 from launcher.runs.remove import LocalRemoval
 from launcher.runs.run import Run, run_address
+from launcher.runs.spec import BenchmarkRequest, RunSpec, Tuning
 from launcher.runs.submit import require_training_packages, run_spec
 
 STEPS = 8
@@ -57,9 +59,10 @@ def command(
     From then on `launch recipe` chooses threads, shares and passes by it.
     """
     where, loaded = _place(recipe, cluster, pool)
-    models = [asdict(find_size(name).model) for name in sizes]
-    spec = run_spec(loaded, cluster=where.cluster, entered=ENTERED) | {MEASURES: {"models": models}}
-    if where.hosts is not None:
+    models = tuple(find_size(name).model for name in sizes)
+    spec = run_spec(loaded, cluster=where.cluster, entered=ENTERED)
+    spec = spec.with_changes(benchmark=BenchmarkRequest(models=models))
+    if where.loaded is not None:
         _measure_there(loaded, where, spec, keep=keep, as_json=as_json)
         return
     require_training_packages("launch measure")
@@ -71,15 +74,14 @@ def command(
 
 
 def _measure_there(
-    loaded: LoadedRecipe, where: RunLocation, spec: dict[str, Any], *, keep: bool, as_json: bool
+    loaded: LoadedRecipe, where: RunLocation, spec: RunSpec, *, keep: bool, as_json: bool
 ) -> None:
-    from launcher.cli.cluster_run import create_remote, open_cluster, submit
-
-    assert where.hosts is not None
-    with open_cluster(where.hosts, where.pool) as up:
-        run = create_remote(up, "measure", where.pool, spec, None, Tuning())
+    assert where.loaded is not None
+    view = BringUpView()
+    with open_cluster(where.loaded, where.pool, observer=view) as up:
+        run = create_remote_run(up, "measure", where.pool, spec, None, Tuning())
         try:
-            submit(run, up, detach=False, as_json=as_json, report=report)
+            submit(run, up, view, detach=False, as_json=as_json, report=report)
         except Interrupted:
             run.request_stop()
             raise _stopped(run) from None
@@ -146,7 +148,7 @@ def _place(name: str, cluster: str, pool: str | None) -> tuple[RunLocation, Load
 def report(run: Run, *, as_json: bool) -> None:
     """Save what was measured, and print it."""
     summary = require_summary(run)
-    if summary["status"] != "finished":
+    if summary.status != "finished":
         raise _stopped(run)
     measurement = finished_measurement(run.folder)
     save_measurement(measurement)

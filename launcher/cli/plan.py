@@ -6,13 +6,14 @@ from typing import Any
 
 import click
 
-from launcher.cli.recipe import resolve_run_location
+from launcher.cli.options import json_option
 from launcher.cli.render.estimate import estimate_rows, explanation_lines
 from launcher.cli.render.guide_tables import print_guide
 from launcher.cli.render.run_summary import summary_lines
-from launcher.cli.render.table import Column, json_option, print_json, print_table
+from launcher.cli.render.table import Column, print_json, print_table
 from launcher.config.recipe import load_recipe
 from launcher.formatting import format_bool, format_duration
+from launcher.operations.run_location import resolve_run_location
 from launcher.planner.find_hardware import plan_run
 from launcher.planner.run_plan import RunPlan
 from launcher.planner.size_table import all_sizes
@@ -58,13 +59,13 @@ def command(
     overrides = [("--set", setting) for setting in settings]
     overrides += [("--steps", steps)] if steps is not None else []
     loaded = load_recipe(name, overrides)
-    where = resolve_run_location(loaded, cluster, pool)
+    location = resolve_run_location(loaded, cluster, pool)
     plan = plan_run(loaded, cluster, pool)
     if as_json:
         print_json(document(plan))
         return
     click.echo(
-        summary_lines(loaded.name, summarize_recipe(loaded.recipe), where, estimate_rows(plan))
+        summary_lines(loaded.name, summarize_recipe(loaded.recipe), location, estimate_rows(plan))
     )
     if explain:
         click.echo()

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import click
 
-from launcher.cli.render.table import json_option, print_json
-from launcher.cli.run_address import cluster_option, open_run_to_read
+from launcher.cli.options import cluster_option, json_option, notify
+from launcher.cli.render.table import print_json
 from launcher.errors import InputError, MissingExtra
+from launcher.operations.run_address import open_run_to_read
 from launcher.runs.history import RunHistory
 from launcher.runs.run import run_address
 
@@ -59,6 +60,6 @@ def default_name(runs: Sequence[str]) -> str:
 
 
 def read_history(name: str, cluster: str | None) -> RunHistory:
-    with open_run_to_read(name, cluster) as run:
+    with open_run_to_read(name, cluster, notify=notify) as run:
         run.refresh()
         return RunHistory.of(run.folder, run_address(run))

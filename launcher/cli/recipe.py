@@ -6,25 +6,24 @@ from pathlib import Path
 
 import click
 
-from launcher.cli.attach import run_local
+from launcher.cli.attach import run_local, submit
 from launcher.cli.main import ENTERED
+from launcher.cli.options import json_option
+from launcher.cli.render.bring_up import BringUpView
 from launcher.cli.render.estimate import estimate_rows
-from launcher.cli.render.run_summary import RunLocation, summary_lines
-from launcher.cli.render.table import json_option, print_json
+from launcher.cli.render.run_summary import summary_lines
+from launcher.cli.render.table import print_json
 from launcher.config.paths import format_path
 from launcher.config.recipe import LoadedRecipe, load_recipe
-from launcher.errors import InputError
-from launcher.planner.find_hardware import PREDICTED, plan_run, prediction
-from launcher.planner.run_tuning import apply_tuning, tune_cluster_run, tune_local_run
+from launcher.operations.open_cluster import open_cluster
+from launcher.operations.run_location import RunLocation, resolve_run_location
+from launcher.operations.start_run import create_cluster_run
+from launcher.planner.find_hardware import plan_run, prediction
+from launcher.planner.run_tuning import apply_tuning
 from launcher.planner.summary import summarize_recipe
 from launcher.runs.folder import create_run, require_run_name
-from launcher.runs.submit import (
-    require_cores,
-    require_rows_for_all,
-    require_text,
-    require_training_packages,
-    run_spec,
-)
+from launcher.runs.spec import RunSpec
+from launcher.runs.submit import require_text, require_training_packages, run_spec
 
 
 @click.command()
@@ -62,51 +61,45 @@ def command(
     loaded = load_recipe(name, overrides)
     if run_name is not None:
         require_run_name(run_name)
-    where = resolve_run_location(loaded, cluster, pool)
-    require_text(loaded, Path.cwd(), here=where.hosts is None)
+    location = resolve_run_location(loaded, cluster, pool)
+    require_text(loaded, Path.cwd(), here=location.loaded is None)
     sizes, plan = summarize_recipe(loaded.recipe), plan_run(loaded, cluster, pool)
-    words = summary_lines(loaded.name, sizes, where, estimate_rows(plan))
+    words = summary_lines(loaded.name, sizes, location, estimate_rows(plan))
     if dry_run:
-        document = sizes.as_json(loaded.name) | {"cluster": where.cluster, "workers": where.workers}
-        document["reasons"] |= where.chosen.reasons
-        document[PREDICTED] = prediction(plan)
+        document = sizes.as_json(loaded.name) | {
+            "cluster": location.cluster,
+            "workers": location.workers,
+        }
+        document["reasons"] |= location.tuning.reasons
+        document["predicted"] = prediction(plan).as_json()
         print_json(document) if as_json else click.echo(words)
         return
-    spec = run_spec(loaded, cluster=where.cluster, entered=ENTERED) | {PREDICTED: prediction(plan)}
-    if where.hosts is not None:
-        from launcher.cli.cluster_run import start_remote
-
+    spec = run_spec(loaded, cluster=location.cluster, entered=ENTERED)
+    spec = spec.with_changes(predicted=prediction(plan))
+    if location.loaded is not None:
         click.echo(words, err=True)
-        spec["waits"] = not no_wait
-        start_remote(
-            loaded, where.hosts, where.pool, spec,
-            run_name=run_name, detach=detach, as_json=as_json,
-        )  # fmt: skip
+        spec = spec.with_changes(waits=not no_wait)
+        _train_on_cluster(loaded, location, spec, run_name, detach=detach, as_json=as_json)
         return
     require_training_packages("launch recipe")
-    folder = create_run(run_name, loaded.name, apply_tuning(spec, where.chosen))
+    folder = create_run(run_name, loaded.name, apply_tuning(spec, location.tuning))
     click.echo(words, err=True)
     click.echo(f"  {'folder':<10}{format_path(folder.path)}", err=True)
     run_local(folder, detach=detach, as_json=as_json)
 
 
-def resolve_run_location(loaded: LoadedRecipe, cluster: str, pool: str | None) -> RunLocation:
-    """Raises NotFound or ConfigError for the cluster's file, ConfigError where the recipe does not
-    fit its hosts."""
-    if cluster == "local":
-        if pool is not None:
-            raise InputError("--pool: local is one machine", fix="leave --pool out")
-        require_cores(loaded)
-        chosen = tune_local_run(loaded.recipe)
-        return RunLocation("local", loaded.recipe.workers, None, chosen=chosen)
-    from launcher.config.cluster_file import load_cluster
-    from launcher.config.loaded_cluster import require_trainable
-    from launcher.config.subcluster import select_pool
-
-    hosts, pool = select_pool(load_cluster(cluster), pool)
-    nodes = require_trainable(hosts, pool)
-    require_rows_for_all(loaded, hosts.cluster.name, {node.name: node.share for node in nodes})
-    chosen = tune_cluster_run(
-        loaded.recipe, hosts, [(node, node.gpus or 1, node.cpus) for node in nodes]
-    )
-    return RunLocation(hosts.cluster.name, len(nodes), hosts, pool, chosen)
+def _train_on_cluster(
+    recipe: LoadedRecipe,
+    location: RunLocation,
+    spec: RunSpec,
+    name: str | None,
+    *,
+    detach: bool,
+    as_json: bool,
+) -> None:
+    assert location.loaded is not None
+    view = BringUpView()
+    elastic = recipe.recipe.elastic
+    with open_cluster(location.loaded, location.pool, elastic=elastic, observer=view) as cluster:
+        run = create_cluster_run(cluster, recipe, location.pool, spec, name)
+        submit(run, cluster, view, detach=detach, as_json=as_json)

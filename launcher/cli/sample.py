@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from launcher.agent.generate import Sampler
-from launcher.cli.render.table import json_option
-from launcher.cli.run_address import cluster_option, open_run_to_read
+from launcher.cli.options import cluster_option, json_option, notify
+from launcher.operations.run_address import open_run_to_read
 from launcher.raycluster.control import ask_host
 from launcher.remote.cluster_runs import RemoteRun
 from launcher.remote.fetch_checkpoints import fetch_weights
@@ -49,7 +49,7 @@ def command(
         "prompt": prompt, "max_tokens": tokens, "temperature": temperature, "top_k": top_k,
         "seed": seed,
     }  # fmt: skip
-    with open_run_to_read(run, cluster) as opened:
+    with open_run_to_read(run, cluster, notify=notify) as opened:
         if isinstance(opened, RemoteRun) and missing_packages():
             step, text = _speak_there(opened, options)
             pieces: Iterable[str] = [text]

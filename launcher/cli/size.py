@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import click
 
+from launcher.cli.options import json_option
 from launcher.cli.render.sizes import print_size
-from launcher.cli.render.table import Column, Row, json_option, print_table
+from launcher.cli.render.table import Column, Row, print_table
 from launcher.formatting import format_bytes, format_count
 from launcher.planner.size_table import TOLERANCE, all_sizes, find_size
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from launcher.cli.attach import print_end
+from launcher.cli.options import cluster_option, json_option
 from launcher.cli.render.run_progress import RunProgress
-from launcher.cli.render.table import json_option
-from launcher.cli.run_address import cluster_option, open_run
+from launcher.operations.run_address import open_run
 from launcher.runs.follow import Follower
 from launcher.runs.run import Run, run_address
 from launcher.runs.state import RunState, status_of

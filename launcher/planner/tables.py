@@ -120,8 +120,8 @@ def _horizon_cells(line: GuideRow) -> list[str]:
     tokens = recipe.steps_total * recipe.tokens_per_step
     ratio = tokens / parameter_counts(recipe.model).scaling
     return [
-        line.size.name, f"{recipe.steps_total:,} x {recipe.tokens_per_step:,}", format_count(tokens),
-        f"{ratio:.3g}", format_duration(3600 * prospect.hours),
+        line.size.name, f"{recipe.steps_total:,} x {recipe.tokens_per_step:,}",
+        format_count(tokens), f"{ratio:.3g}", format_duration(3600 * prospect.hours),
         _or_dash(prospect.kilowatt_hours, format_energy), format_bool(prospect.fits),
     ]  # fmt: skip
 

@@ -160,8 +160,9 @@ def _why_one_is_enough(prospect: Estimate) -> str:
         who = f"{others[0]} waits" if len(others) == 1 else "the others wait"
         return f"{who} {of} for {step.slowest}"
     idle = step.term("wire") + step.term("overlap")
+    wire = format_duration(step.term("wire"))
     words = (
-        f"{format_bytes(step.wire_bytes)} of gradients a step take {format_duration(step.term('wire'))}, "
+        f"{format_bytes(step.wire_bytes)} of gradients a step take {wire}, "
         f"{format_duration(idle)} of it with nothing to compute meanwhile"
     )
     if (computing := step.term("exchange")) > max(LEAST_SECONDS, idle / 10):

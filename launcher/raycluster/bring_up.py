@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import dataclass, field
 
 from launcher.config.loaded_cluster import LoadedCluster
 from launcher.config.node import Node
@@ -28,19 +27,11 @@ from launcher.raycluster.control import (
     start_script,
     stop,
 )
+from launcher.raycluster.observer import BringUpObserver
 from launcher.raycluster.probe import probe_cluster
-from launcher.raycluster.spec import WANTED, ClusterSpec, NodeSpec, cluster_folder
+from launcher.raycluster.spec import WANTED, ClusterSpec, cluster_folder
+from launcher.runs.node import RunNode
 from launcher.ssh.protocol import Connection
-
-
-class BringUpObserver(Protocol):
-    """How bringing up is shown."""
-
-    def say(self, text: str) -> None: ...
-
-    def sent(self, host: str, what: str, done: int, total: int) -> None: ...
-
-    def fetched(self, name: str, done: int, total: int) -> None: ...
 
 
 @dataclass
@@ -243,12 +234,12 @@ def node_specs(
     cluster = loaded.cluster
     ordered = sorted(nodes, key=lambda node: node.name != cluster.head_node.name)
     described = tuple(
-        NodeSpec(
+        RunNode(
             name=node.name,
             address=places[node.name].address,
             interface=places[node.name].interface,
             cpus=min(node.cpus or facts[node.name].cores, facts[node.name].cores),
-            slots=_slots(node, facts[node.name]),
+            ranks_per_node=_ranks_per_node(node, facts[node.name]),
             accelerator=node.accelerator,
             pool=node.pool,
             share=node.share,
@@ -267,14 +258,14 @@ def node_specs(
         idle_minutes=cluster.idle_minutes,
     )
     return {
-        node.name: replace(
-            spec, node=node.name, env=needs[node.name].env, python=needs[node.name].python.key
+        node.name: spec.for_node(
+            node.name, env=needs[node.name].env, python=needs[node.name].python.key
         )
         for node in ordered
     }
 
 
-def _slots(node: Node, facts: HostFacts) -> int:
+def _ranks_per_node(node: Node, facts: HostFacts) -> int:
     """A rank for each GPU; on a CPU node one for all its cores."""
     if node.accelerator == "cpu":
         return 1

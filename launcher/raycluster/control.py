@@ -19,8 +19,8 @@ from launcher.ssh.parallel import call_on_all
 from launcher.ssh.protocol import Connection
 
 JOBS = "launcher.agent.jobs"
-# The names that these modules had until 2026-11: a cluster that was brought up then runs the code of
-# that day until the next `up`.
+# The names that these modules had until 2026-11: a cluster that was brought up then runs the code
+# of that day until the next `up`.
 MODULES_BEFORE = {
     "launcher.agent.export": "launcher.runs.exported",
     "launcher.agent.generate": "launcher.runs.speech",
@@ -121,7 +121,7 @@ def start(
         if not states[connection.name].is_running:
             spec = specs[connection.name]
             connection.write(f"{folder}/token", token, mode=0o600)
-            connection.write(f"{folder}/cluster.json", spec.to_json())
+            connection.write(f"{folder}/cluster.json", spec.to_bytes())
             started[connection.name] = connection
             connection.write(boot_hook.start_file(cluster), start_script(spec).encode())
             if not ending:
@@ -207,7 +207,7 @@ def read_spec(head: Connection, cluster: str) -> ClusterSpec | None:
     """
     path = f"{cluster_folder(cluster)}/cluster.json"
     try:
-        return ClusterSpec.from_json(head.read(path))
+        return ClusterSpec.from_bytes(head.read(path))
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launcher.raycluster.spec import ClusterSpec, NodeSpec
+from launcher.raycluster.spec import ClusterSpec
+from launcher.runs.node import RunNode
 
 PRELOADED = "launcher.training.worker_preload"
 # In the environment of every process that a supervisor has started: its cluster's folder.
@@ -59,12 +60,12 @@ HEALTH = {
 SILENT_MS = {"lan": "15000", "wifi": "65000"}
 
 
-def visible_gpus(here: NodeSpec) -> dict[str, str]:
+def visible_gpus(here: RunNode) -> dict[str, str]:
     """The first GPUs, one for each rank; on a CPU node none: it computes in float32 as the others
     do, whatever card is in it. All ranks of a host see all of them and take their own by number."""
     if here.accelerator == "cpu":
         return {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
-    numbers = ",".join(map(str, range(here.slots)))
+    numbers = ",".join(map(str, range(here.ranks_per_node)))
     return {
         "CUDA_VISIBLE_DEVICES" if here.accelerator == "cuda" else "HIP_VISIBLE_DEVICES": numbers
     }
@@ -92,7 +93,7 @@ def node_environment(spec: ClusterSpec, home: Path, ray_folder: Path) -> dict[st
         # One concrete name each: gloo would bind to what the host name resolves to, 127.0.1.1.
         "GLOO_SOCKET_IFNAME": here.interface,
         "NCCL_SOCKET_IFNAME": here.interface,
-        "OMP_NUM_THREADS": str(max(1, here.cpus // here.slots)),
+        "OMP_NUM_THREADS": str(here.cpus_per_rank),
         **visible_gpus(here),
         CLUSTER_MARK: str(home / "clusters" / spec.cluster),
         "LAUNCH_HOME": str(home),

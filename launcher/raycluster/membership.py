@@ -11,7 +11,8 @@ from launcher.config.node import Node
 from launcher.errors import HostError
 from launcher.raycluster.control import read_spec
 from launcher.raycluster.drain import list_drained, undrain
-from launcher.raycluster.spec import ClusterSpec, NodeSpec
+from launcher.raycluster.spec import ClusterSpec
+from launcher.runs.node import RunNode
 from launcher.ssh.protocol import Connection
 
 
@@ -67,7 +68,7 @@ def choose_members(
 
 def run_nodes(
     loaded: LoadedCluster, nodes: Sequence[Node], head: Connection, spec: ClusterSpec
-) -> tuple[NodeSpec, ...]:
+) -> tuple[RunNode, ...]:
     """Of an elastic run: `spec` has those that are there, the others of `nodes` may come. They are
     described as they were seen last, else as the file does."""
     before = read_spec(head, spec.cluster)
@@ -76,13 +77,11 @@ def run_nodes(
     return tuple(known.get(node.name) or _as_written(node) for node in ordered)
 
 
-def _as_written(node: Node) -> NodeSpec:
-    return NodeSpec(
+def _as_written(node: Node) -> RunNode:
+    return RunNode(
         name=node.name,
-        address="",
-        interface="",
         cpus=node.cpus or 1,
-        slots=node.gpus or 1,
+        ranks_per_node=node.gpus or 1,
         pool=node.pool,
         share=node.share,
         accelerator=node.accelerator,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from launcher.raycluster.ports import Ports, cluster_ports
+from launcher.runs.node import RunNode
+from launcher.runs.record import Record
 
 FORMAT = 1
 KEY_LENGTH = 16
@@ -25,36 +25,22 @@ def short_name(cluster: str) -> str:
     return hashlib.sha256(cluster.encode()).hexdigest()[:8]
 
 
-@dataclass(frozen=True)
-class NodeSpec:
-    """One host. `address` is its own in the cluster's network, `slots` how many ranks it takes, one
-    for each GPU or one for all its cores, `share` the weight of the rows that they take together.
-    `accelerator`: cpu, cuda or rocm."""
-
-    name: str
-    address: str
-    interface: str
-    cpus: int
-    slots: int
-    pool: str
-    share: float = 1.0
-    accelerator: str = "cpu"
-
-
-@dataclass(frozen=True)
-class ClusterSpec:
-    """The whole cluster as `node` sees it. `nodes`: the head first, then the file's order.
-
-    `env`, `code` and `python` are the keys of the folders under ~/.launch that it runs from.
-    """
+class ClusterSpec(Record):
+    """The whole cluster as `node` sees it: cluster.json."""
 
     cluster: str
     node: str
-    nodes: tuple[NodeSpec, ...]
+    """The host that has this file."""
+    nodes: tuple[RunNode, ...]
+    """The head first, then in the order of the cluster file."""
     env: str
+    """Key of the environment's folder under ~/.launch."""
     code: str
+    """Key of the code's folder."""
     python: str | None
+    """Key of the Python's folder; None: the host's own."""
     profile: str
+    """Of the network, a key of `environment.HEALTH`."""
     idle_minutes: float
 
     @property
@@ -62,11 +48,11 @@ class ClusterSpec:
         return cluster_ports(self.cluster)
 
     @property
-    def head(self) -> NodeSpec:
+    def head(self) -> RunNode:
         return self.nodes[0]
 
     @property
-    def here(self) -> NodeSpec:
+    def here(self) -> RunNode:
         return next(node for node in self.nodes if node.name == self.node)
 
     @property
@@ -75,19 +61,23 @@ class ClusterSpec:
 
     @property
     def key(self) -> str:
-        """Of all that a supervisor on `node` starts Ray with: with another key it starts anew."""
-        here = {key: value for key, value in asdict(self.here).items() if key != "share"}
-        fields = asdict(self) | {"nodes": [here, self.head.address]}
+        """Hash of all that a supervisor on `node` starts Ray with: another key means a restart."""
+        here = self.here.model_dump(mode="json", by_alias=True, exclude={"share"})
+        fields = self.model_dump(mode="json") | {"nodes": [here, self.head.address]}
         return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:KEY_LENGTH]
 
-    def to_json(self) -> bytes:
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1).encode() + b"\n"
+    def for_node(self, name: str, *, env: str, python: str | None) -> ClusterSpec:
+        """Return what another host of the cluster is to know."""
+        return self.model_copy(update={"node": name, "env": env, "python": python})
+
+    def to_bytes(self) -> bytes:
+        content = {"format": FORMAT, **self.as_json()}
+        return json.dumps(content, indent=1).encode() + b"\n"
 
     @classmethod
-    def from_json(cls, content: bytes) -> ClusterSpec:
-        """Raises ValueError, KeyError or TypeError where it is not of this format."""
-        fields: dict[str, Any] = json.loads(content)
-        if fields.pop("format") != FORMAT:
+    def from_bytes(cls, content: bytes) -> ClusterSpec:
+        """Raises ValueError if it is not of this format."""
+        fields = json.loads(content)
+        if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
             raise ValueError("another format")
-        nodes = tuple(NodeSpec(**node) for node in fields.pop("nodes"))
-        return cls(**fields, nodes=nodes)
+        return cls.model_validate(fields)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any
 
 from launcher.config.paths import launch_home
@@ -13,6 +12,7 @@ from launcher.raycluster.control import JOBS, active_runs, ask_host
 from launcher.raycluster.spec import ClusterSpec, cluster_folder
 from launcher.remote.mirror import Mirror
 from launcher.runs.folder import RUN_NAME, RunFolder, first_free, known_names
+from launcher.runs.spec import RunSpec
 from launcher.ssh.protocol import Connection
 
 QUIET_SECONDS = 5.0  # without a new line: is the driver alive?
@@ -64,7 +64,7 @@ class ClusterRuns:
         self,
         name: str | None,
         recipe: str,
-        spec: Mapping[str, Any],
+        spec: RunSpec,
         *,
         elsewhere: Collection[str] = (),
     ) -> RemoteRun:
@@ -75,7 +75,7 @@ class ClusterRuns:
         """
         mirrors = launch_home() / "clusters" / self.spec.cluster / "runs"
         there = self.names()
-        if name is not None and RunFolder(mirrors / name).spec() and name not in there:
+        if name is not None and RunFolder(mirrors / name).find_spec() and name not in there:
             raise InputError(
                 f"run '{name}' of cluster {self.spec.cluster} is on this machine: {mirrors / name}",
                 fix=f"choose another --name, or go on with it: "
@@ -95,7 +95,7 @@ class ClusterRuns:
                     fix=f"choose another --name{'' if name in elsewhere else fix}",
                 )
         run = RemoteRun(self, chosen)
-        content = json.dumps({**spec, "run": chosen}, indent=1).encode()
+        content = spec.with_changes(run=chosen).to_bytes()
         try:
             self.head.write(f"{run.path}/run.json", content)
         except HostError:  # a full disk: the name stays free
@@ -156,10 +156,10 @@ class RemoteRun:
             )
         self._alive, self._news_at = True, time.monotonic()
 
-    def update_spec(self, **changes: Any) -> None:
-        """Of run.json on the head."""
-        spec = json.loads(self.runs.head.read(f"{self.path}/run.json")) | changes
-        self.runs.head.write(f"{self.path}/run.json", json.dumps(spec, indent=1).encode())
+    def write_spec(self, spec: RunSpec) -> None:
+        """Replace run.json on the head and here."""
+        self.runs.head.write(f"{self.path}/run.json", spec.to_bytes())
+        self.mirror.update(self.runs.head)
 
     def request_stop(self) -> None:
         """Ask for a checkpoint and an end after the current step."""

@@ -15,7 +15,6 @@ from launcher.config.paths import launch_home
 from launcher.errors import CommandFailed, InputError, LaunchError, RunFailed
 from launcher.raycluster.spec import cluster_folder
 from launcher.remote.cluster_runs import ClusterRuns, RemoteRun, run_names
-from launcher.runs.folder import write_json
 from launcher.ssh.protocol import Connection, Progress, file_progress
 from nanochat.lock import hold_lock
 
@@ -63,7 +62,7 @@ def fetch_newest_checkpoints(
         found = stored_checkpoints(run, hosts)
         if not found:
             continue
-        if not run.folder.spec():
+        if run.folder.find_spec() is None:
             raise LaunchError(
                 f"no host has the run.json of run '{name}': nothing was removed",
                 fix="without it the checkpoint cannot speak; give the run up: add --discard-runs",
@@ -77,7 +76,8 @@ def fetch_newest_checkpoints(
             )
         run.folder.tokenizer.write_bytes(_tokenizer(run, hosts))
         if (summary := run.folder.summary()) is not None:
-            write_json(run.folder.summary_file, summary | {"checkpoint": str(folder)})
+            local = summary.model_copy(update={"checkpoint": str(folder)})
+            local.write(run.folder.summary_file)
         brought[name] = str(folder)
     return brought
 
@@ -103,7 +103,8 @@ def _require_own_folder(hosts: Sequence[Connection], cluster: str) -> None:
 
 def _tokenizer(run: RemoteRun, hosts: Sequence[Connection]) -> bytes:
     """From the run's folder on the head, else from its rows on any host."""
-    rows = Path(run.folder.spec().get("data", {}).get("folder", "-")).name
+    spec = run.folder.find_spec()
+    rows = Path(spec.data.folder).name if spec and spec.data else "-"
     for host in hosts:
         for folder in (run.path, f".launch/data/prepared/{rows}"):
             try:

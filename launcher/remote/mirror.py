@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from launcher.runs.folder import RunFolder
+from launcher.runs.spec import RunSpec
 from launcher.ssh.protocol import Connection
 from nanochat.lock import LockHeld, hold_lock
 
@@ -31,10 +32,11 @@ class Mirror:
         """Bring what is new; True where anything was. The summary comes last: what it sums up is
         here then. Where the head has no such run, what is here stays."""
         try:
-            there = json.loads(head.read(f"{self._path}/run.json"))
+            remote = RunSpec.parse(json.loads(head.read(f"{self._path}/run.json")))
         except (FileNotFoundError, ValueError):
             return False
-        self._set_aside_unless(there.get("created"))
+        if remote is not None:
+            self._set_aside_unless(remote.created)
         self.folder.path.mkdir(parents=True, exist_ok=True)
         try:
             with hold_lock(self.folder.path / "mirror.lock"):
@@ -44,11 +46,11 @@ class Mirror:
             return False
         return any(grown + changed)
 
-    def _set_aside_unless(self, created: float | None) -> None:
-        """An earlier run of the same name, which the hosts have forgotten, is not gone on with."""
-        before = self.folder.spec().get("created")
-        if before not in (None, created):
-            aside = self.folder.path.with_name(f"{self.folder.name}.{int(before)}")
+    def _set_aside_unless(self, created: float) -> None:
+        """Keep an earlier run of the same name, which the hosts have forgotten, under another."""
+        local = self.folder.find_spec()
+        if local is not None and local.created != created:
+            aside = self.folder.path.with_name(f"{self.folder.name}.{int(local.created)}")
             self.folder.path.rename(aside)
 
     def _append(self, head: Connection, name: str) -> bool:

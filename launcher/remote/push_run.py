@@ -19,8 +19,8 @@ from launcher.remote.fetch_checkpoints import (
     TOKENIZER,
     stored_checkpoints,
 )
-from launcher.runs.extend import last_saved
 from launcher.runs.folder import RunFolder
+from launcher.runs.state import last_saved_step
 from launcher.ssh.protocol import Connection, Progress, file_progress
 from nanochat.atomic_write import sha256_of
 
@@ -43,11 +43,11 @@ def find_record(run: RemoteRun, hosts: Sequence[Connection]) -> Path | None:
     """
     for host in hosts:
         run.mirror.update(host)
-    if not run.folder.spec():
+    if run.folder.find_spec() is None:
         run.runs.find(run.name)
     there, here = stored_checkpoints(run, hosts), newest_resumable(run.folder)
-    if not there and here is None and (step := last_saved(run.folder)):
-        before = ", ".join(node["name"] for node in run.folder.spec()["nodes"])
+    if not there and here is None and (step := last_saved_step(run.folder)):
+        before = ", ".join(node.name for node in run.folder.spec().nodes)
         raise InputError(
             f"run '{run.name}' was saved at step {step:,} on {before}, and no host of cluster "
             f"{run.cluster} has any of its checkpoints",
@@ -82,4 +82,5 @@ def push_run(
         there = f"{path}/{local.relative_to(folder.path).as_posix()}"
         head.send(local, there, sha256=digest, on_bytes=report)
         done += local.stat().st_size
-    head.write(f"{path}/run.json", json.dumps(folder.spec() | dict(changes), indent=1).encode())
+    spec = folder.spec().with_changes(**changes)
+    head.write(f"{path}/run.json", spec.to_bytes())

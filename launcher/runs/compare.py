@@ -7,6 +7,7 @@ from typing import Any
 
 from launcher.runs.folder import RunFolder
 from launcher.runs.history import RunHistory, smoothed
+from launcher.runs.node import RunNode
 from launcher.runs.state import RunState
 
 LOSS_STEPS = 20  # one step's loss is its batch's as much as the model's
@@ -61,21 +62,20 @@ def _loss_at(curve: RunHistory, tokens: int) -> float | None:
 def _told(folder: RunFolder) -> dict[str, Any]:
     """Dotted key -> value of what decides a run."""
     spec = folder.spec()
-    settings = {key: value for key, value in spec["settings"].items() if key not in UNSAID}
-    nodes = spec.get("nodes")
+    settings = {key: value for key, value in spec.settings.items() if key not in UNSAID}
+    nodes = ", ".join(map(_with_share, spec.nodes))
     return {
-        "recipe": spec["recipe"],
-        "cluster": spec["cluster"],
-        **({"nodes": ", ".join(map(_with_share, nodes))} if nodes else {}),
+        "recipe": spec.recipe_name,
+        "cluster": spec.cluster,
+        **({"nodes": nodes} if nodes else {}),
         **_flat(settings),
-        **_flat({"versions": spec.get("versions", {})}),
-        **_flat(spec.get("data", {}).get("identity", {})),
+        **_flat({"versions": spec.versions}),
+        **_flat(spec.data.identity if spec.data else {}),
     }
 
 
-def _with_share(node: Mapping[str, Any]) -> str:
-    share = node.get("share", 1)
-    return node["name"] if share == 1 else f"{node['name']} (share {share:g})"
+def _with_share(node: RunNode) -> str:
+    return node.name if node.share == 1 else f"{node.name} (share {node.share:g})"
 
 
 def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:

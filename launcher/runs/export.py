@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from launcher import __version__
-from launcher.config.recipe import Recipe
 from launcher.errors import RunFailed
 from launcher.runs.folder import RunFolder
+from launcher.runs.spec import RunSpec
 from nanochat.atomic_write import sha256_of, write_atomically
 from nanochat.sizes import parameter_counts
 
@@ -63,7 +63,8 @@ def export(folder: RunFolder, target: Path, layout: str) -> dict[str, Any]:
             f"run '{folder.name}' has no whole checkpoint yet",
             fix="a run saves one every checkpoint.every_minutes, when it is stopped and at its end",
         )
-    recipe = Recipe.model_validate(folder.spec()["settings"])
+    spec = folder.spec()
+    recipe = spec.recipe
     target.mkdir(parents=True, exist_ok=True)
     if layout == "nanochat":
         from nanochat.upstream import UpstreamModel, write
@@ -75,7 +76,7 @@ def export(folder: RunFolder, target: Path, layout: str) -> dict[str, Any]:
         tag = f"d{recipe.depth}"
         paths = write(target, tag, model, tokens_per_step=recipe.tokens_per_step)
     else:
-        facts = _facts(folder, recipe, checkpoint.state)
+        facts = _facts(spec, checkpoint.state)
         shutil.copyfile(checkpoint.path / "model.safetensors", target / "model.safetensors")
         shutil.copyfile(folder.tokenizer, target / "tokenizer.json")
         config = {
@@ -91,10 +92,11 @@ def export(folder: RunFolder, target: Path, layout: str) -> dict[str, Any]:
     return {"step": checkpoint.step, "files": names}
 
 
-def _facts(folder: RunFolder, recipe: Recipe, state: dict[str, Any]) -> dict[str, Any]:
+def _facts(spec: RunSpec, state: dict[str, Any]) -> dict[str, Any]:
+    recipe = spec.recipe
     model = recipe.model
     return {
-        "run": folder.name,
+        "run": spec.run,
         "parameters": parameter_counts(model).total,
         "depth": model.depth,
         "dim": model.dim,
@@ -106,7 +108,7 @@ def _facts(folder: RunFolder, recipe: Recipe, state: dict[str, Any]) -> dict[str
         "tokens": state["step"] * recipe.tokens_per_step,
         "source": recipe.data.source,
         "seed": recipe.seed,
-        "dtype": folder.spec().get("dtype", "float32"),
+        "dtype": spec.dtype or "float32",
         "val_bpb": state["val_bpb"],
         "train_loss": state["train_loss"],
     }

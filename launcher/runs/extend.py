@@ -6,46 +6,40 @@ schedule is that of the new length from the next step on, as if it had been mean
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from launcher.config.recipe import HORIZON, Recipe
+from launcher.config.recipe import HORIZON
 from launcher.errors import InputError
 from launcher.runs.folder import RunFolder
-from launcher.runs.records import read_records
+from launcher.runs.spec import Extension, RunSpec
+from launcher.runs.state import last_saved_step
 from nanochat.optimizer.schedule import WARMDOWN_FRACTION, Schedule
 
 MOST_STEPS = 1_000_000_000
 SEEN = "a public run went from 0.935 to 1.016 bits per byte through this"
 
 
-def extend_run(folder: RunFolder, settings: Mapping[str, Any], more: int) -> dict[str, Any]:
-    """Entries of run.json for a run that is to make `more` steps than it has. `settings`: its own,
-    or what they are to be now. Raises InputError where that is too many."""
-    recipe = Recipe.model_validate(settings)
+def extend_run(folder: RunFolder, spec: RunSpec, more: int) -> RunSpec:
+    """Return the spec of a run that is to make `more` steps than it has.
+
+    `spec`: its own, or what it is changed to at the same time. Raises InputError if these are too
+    many steps.
+    """
+    recipe = spec.recipe
     before, after = recipe.steps_total, recipe.steps_total + more
     if after > MOST_STEPS:
         raise InputError(f"--extend: {after:,} steps", fix=f"at most {MOST_STEPS:,} in all")
-    data = {**settings["data"], "source": recipe.text_source}
+    data = {**spec.settings["data"], "source": recipe.text_source}
     horizon = {key: None for key in HORIZON} | {"steps": after}
-    at_step = last_saved(folder)
-    earlier: list[dict[str, int]] = folder.spec().get("extended", [])
-    if earlier and earlier[-1]["at_step"] == at_step:
+    at_step = last_saved_step(folder)
+    if spec.extended and spec.extended[-1].at_step == at_step:
         # No event tells of a checkpoint with that length: the one before is what the run has
         # followed. The entry stays: there may be one whose event was lost with a driver.
-        before = earlier[-1]["from"]
-    entry = {"from": before, "to": after, "at_step": at_step}
-    return {
-        "settings": {**settings, **horizon, "warmup_steps": recipe.warmup, "data": data},
-        "steps": after,
-        "extended": [*earlier, entry],
-    }
-
-
-def last_saved(folder: RunFolder) -> int:
-    """The step from which the run goes on; 0 where nothing has been saved."""
-    saved = [e["step"] for e in read_records(folder.events) if e["kind"] == "checkpoint"]
-    return saved[-1] if saved else 0
+        before = spec.extended[-1].from_steps
+    extension = Extension(from_steps=before, to_steps=after, at_step=at_step)
+    return spec.with_changes(
+        settings={**spec.settings, **horizon, "warmup_steps": recipe.warmup, "data": data},
+        steps=after,
+        extended=(*spec.extended, extension),
+    )
 
 
 def describe_schedule(before: Schedule, after: Schedule, step: int) -> str:

@@ -17,8 +17,6 @@ submitted.json on a cluster: since when a driver is to be at work, until there i
 from __future__ import annotations
 
 import itertools
-import json
-import os
 import re
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,8 +24,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from launcher.config.paths import launch_home
 from launcher.errors import InputError, NotFound, RunBusy
+from launcher.runs.failure import Failure
+from launcher.runs.record import read_json
+from launcher.runs.spec import OTHER_VERSION, RunSpec
+from launcher.runs.submission import Submission
+from launcher.runs.summary import Summary
 from nanochat.lock import LockHeld, hold_lock, is_held
 
 FULL_BYTES = 2**20  # a disk with less has no room for a driver to say anything
@@ -88,29 +93,49 @@ class RunFolder:
         return self.path / "measured.json"
 
     @property
-    def submitted_file(self) -> Path:
+    def submission_file(self) -> Path:
         return self.path / "submitted.json"
 
     @property
     def is_wanted(self) -> bool:
         """Whether it was submitted to a cluster and has not ended: if no driver is at work, the
         head's supervisor starts one."""
-        return self.submitted_file.exists() and self.summary() is None and bool(self.spec())
+        return (
+            self.submission_file.exists()
+            and self.summary() is None
+            and self.find_spec() is not None
+        )
 
-    def spec(self) -> dict[str, Any]:
-        return read_json(self.spec_file) or {}
+    def spec(self) -> RunSpec:
+        """Read run.json. Raises InputError if it is missing or lacks what every run has."""
+        content = read_json(self.spec_file)
+        if content is None:
+            raise InputError(f"run '{self.name}' has no run.json here: {self.path}")
+        try:
+            return RunSpec.model_validate(content)
+        except ValidationError as error:
+            raise InputError(
+                f"{self.spec_file} {_describe_errors(error)}", fix=OTHER_VERSION
+            ) from None
 
-    def summary(self) -> dict[str, Any] | None:
-        return read_json(self.summary_file)
+    def find_spec(self) -> RunSpec | None:
+        """Read run.json. None if it is missing, or not one of ours."""
+        return RunSpec.read(self.spec_file)
 
-    def failure(self) -> dict[str, Any] | None:
-        return read_json(self.failure_file)
+    def summary(self) -> Summary | None:
+        return Summary.read(self.summary_file)
 
-    def submitted(self) -> dict[str, Any]:
-        return read_json(self.submitted_file) or {}
+    def failure(self) -> Failure | None:
+        return Failure.read(self.failure_file)
 
-    def update_spec(self, **changes: Any) -> None:
-        write_json(self.spec_file, self.spec() | changes)
+    def submission(self) -> Submission:
+        return Submission.read(self.submission_file) or Submission()
+
+    def update_spec(self, **changes: Any) -> RunSpec:
+        """Change fields of run.json, and return what it says now."""
+        spec = self.spec().with_changes(**changes)
+        spec.write(self.spec_file)
+        return spec
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -150,16 +175,16 @@ def known_names() -> set[str]:
 
 def _whole_runs(files: Iterable[Path]) -> list[RunFolder]:
     folders = [RunFolder(path.parent) for path in files if RUN_NAME.fullmatch(path.parent.name)]
-    specs = [(folder, folder.spec()) for folder in folders]  # read once: one may go meanwhile
-    whole = [(spec["created"], folder.name, folder) for folder, spec in specs if "created" in spec]
-    return [folder for _, _, folder in sorted(whole, key=lambda each: each[:2])]
+    specs = [(folder, folder.find_spec()) for folder in folders]  # read once: one may go meanwhile
+    known = [(spec.created, folder.name, folder) for folder, spec in specs if spec is not None]
+    return [folder for _, _, folder in sorted(known, key=lambda item: item[:2])]
 
 
 def find_run(name: str) -> RunFolder:
     """Raises NotFound with the names there are. `local/RUN` names a run of this machine too."""
     bare = name.removeprefix("local/")
     folder = RunFolder(runs_home() / bare)
-    if RUN_NAME.fullmatch(bare) and "created" in folder.spec():
+    if RUN_NAME.fullmatch(bare) and folder.find_spec() is not None:
         return folder
     mirrors = [f"{run.path.parents[1].name}/{run.name}" for run in all_mirrors()[-8:]]
     names = ", ".join([*(run.name for run in all_runs()[-8:]), *mirrors])
@@ -170,7 +195,7 @@ def find_run(name: str) -> RunFolder:
     )
 
 
-def create_run(name: str | None, recipe: str, spec: dict[str, Any]) -> RunFolder:
+def create_run(name: str | None, recipe: str, spec: RunSpec) -> RunFolder:
     """Make the folder of a new run. Without a name: RECIPE-1, RECIPE-2, ...
 
     Raises InputError for a name that is taken.
@@ -182,13 +207,26 @@ def create_run(name: str | None, recipe: str, spec: dict[str, Any]) -> RunFolder
             folder.path.mkdir()
         except FileExistsError:
             fix = "choose another --name"
-            if "imported_from" not in spec | folder.spec():
+            if not _is_imported(spec) and not _is_imported(folder.find_spec()):
                 fix += f", or go on with it: launch resume {name}"
             raise InputError(f"run '{name}' exists already in {runs_home()}", fix=fix) from None
     else:
         folder = _make_first_free(recipe)
-    write_json(folder.spec_file, spec | {"run": folder.name})
+    spec.with_changes(run=folder.name).write(folder.spec_file)
     return folder
+
+
+def _describe_errors(error: ValidationError) -> str:
+    """Of a run.json: which keys it lacks, else what is wrong with the first key."""
+    found = [(".".join(map(str, each["loc"])), each) for each in error.errors()]
+    if lacking := [key for key, each in found if each["type"] == "missing"]:
+        return f"lacks {', '.join(lacking)}"
+    key, first = found[0]
+    return f"has a wrong {key}: {first['msg'].lower()}"
+
+
+def _is_imported(spec: RunSpec | None) -> bool:
+    return spec is not None and spec.imported_from is not None
 
 
 def _make_first_free(recipe: str) -> RunFolder:
@@ -220,23 +258,3 @@ def require_run_name(name: str) -> None:
 
 def _nearest_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:56] or "run"
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Replace a small file at once: readers see the old one or the new one, also after a power
-    cut."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("w") as file:
-        file.write(json.dumps(content, indent=1) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """None where it is missing or torn."""
-    try:
-        content = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):  # ValueError: torn by a crash of the machine
-        return None
-    return content if isinstance(content, dict) else None

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 from launcher.errors import InputError
+from launcher.runs.events import EvaluateEvent, read_events
 from launcher.runs.folder import RunFolder
-from launcher.runs.records import Record, latest_attempts, read_records
+from launcher.runs.metric import Metric, latest_attempts, read_metrics
 
 
 @dataclass(frozen=True)
@@ -34,41 +35,43 @@ class RunHistory:
     @classmethod
     def of(cls, folder: RunFolder, name: str) -> RunHistory:
         """Raises InputError where the run has not made a step here. `name`: as commands take it."""
-        metrics = read_records(folder.metrics)
-        if not metrics and "imported_from" in folder.spec():
+        metrics = read_metrics(folder.metrics)
+        if not metrics and folder.spec().imported_from is not None:
             raise InputError(
                 f"run '{name}' was imported: how it was trained is not known here",
                 fix=f"its figures at the end are in: launch runs; its text: launch sample {name}",
             )
         if not metrics:
             raise InputError(f"run '{name}' has made no step yet", fix=f"launch logs {name}")
-        hours = list(accumulate(record["step_seconds"] / 3600 for record in metrics))
-        hours_of = {_key(record): hour for record, hour in zip(metrics, hours, strict=True)}
+        hours = list(accumulate(metric.step_seconds / 3600 for metric in metrics))
+        hours_of = {_key(metric): hour for metric, hour in zip(metrics, hours, strict=True)}
         restarts = [
             hour
             for (before, after), hour in zip(pairwise(metrics), hours, strict=False)
-            if after["attempt"] > before["attempt"]
+            if after.attempt > before.attempt
         ]
         steps = latest_attempts(metrics)
-        kept = {_key(record) for record in steps}
+        kept = {_key(metric) for metric in steps}
         lost_hours = [
-            (hour - record["step_seconds"] / 3600, hour)
-            for record, hour in zip(metrics, hours, strict=True)
-            if _key(record) not in kept
+            (hour - metric.step_seconds / 3600, hour)
+            for metric, hour in zip(metrics, hours, strict=True)
+            if _key(metric) not in kept
         ]
         evaluated = [
-            (r["tokens"], hours_of[_key(r)], r["val_bpb"]) for r in steps if "val_bpb" in r
+            (metric.tokens, hours_of[_key(metric)], metric.val_bpb)
+            for metric in steps
+            if metric.val_bpb is not None
         ]
-        for event in read_records(folder.events):
-            if event["kind"] == "evaluate" and event["step"] == 0:
-                evaluated.insert(0, (0, 0.0, event["val_bpb"]))
+        for event in read_events(folder.events):
+            if isinstance(event, EvaluateEvent) and event.step == 0:
+                evaluated.insert(0, (0, 0.0, event.val_bpb))
                 break
         return cls(
             name=name,
-            tokens=[record["tokens"] for record in steps],
-            hours=[hours_of[_key(record)] for record in steps],
-            loss=[record["loss"] for record in steps],
-            tokens_per_second=[record["tokens_per_second"] for record in steps],
+            tokens=[metric.tokens for metric in steps],
+            hours=[hours_of[_key(metric)] for metric in steps],
+            loss=[metric.loss for metric in steps],
+            tokens_per_second=[metric.tokens_per_second for metric in steps],
             evaluated_tokens=[tokens for tokens, _, _ in evaluated],
             evaluated_hours=[hour for _, hour, _ in evaluated],
             val_bpb=[value for _, _, value in evaluated],
@@ -106,5 +109,5 @@ def _joined(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return joined
 
 
-def _key(record: Record) -> tuple[int, int]:
-    return record["step"], record["attempt"]
+def _key(metric: Metric) -> tuple[int, int]:
+    return metric.step, metric.attempt

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from launcher.config.recipe import DataSettings, Recipe
+from launcher.runs.events import EventLog, ImportEvent
 from launcher.runs.export import FORMAT, FORMAT_VERSION
-from launcher.runs.folder import RunFolder, create_run, write_json
-from launcher.runs.records import RecordWriter
+from launcher.runs.folder import RunFolder, create_run
+from launcher.runs.spec import RunSpec
+from launcher.runs.summary import Summary
 from nanochat.errors import DataError
 from nanochat.sizes import ModelConfig
 from nanochat.upstream import UpstreamModel, read
@@ -38,26 +40,25 @@ def import_run(source: Path, name: str | None) -> RunFolder:
         data=DataSettings(source=facts.get("source", UNKNOWN)),
     )
     now = time.time()
-    folder = create_run(
-        name,
-        f"d{recipe.depth}",
-        {
-            "recipe": f"d{recipe.depth}", "cluster": "local", "created": now, "entered": now,
-            "steps": recipe.steps_total, "folder": str(Path.cwd()),
-            "settings": recipe.model_dump(mode="json"), "imported_from": str(source.absolute()),
-        },
+    spec = RunSpec(
+        recipe_name=f"d{recipe.depth}", cluster="local", created=now, entered=now,
+        steps=recipe.steps_total, folder=str(Path.cwd()),
+        settings=recipe.model_dump(mode="json"), imported_from=str(source.absolute()),
     )  # fmt: skip
-    figures: dict[str, Any] = {"train_loss": facts.get("train_loss"), "val_bpb": model.val_bpb}
+    folder = create_run(name, spec.recipe_name, spec)
+    train_loss = facts.get("train_loss")
+    figures: dict[str, Any] = {"train_loss": train_loss, "val_bpb": model.val_bpb}
     state = {"step": model.step, "identity": {}, **figures}
     saved = CheckpointFolder(folder.checkpoints).save(state, model.tensors, {})
     model.tokenizer.save(folder.tokenizer)
-    summary = {
-        "run": folder.name, "recipe": f"d{recipe.depth}", "cluster": "local", "steps": model.step,
-        "tokens": model.step * tokens_per_step, "seconds": 0.0, "tokens_per_second": None,
-        "checkpoint": str(saved.path), "restarts": 0, "status": "imported", **figures,
-    }  # fmt: skip
-    RecordWriter(folder.events).event("import", source=str(source.absolute()), step=model.step)
-    write_json(folder.summary_file, summary)
+    summary = Summary(
+        run=folder.name, recipe=spec.recipe_name, cluster="local", steps=model.step,
+        tokens=model.step * tokens_per_step, seconds=0.0, tokens_per_second=None,
+        checkpoint=str(saved.path), restarts=0, status="imported", **figures,
+    )  # fmt: skip
+    with EventLog(folder.events) as events:
+        events.write(ImportEvent.now(source=str(source.absolute()), step=model.step))
+    summary.write(folder.summary_file)
     return folder
 
 

@@ -6,15 +6,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from launcher.config.recipe import LoadedRecipe, Recipe
 from launcher.config.validation import validate
 from launcher.config.yaml_source import Problem, format_key, parse_yaml
 from launcher.errors import InputError
 from launcher.runs.folder import RunFolder
+from launcher.runs.spec import OTHER_VERSION, RunSpec
 from nanochat.dataset.climbmix import is_address
 from nanochat.dataset.files import expanded
 
@@ -24,16 +24,16 @@ CHANGEABLE = (
 )  # fmt: skip
 
 
-NEEDED, NEEDED_THERE = ("recipe", "cluster", "steps", "folder", "settings"), ("nodes", "pool")
-OTHER_VERSION = "another version of launch has made it: go on with that one"
+NEEDED, NEEDED_ON_CLUSTER = ("folder", "settings"), ("nodes", "pool")
 
 
-def require_complete_spec(folder: RunFolder) -> None:
-    """Raises InputError where run.json lacks what the run needs to go on."""
+def require_complete_spec(folder: RunFolder) -> RunSpec:
+    """Return the spec. Raises InputError if run.json lacks what the run needs to continue."""
     spec = folder.spec()
-    needed = NEEDED if spec.get("cluster") == "local" else NEEDED + NEEDED_THERE
-    if lacking := [key for key in needed if key not in spec]:
-        raise InputError(f"{folder.spec_file} lacks {', '.join(lacking)}", fix=OTHER_VERSION)
+    needed = NEEDED if spec.cluster == "local" else NEEDED + NEEDED_ON_CLUSTER
+    if keys := spec.lacking(*needed):
+        raise InputError(f"{folder.spec_file} lacks {', '.join(keys)}", fix=OTHER_VERSION)
+    return spec
 
 
 def needs_new_run(fix: str, *, steps: int) -> bool:
@@ -45,14 +45,12 @@ def needs_new_run(fix: str, *, steps: int) -> bool:
     return any(key not in CHANGEABLE for key in keys) or (steps == 0 and "--data" in fix)
 
 
-def apply_overrides(spec: Mapping[str, Any], settings: Sequence[str]) -> LoadedRecipe:
+def apply_overrides(spec: RunSpec, settings: Sequence[str]) -> LoadedRecipe:
     """The recipe of a run.json with `settings`, KEY=VALUE as typed, laid over it.
 
     Raises ConfigError for a key that would make it another run.
     """
-    source = parse_yaml(
-        json.dumps(spec["settings"], indent=1).encode(), "run.json", fix=OTHER_VERSION
-    )
+    source = parse_yaml(json.dumps(spec.settings, indent=1).encode(), "run.json", fix=OTHER_VERSION)
     for setting in settings:
         source.override_pair("--set", setting)
     for path in source.overridden:
@@ -68,4 +66,4 @@ def apply_overrides(spec: Mapping[str, Any], settings: Sequence[str]) -> LoadedR
         # The run's own folder of reference is where it was begun.
         here = recipe.data.model_copy(update={"mirror": str(Path.cwd() / expanded(mirror))})
         recipe = recipe.model_copy(update={"data": here})
-    return LoadedRecipe(spec["recipe"], Path(spec.get("recipe_file", "run.json")), recipe, source)
+    return LoadedRecipe(spec.recipe_name, Path(spec.recipe_file), recipe, source)

@@ -10,13 +10,13 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from launcher.config.paths import launch_home
 from launcher.config.recipe import LoadedRecipe, format_rows
 from launcher.errors import InputError, MissingExtra, RunFailed
 from launcher.hosts.local_gpus import has_gpu
 from launcher.runs.folder import RunFolder
+from launcher.runs.spec import RunSpec
 from nanochat.batch_split import split_rows
 from nanochat.dataset.climbmix import CLIMBMIX
 from nanochat.dataset.sources import parse_source
@@ -83,21 +83,21 @@ def require_text(loaded: LoadedRecipe, base: Path, *, here: bool) -> None:
             raise loaded.error(named, error.message, fix=error.fix) from error
 
 
-def run_spec(loaded: LoadedRecipe, *, cluster: str, entered: float) -> dict[str, Any]:
-    """What goes into a new run's run.json."""
+def run_spec(loaded: LoadedRecipe, *, cluster: str, entered: float) -> RunSpec:
+    """Return what the run.json of a new run says from the start."""
     recipe = loaded.recipe
     settings = recipe.model_dump(mode="json")
     settings["data"]["source"] = recipe.text_source  # with a number of shards that stays
-    return {
-        "recipe": loaded.name,
-        "recipe_file": str(loaded.path.absolute()),
-        "cluster": cluster,
-        "created": time.time(),
-        "entered": entered,
-        "steps": recipe.steps_total,
-        "folder": str(Path.cwd()),  # where relative file patterns of the data begin
-        "settings": settings,
-    }
+    return RunSpec(
+        recipe_name=loaded.name,
+        recipe_file=str(loaded.path.absolute()),
+        cluster=cluster,
+        created=time.time(),
+        entered=entered,
+        steps=recipe.steps_total,
+        folder=str(Path.cwd()),
+        settings=settings,
+    )
 
 
 class DriverProcess:

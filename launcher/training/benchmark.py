@@ -13,13 +13,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from launcher.planner.measured_run import MEASURES
 from launcher.planner.measurement import HostSpeed, LinkSpeed, Measurement
-from launcher.runs.folder import RunFolder, write_json
+from launcher.runs.folder import RunFolder
+from launcher.runs.record import write_json
+from launcher.runs.spec import RunSpec
 from launcher.training.host_speed import default_models, measure_host
 from launcher.training.link_speed import measure_link
 from launcher.training.threads import use_threads
-from nanochat.sizes import ModelConfig
 
 # What the slowest host may take longer than the others, which wait for it.
 HOST_SECONDS = 1800.0
@@ -32,7 +32,7 @@ class Benchmark:
     def __init__(
         self,
         folder: RunFolder,
-        spec: dict[str, Any],
+        spec: RunSpec,
         names: Sequence[str],
         *,
         rank: int,
@@ -40,7 +40,9 @@ class Benchmark:
         say: Callable[[str], None],
     ) -> None:
         self._folder = folder
+        assert spec.benchmark is not None and spec.dtype is not None
         self._spec = spec
+        self._models, self._dtype = spec.benchmark.models, spec.dtype
         self._names = names
         self._rank = rank
         self._device = device
@@ -76,11 +78,11 @@ class Benchmark:
             if name and name != self._names[0]:
                 self._say(f"{name}: threads {speed.why_threads}")
         measurement = Measurement(
-            cluster=self._spec["cluster"],
+            cluster=self._spec.cluster,
             measured_at=time.time(),
             device=self._device.type,
-            dtype=self._spec["dtype"],
-            versions={name: self._spec["versions"][name] for name in ("torch", "launch")},
+            dtype=self._dtype,
+            versions={name: self._spec.versions[name] for name in ("torch", "launch")},
             hosts=hosts,
             links=self._measure_links(leaders),
         )
@@ -89,16 +91,15 @@ class Benchmark:
         return measurement
 
     def _measure_host(self) -> HostSpeed:
-        asked = self._spec[MEASURES]["models"]
-        models = [ModelConfig(**each) for each in asked] or default_models(self._device)
+        models = list(self._models) or default_models(self._device)
         name = self._names[self._rank]
         self._folder.checkpoints.mkdir(exist_ok=True)
         return measure_host(
             models,
             device=self._device,
-            dtype=getattr(torch, self._spec["dtype"]),
+            dtype=getattr(torch, self._dtype),
             folder=self._folder.checkpoints,
-            most_threads=int(os.environ["OMP_NUM_THREADS"]) if name else self._spec["threads"][""],
+            most_threads=int(os.environ["OMP_NUM_THREADS"]) if name else self._spec.threads[""],
             say=lambda words: self._say(f"{name}: {words}" if name else words),
         )
 

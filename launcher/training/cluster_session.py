@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from launcher.raycluster.host_locks import acquire_hosts
-from launcher.raycluster.spec import ClusterSpec, NodeSpec
+from launcher.raycluster.spec import ClusterSpec
+from launcher.runs.node import RunNode
 from launcher.training.session import NODE_ID, Failure, RayLost, Session
 
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -22,18 +23,14 @@ class ClusterSession:
     trains_here = False
 
     def __init__(
-        self, folder: Path, spec: ClusterSpec, nodes: Sequence[NodeSpec], *, pool: str | None
+        self, folder: Path, spec: ClusterSpec, nodes: Sequence[RunNode], *, pool: str | None
     ) -> None:
         """`folder`: the cluster's. `nodes`: those of the run, the head first."""
         self._folder = folder
         self._spec = spec
-        self.threads: Mapping[str, int] = {
-            node.name: max(1, node.cpus // node.slots) for node in nodes
-        }
-        self.shares: Mapping[str, float] = {node.name: node.share for node in nodes}
+        self.nodes = nodes
         self.accelerator: str | None = nodes[0].accelerator
         self.profile = spec.profile
-        self.workers = sum(node.slots for node in nodes)
         self.notes = str(Path(os.environ["RAY_TMPDIR"]) / "train")
         self.resources = {"rank_slot": 1.0} | ({f"pool_{pool}": 1.0} if pool else {})
 
@@ -56,7 +53,11 @@ class ClusterSession:
         self, run: str, waits_for: Callable[[str], None], given_up: Callable[[], bool]
     ) -> AbstractContextManager[None]:
         return acquire_hosts(
-            self._folder, list(self.threads), run, waits_for=waits_for, given_up=given_up
+            self._folder,
+            [node.name for node in self.nodes],
+            run,
+            waits_for=waits_for,
+            given_up=given_up,
         )
 
     def train_run(self, run_folder: str) -> Failure:

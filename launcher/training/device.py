@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,7 +10,8 @@ import torch
 
 from launcher.config.recipe import Recipe
 from launcher.errors import InputError, RunFailed
-from launcher.planner.tuning import Tuning
+from launcher.runs.node import RunNode
+from launcher.runs.spec import Tuning
 from launcher.training.session import Session
 from nanochat.batch_split import split_rows
 
@@ -42,49 +42,47 @@ def choose_device(recipe: Recipe, session: Session, chosen: Tuning | None = None
         )
     if torch.cuda.is_available():
         return _gpu(recipe, session, chosen)
-    if min(session.threads.values()) < 1:
-        raise InputError(
-            f"workers: {session.workers} on a machine of {usable_cores()} cores",
-            fix=f"--set workers={usable_cores()} or fewer",
-        )
+    for node in session.nodes:
+        if node.cpus < node.ranks_per_node:
+            raise InputError(
+                f"workers: {node.ranks_per_node} on a machine of {node.cpus} cores",
+                fix=f"--set workers={node.cpus} or fewer",
+            )
     dtype, why = _cpu_dtype(recipe.dtype)
     return ComputeDevice(
         device="cpu",
         dtype=dtype,
         threads={
-            name: min(count, chosen.threads.get(name, count))
-            for name, count in session.threads.items()
+            node.name: min(node.cpus_per_rank, chosen.threads.get(node.name, node.cpus_per_rank))
+            for node in session.nodes
         },
         cpus=dict(chosen.cpus),
         reasons={
             "device": "CPU: torch sees no GPU",
             "dtype": f"{dtype}: {why}",
-            "threads": _threads(session),
-            **_shares(recipe.rows_per_step, session.shares),
+            "threads": _threads(session.nodes),
+            **_shares(recipe.rows_per_step, session.nodes),
             **chosen.reasons,
         },
     )
 
 
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0))
+def _threads(nodes: Sequence[RunNode]) -> str:
+    if not nodes[0].name:
+        node = nodes[0]
+        return f"{node.cpus_per_rank} per worker: {node.cpus} cores for {node.ranks_per_node}"
+    of_each = ", ".join(f"{node.name} {node.cpus_per_rank}" for node in nodes)
+    return f"{of_each}: the cores of each host"
 
 
-def _threads(session: Session) -> str:
-    if "" in session.threads:
-        each = session.threads[""]
-        return f"{each} per worker: {usable_cores()} cores for {session.workers}"
-    each_host = ", ".join(f"{name} {count}" for name, count in session.threads.items())
-    return f"{each_host}: the cores of each host"
-
-
-def _shares(rows: int, shares: Mapping[str, float]) -> dict[str, str]:
-    """Nothing where they are equal."""
-    if len(set(shares.values())) == 1:
+def _shares(rows: int, nodes: Sequence[RunNode]) -> dict[str, str]:
+    """Nothing if they are equal."""
+    shares = [node.share for node in nodes]
+    if len(set(shares)) == 1:
         return {}
-    dealt = zip(shares, split_rows(rows, list(shares.values())), strict=True)
-    each = ", ".join(f"{name} {len(share)}" for name, share in dealt)
-    return {"shares": f"{each} of the {rows} rows of a step: the cluster file says so"}
+    parts = zip(nodes, split_rows(rows, shares), strict=True)
+    of_each = ", ".join(f"{node.name} {len(part)}" for node, part in parts)
+    return {"shares": f"{of_each} of the {rows} rows of a step: the cluster file says so"}
 
 
 def _gpu(recipe: Recipe, session: Session, chosen: Tuning) -> ComputeDevice:
@@ -102,11 +100,13 @@ def _gpu(recipe: Recipe, session: Session, chosen: Tuning) -> ComputeDevice:
     return ComputeDevice(
         device="cuda",
         dtype=dtype,
-        threads=dict(session.threads) if on_cluster else {"": 1},
+        threads={node.name: node.cpus_per_rank for node in session.nodes}
+        if on_cluster
+        else {"": 1},
         reasons={
             "device": f"GPU: {name}",
             "dtype": f"{dtype}: {why}",
-            **_shares(recipe.rows_per_step, session.shares),
+            **_shares(recipe.rows_per_step, session.nodes),
             **chosen.reasons,
         },
     )

@@ -31,9 +31,19 @@ from launcher.agent.text_store import stored_source
 from launcher.config.paths import launch_home
 from launcher.config.recipe import Recipe
 from launcher.errors import LaunchError, RunFailed
-from launcher.raycluster.spec import ClusterSpec, NodeSpec
-from launcher.runs.folder import RunFolder, write_json
-from launcher.runs.records import Record, RecordWriter
+from launcher.raycluster.spec import ClusterSpec
+from launcher.runs.events import (
+    EventLog,
+    FaultEvent,
+    FinishEvent,
+    ProgressEvent,
+    StartEvent,
+    TextEvent,
+    WaitEvent,
+)
+from launcher.runs.failure import Failure
+from launcher.runs.folder import RunFolder
+from launcher.runs.spec import RunData
 from launcher.runs.state import Status, summarize
 from launcher.training.cluster_session import ClusterSession
 from launcher.training.local_session import LocalSession
@@ -55,7 +65,8 @@ def main(run_folder: str, ray_folder: str | None = None) -> None:
     ray_folder: where a Ray of the run's own is to live; without it the run's cluster is joined.
     """
     folder = RunFolder(Path(run_folder))
-    recipe = Recipe.model_validate(folder.spec()["settings"])
+    spec = folder.spec()
+    recipe = spec.recipe
     session: Session
     if ray_folder is not None:
         die_with_parent()
@@ -63,9 +74,8 @@ def main(run_folder: str, ray_folder: str | None = None) -> None:
     else:
         cluster = folder.path.parents[1]
         content = (cluster / "cluster.json").read_bytes()
-        asked = folder.spec()
-        nodes = [NodeSpec(**node) for node in asked["nodes"]]
-        session = ClusterSession(cluster, ClusterSpec.from_json(content), nodes, pool=asked["pool"])
+        cluster_spec = ClusterSpec.from_bytes(content)
+        session = ClusterSession(cluster, cluster_spec, spec.nodes, pool=spec.pool)
     with folder.locked():
         code = Driver(folder, recipe, session).run()
         sys.stdout.flush()
@@ -79,7 +89,7 @@ class Driver:
         self.folder = folder
         self.recipe = recipe
         self.session = session
-        self.events = RecordWriter(folder.events)
+        self.events = EventLog(folder.events)
         self._text_ready: Future[PreparedData] = Future()
         self._text_came_late = False
 
@@ -120,16 +130,17 @@ class Driver:
 
     def _waits_for(self, other: str) -> None:
         """Raises RunFailed where the run is not to wait."""
-        if not self.folder.spec().get("waits", True):
+        if not self.folder.spec().waits:
             raise RunFailed(f"run '{other}' has these hosts", fix="leave --no-wait out: it waits")
-        self.events.event("wait", run=other)
+        self.events.write(WaitEvent.now(run=other))
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Write how long a stage of the start took."""
         began = time.monotonic()
         yield
-        self.events.event("start", stage=name, seconds=round(time.monotonic() - began, 3))
+        seconds = round(time.monotonic() - began, 3)
+        self.events.write(StartEvent.now(stage=name, seconds=seconds))
 
     def _import_trainer(self) -> None:
         """Beside the start of Ray, where this is the process that needs it."""
@@ -153,11 +164,12 @@ class Driver:
                 self._text_ready.set_exception(error)
             else:  # workers that need more than there is find out, and say why
                 reason = error.message if isinstance(error, NanochatError) else str(error)
-                self.events.event("fault", what="text", message=f"{reason}; {self._last_words()}")
+                message = f"{reason}; {self._last_words()}"
+                self.events.write(FaultEvent.now(what="text", message=message))
             return
         if self._text_came_late:
             rows = len(data.train_rows)
-            self.events.event("text", words=f"all text is prepared: {rows:,} rows")
+            self.events.write(TextEvent.now(words=f"all text is prepared: {rows:,} rows"))
 
     def _last_words(self) -> str:
         """How far the rows that are there reach, where no more will come."""
@@ -170,7 +182,7 @@ class Driver:
     def _prepare(self, began: float) -> PreparedData:
         data = self.recipe.data
         spec = self.folder.spec()
-        base, sent = Path(spec["folder"]), spec.get("text", {})  # sent: what the client has sent
+        base, sent = Path(spec.folder), spec.text  # sent: what the client has sent
         cache = launch_home() / "data"
 
         def source(key: str, text: str) -> Source:
@@ -183,7 +195,8 @@ class Driver:
 
         def on_ready(prepared: PreparedData) -> None:
             seconds = round(time.monotonic() - began, 3)
-            self.events.event("start", stage="data", seconds=seconds, words=self._words(prepared))
+            words = self._words(prepared)
+            self.events.write(StartEvent.now(stage="data", seconds=seconds, words=words))
             self._text_came_late = not prepared.manifest.complete
             self._text_ready.set_result(prepared)
 
@@ -211,26 +224,27 @@ class Driver:
             f"; each is read {passes:,.3g} times" if passes > 1 else ""
         )
 
-    def _checked(self, prepared: PreparedData) -> Record:
+    def _checked(self, prepared: PreparedData) -> RunData:
         """The run.json entry of its data. Raises LaunchError where a resumed run has other text."""
-        entry = {"folder": str(prepared.path), "identity": prepared.identity()}
-        before = self.folder.spec().get("data")
-        if before is not None and before["identity"] != entry["identity"]:
+        data = RunData(folder=str(prepared.path), identity=prepared.identity())
+        before = self.folder.spec().data
+        if before is not None and before.identity != data.identity:
             from nanochat.checkpoint import identity_difference
 
-            difference = identity_difference(before["identity"], prepared.identity())
+            difference = identity_difference(before.identity, data.identity)
             raise LaunchError(
                 f"the text of run '{self.folder.name}' is not what it began with:\n{difference}",
                 fix="bring the old text back, or begin a new run",
             )
         shutil.copyfile(prepared.path / "tokenizer.json", self.folder.tokenizer)
-        return entry
+        return data
 
     def _watch_client(self) -> None:
         sys.stdin.buffer.read()  # returns when the client has closed its end, or has died
         with contextlib.suppress(OSError):  # the folder may be gone with the client
             self.folder.stop_request.touch()
-            self.events.event("fault", what="client", message="the client is gone: stopping")
+            message = "the client is gone: stopping"
+            self.events.write(FaultEvent.now(what="client", message=message))
             time.sleep(ORPHAN_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -240,8 +254,8 @@ class Driver:
         try:
             summary = summarize(self.folder, "stopped")
             with contextlib.suppress(RuntimeError):  # in the middle of another line
-                self.events.event("finish", status="stopped", step=summary["steps"])
-            write_json(self.folder.summary_file, summary)
+                self.events.write(FinishEvent.now(status="stopped", step=summary.steps))
+            summary.write(self.folder.summary_file)
         finally:  # Ray swallows what a signal's handler raises
             os._exit(1)
 
@@ -249,23 +263,24 @@ class Driver:
         """Without a summary: the head's supervisor starts another driver."""
         traceback.print_exc()
         first = str(error).strip().partition("\n")[0]
-        self.events.event("fault", what="ray", message=f"Ray let go of the driver: {first}")
+        message = f"Ray let go of the driver: {first}"
+        self.events.write(FaultEvent.now(what="ray", message=message))
         sys.stdout.flush()
         os._exit(1)
 
     def _fail(self, message: str, fix: str | None) -> None:
-        write_json(self.folder.failure_file, {"message": message, "fix": fix})
+        Failure(message=message, fix=fix).write(self.folder.failure_file)
 
     def _finish(self) -> int:
         failure = self.folder.failure()
         # The last step's checkpoint is the last thing that training writes.
         done = (self.folder.checkpoints / f"step-{self.recipe.steps_total:08d}").is_dir()
         status: Status = "failed" if failure is not None else "finished" if done else "stopped"
-        details = {} if failure is None else {"message": failure["message"]}
+        details = {} if failure is None else {"message": failure.message}
         summary = summarize(self.folder, status)
-        self.events.event("finish", status=status, step=summary["steps"], **details)
+        self.events.write(FinishEvent.now(status=status, step=summary.steps, **details))
         # Last: who follows from another machine reads no further once it is there.
-        write_json(self.folder.summary_file, summary)
+        summary.write(self.folder.summary_file)
         return 1 if failure else 0
 
 
@@ -273,17 +288,17 @@ class _Progress:
     """Progress of the data's preparation as events, twice a second at most, until `done`; and what
     is in its way, whenever that is."""
 
-    def __init__(self, events: RecordWriter, done: Callable[[], bool]) -> None:
+    def __init__(self, events: EventLog, done: Callable[[], bool]) -> None:
         self._events = events
         self._done = done
         self._written = 0.0
 
     def __call__(self, stage: str, done: float, total: float | None) -> None:
         if total is None and stage != "wait":
-            self._events.event("fault", what="text", message=stage)
+            self._events.write(FaultEvent.now(what="text", message=stage))
         elif time.monotonic() - self._written > PROGRESS_SECONDS and not self._done():
             self._written = time.monotonic()
-            self._events.event("progress", stage=stage, done=done, total=total)
+            self._events.write(ProgressEvent.now(stage=stage, done=done, total=total))
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ class RunCancelled(TrainingFailedError):
 
 
 class RunFailurePolicy(DefaultFailurePolicy):
-    """Ray Train's own, but for a NonRetryableError of any worker, and for nodes that were lost: those
-    are no failures of the run, however many there are."""
+    """Ray Train's own, except for a NonRetryableError of any worker, and for nodes that were lost:
+    those are no failures of the run, however many there are."""
 
     def __init__(self, failure_config: FailureConfig, nodes: RunNodes | None) -> None:
         super().__init__(failure_config)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ray.util.metrics import Gauge
+
+from launcher.runs.metric import Metric
 
 # Key of a line of metrics.jsonl -> gauge and what it says.
 GAUGES = {
@@ -29,8 +29,9 @@ class Gauges:
         for gauge in self._gauges.values():
             gauge.set_default_tags({"run": run})
 
-    def show(self, record: dict[str, Any]) -> None:
-        """The figures of one step; those that it lacks keep their last value."""
+    def show(self, metric: Metric) -> None:
+        """Show the figures of one step; those that it lacks keep their last value."""
         for key, gauge in self._gauges.items():
-            if key in record:
-                gauge.set(record[key])
+            value = getattr(metric, key)
+            if value is not None:
+                gauge.set(value)

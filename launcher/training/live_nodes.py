@@ -12,9 +12,10 @@ import ray
 
 from launcher.raycluster.drain import drained_nodes
 from launcher.raycluster.spec import CODE_LABEL
+from launcher.runs.events import EventLog, FaultEvent, ResizeEvent
 from launcher.runs.folder import RunFolder
-from launcher.runs.members import last_members
-from launcher.runs.records import RecordWriter, read_records
+from launcher.runs.metric import read_metrics
+from launcher.runs.state import last_members
 
 ANSWER_SECONDS = 2.0
 
@@ -90,8 +91,8 @@ class RunNodes:
         if missing != self.waited_for:
             self.waited_for = missing
             message = f"{self._state(missing)}: waiting; with elastic: true the run would go on"
-            with RecordWriter(self.folder.events) as events:
-                events.event("fault", what="node", message=message)
+            with EventLog(self.folder.events) as events:
+                events.write(FaultEvent.now(what="node", message=message))
 
     def tell_change(self) -> None:
         """Where the group that begins is not of the nodes that the run's events tell of last."""
@@ -100,14 +101,15 @@ class RunNodes:
             return
         lost = [self._state([name]) for name in before if name not in self.members]
         come = [f"{name} is there" for name in self.members if name not in before]
-        made = read_records(self.folder.metrics)
-        with RecordWriter(self.folder.events) as events:
-            events.event(
-                "resize",
-                step=made[-1]["step"] if made else 0,
-                before=list(before),
-                nodes=list(self.members),
-                why=", ".join([*lost, *come]),
+        metrics = read_metrics(self.folder.metrics)
+        with EventLog(self.folder.events) as events:
+            events.write(
+                ResizeEvent.now(
+                    step=metrics[-1].step if metrics else 0,
+                    before=before,
+                    nodes=tuple(self.members),
+                    why=", ".join([*lost, *come]),
+                )
             )
 
     def _state(self, names: Collection[str]) -> str:

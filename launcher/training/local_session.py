@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from launcher.raycluster.environment import COMMON, DRIVER_PID, FOREIGN
+from launcher.runs.node import RunNode
 from launcher.training.session import Failure
 
 OBJECT_STORE_BYTES = 80 * 2**20  # nothing but Ray's own messages goes through it
@@ -39,9 +40,9 @@ class LocalSession:
 
     def __init__(self, folder: str, *, workers: int) -> None:
         self.notes = folder
-        self.workers = workers
-        self.threads: Mapping[str, int] = {"": len(os.sched_getaffinity(0)) // workers}
-        self.shares: Mapping[str, float] = {"": 1.0}
+        cpus = len(os.sched_getaffinity(0))
+        self.nodes: Sequence[RunNode] = [RunNode(name="", cpus=cpus, ranks_per_node=workers)]
+        self._workers = workers
         self.accelerator: str | None = None
         self.resources = {"rank_slot": 1.0}
 
@@ -62,9 +63,9 @@ class LocalSession:
         ray._private.utils.set_sigterm_handler = lambda handler: None
         ray.init(
             address="local",
-            num_cpus=self.workers + 1,  # as many workers are started ahead and preloaded
+            num_cpus=self._workers + 1,  # as many workers are started ahead and preloaded
             num_gpus=0,
-            resources={"rank_slot": self.workers},
+            resources={"rank_slot": self._workers},
             include_dashboard=False,
             logging_level="warning",
             object_store_memory=OBJECT_STORE_BYTES,

@@ -22,12 +22,12 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.train.v2._internal.execution.worker_group import Worker, WorkerGroup, WorkerGroupPollStatus
 from ray.train.v2.api.exceptions import WorkerGroupError
 
+from launcher.runs.events import EventLog, FaultEvent, RestartEvent, read_events
 from launcher.runs.folder import RunFolder
-from launcher.runs.records import RecordWriter
+from launcher.runs.state import count_attempts
 from launcher.training.callback import GroupCallback
 from launcher.training.failure_policy import non_retryable_error
 from launcher.training.process_group import rank_order
-from launcher.training.recovery_worker import count_attempts
 from launcher.training.scaling_policy import wants_regroup
 from launcher.training.worker_group import lost_connection
 
@@ -94,7 +94,8 @@ class RecoveryController(GroupCallback):
         self._write_fault(self.attempt, what="start", rank=None, node=None, message=message)
 
     def _write_fault(self, attempt: int, **details: Any) -> None:
-        RecordWriter(self._folder.events).event("fault", attempt=attempt, **details)
+        with EventLog(self._folder.events) as events:
+            events.write(FaultEvent.now(attempt=attempt, **details))
 
     # --- the next one
 
@@ -103,7 +104,7 @@ class RecoveryController(GroupCallback):
 
     def before_init_train_context(self, workers: list[Worker]) -> dict[str, list[Any]]:
         self._placed_at = time.time()
-        self.attempt = count_attempts(self._folder)
+        self.attempt = count_attempts(read_events(self._folder.events))
         names = [worker.metadata.node for worker in workers]
         self._ranks = [workers[i] for i in rank_order(names, self._nodes)]
         # Of the process that was ready last, as far as it was waited for.
@@ -123,14 +124,15 @@ class RecoveryController(GroupCallback):
                 "import": self._import_seconds,
                 "group": now - self._placed_at,
             }
-            RecordWriter(self._folder.events).event(
-                "restart",
+            restart = RestartEvent.now(
                 stage="group",
                 attempt=self.attempt,
                 planned=self._planned,
                 seconds=round(now - self._well_at, 3),
                 stages={name: round(seconds, 3) for name, seconds in stages.items()},
             )
+            with EventLog(self._folder.events) as events:
+                events.write(restart)
         self._noticed_at, self._told, self._planned = 0.0, False, False
         self._well_at = time.time()
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
+from launcher.runs.events import Event, RestartEvent, read_events
 from launcher.runs.folder import RunFolder
-from launcher.runs.records import read_records
 
 
 class RecoveryWorker:
-    """`tell` writes an event. `reached`: the last step that an earlier attempt has made."""
+    """`write` writes an event. `reached`: the last step that an earlier attempt has made."""
 
     def __init__(
-        self, folder: RunFolder, tell: Callable[..., None], *, attempt: int, reached: int
+        self, folder: RunFolder, write: Callable[[Event], None], *, attempt: int, reached: int
     ) -> None:
         self._folder = folder
-        self._tell = tell
+        self._write = write
         self._attempt = attempt
         self._reached = reached
         self._began_at = time.time()
@@ -37,45 +36,42 @@ class RecoveryWorker:
         if step <= self._reached:
             return True
         if step > self._first:
-            self._tell(
-                "restart",
-                stage="replay",
-                attempt=self._attempt,
-                steps=step - self._first,
-                seconds=round(now - self._stepped_at, 3),
+            self._write(
+                RestartEvent.now(
+                    stage="replay",
+                    attempt=self._attempt,
+                    steps=step - self._first,
+                    seconds=round(now - self._stepped_at, 3),
+                )
             )
         return False
 
     def _write_first_step(self, now: float, step: int) -> None:
-        before = self._before()
+        before = self._group_restart()
         if before is None:
             return
-        told_at = before["time"]
         loaded_at = self._loaded_at or self._began_at
         stages = {
-            **before["stages"],
-            "group": before["stages"]["group"] + self._began_at - told_at,
+            **before.stages,
+            "group": before.stages["group"] + self._began_at - before.time,
             "load": loaded_at - self._began_at,
             "step": now - loaded_at,
         }
-        self._tell(
-            "restart",
-            stage="step",
-            attempt=self._attempt,
-            step=step,
-            planned=before.get("planned", False),
-            replays=max(0, self._reached - step + 1),
-            seconds=round(before["seconds"] + now - told_at, 3),
-            stages={name: round(seconds, 3) for name, seconds in stages.items()},
+        self._write(
+            RestartEvent.now(
+                stage="step",
+                attempt=self._attempt,
+                step=step,
+                planned=before.planned,
+                replays=max(0, self._reached - step + 1),
+                seconds=round(before.seconds + now - before.time, 3),
+                stages={name: round(seconds, 3) for name, seconds in stages.items()},
+            )
         )
 
-    def _before(self) -> dict[str, Any] | None:
-        """What the controller has written since it started this attempt; None: it was slower."""
-        events = reversed(read_records(self._folder.events))
-        group = next((event for event in events if event.get("stage") == "group"), None)
-        return group if group and group["attempt"] == self._attempt else None
-
-
-def count_attempts(folder: RunFolder) -> int:
-    """How often workers have begun to train in this run."""
-    return sum(event.get("stage") == "workers" for event in read_records(folder.events))
+    def _group_restart(self) -> RestartEvent | None:
+        """What the controller wrote when it started this attempt; None if it was slower."""
+        for event in reversed(read_events(self._folder.events)):
+            if isinstance(event, RestartEvent) and event.stage == "group":
+                return event if event.attempt == self._attempt else None
+        return None

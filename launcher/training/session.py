@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
+
+from launcher.runs.node import RunNode
 
 
 class RayLost(Exception):
@@ -18,24 +20,22 @@ NODE_ID = "ray.io/node-id"  # the label that Ray gives each node
 
 
 class Session(Protocol):
-    """`threads`: of one worker, by the name of its node, in the order that ranks are dealt out in;
-    `shares`: weights of the rows that the nodes take.
+    """A Ray that a run can be trained on."""
 
-    `accelerator`: what the nodes have to compute with; None: whatever is there. `notes`: a folder
-    of Ray Train's. `resources`: what one worker asks for. `exports_metrics`: somebody scrapes
-    gauges. `trains_here`: `train_run` imports Ray Train into this process. `profile`: of the
-    network, a key of `environment.HEALTH`.
-    """
-
-    workers: int
-    threads: Mapping[str, int]
-    shares: Mapping[str, float]
+    nodes: Sequence[RunNode]
+    """Those of the run, in the order in which ranks are numbered; "" is this machine."""
     accelerator: str | None
+    """What the nodes compute with; None: whatever is found there."""
     notes: str
+    """A folder for Ray Train's own files."""
     resources: dict[str, float]
+    """What one worker asks of Ray."""
     exports_metrics: bool
+    """Whether somebody reads the metrics port."""
     trains_here: bool
+    """Whether `train_run` imports Ray Train into this process."""
     profile: str
+    """Of the network, a key of `environment.HEALTH`."""
 
     def set_environment(self) -> None:
         """To be called before any thread of this process imports ray, which reads it once."""

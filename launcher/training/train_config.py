@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from launcher.config.recipe import Recipe
+from launcher.runs.spec import RunSpec
 from nanochat.train_config import TrainConfig
 
 
-def run_config(spec: Mapping[str, Any]) -> TrainConfig:
-    """Of a run.json."""
-    lengths = {each[key] for each in spec.get("extended", ()) for key in ("from", "to")}
-    config = train_config(Recipe.model_validate(spec["settings"]))
+def run_config(spec: RunSpec) -> TrainConfig:
+    """Return what a run trains with."""
+    lengths = {n for each in spec.extended for n in (each.from_steps, each.to_steps)}
+    config = train_config(spec.recipe)
     return replace(config, extended_from=tuple(sorted(lengths - {config.steps})))
 
 

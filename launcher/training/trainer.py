@@ -18,17 +18,15 @@ from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPo
 from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus
 
 from launcher.config.paths import launch_home
-from launcher.config.recipe import Recipe
 from launcher.errors import LaunchError, RunFailed
-from launcher.planner.tuning import Tuning
+from launcher.runs.events import EventLog, StartEvent, read_events
 from launcher.runs.folder import RunFolder
-from launcher.runs.records import RecordWriter
+from launcher.runs.state import count_attempts
 from launcher.training.device import choose_device
 from launcher.training.failure_policy import RunCancelled, RunFailurePolicy, non_retryable_error
 from launcher.training.live_nodes import RunNodes
 from launcher.training.process_group import RankedTorchConfig
 from launcher.training.recovery_controller import RecoveryController
-from launcher.training.recovery_worker import count_attempts
 from launcher.training.scaling_policy import LiveNodesPolicy, wants_regroup
 from launcher.training.session import NODE_ID, Session
 from launcher.training.watchdog import Watchdog
@@ -50,10 +48,10 @@ def train_run(path: str, session: Session) -> tuple[str, str | None] | None:
     folder = RunFolder(Path(path))
     try:
         spec = folder.spec()
-        recipe = Recipe.model_validate(spec["settings"])
-        hardware = choose_device(recipe, session, Tuning.from_spec(spec))
-        folder.update_spec(**hardware.as_json())
-        RecordWriter(folder.events).event("start", stage="hardware", **hardware.as_json())
+        device = choose_device(spec.recipe, session, spec.tuning)
+        folder.update_spec(**device.as_json())
+        with EventLog(folder.events) as events:
+            events.write(StartEvent.now(stage="hardware", **device.as_json()))
         _fit(folder, session)
     except LaunchError as error:
         return error.message, error.fix
@@ -63,7 +61,7 @@ def train_run(path: str, session: Session) -> tuple[str, str | None] | None:
 def _fit(folder: RunFolder, session: Session) -> None:
     """Raises RunFailed where a worker says that going on is pointless, or Ray itself gives up."""
     spec = folder.spec()
-    nodes = tuple(session.threads)
+    nodes = tuple(node.name for node in session.nodes)
     recovery = RecoveryController(folder.path, nodes)
     watchdog = Watchdog(folder.path, nodes, recovery, profile=session.profile)
     trainer = RunTrainer(
@@ -72,11 +70,11 @@ def _fit(folder: RunFolder, session: Session) -> None:
             "run": str(folder.path.relative_to(launch_home())),
             "spec": spec,
             "submitted": time.time(),
-            "attempts_before": count_attempts(folder),
+            "attempts_before": count_attempts(read_events(folder.events)),
             "exports_metrics": session.exports_metrics,
         },
         scaling_config=ScalingConfig(
-            num_workers=session.workers,
+            num_workers=sum(node.ranks_per_node for node in session.nodes),
             resources_per_worker=session.resources,
             placement_strategy="SPREAD",
         ),
@@ -90,13 +88,13 @@ def _fit(folder: RunFolder, session: Session) -> None:
             callbacks=[recovery, watchdog],
         ),
         torch_config=RankedTorchConfig(
-            backend="nccl" if spec["device"] == "cuda" else "gloo",
+            backend="nccl" if spec.device == "cuda" else "gloo",
             timeout_s=GROUP_TIMEOUT_SECONDS,
             nodes=nodes,
         ),
     )
     if any(nodes):  # on a cluster
-        trainer.nodes = RunNodes(folder, nodes, elastic=spec["settings"]["elastic"])
+        trainer.nodes = RunNodes(folder, nodes, elastic=spec.recipe.elastic)
     try:
         trainer.fit()
     except RunCancelled:

@@ -21,9 +21,19 @@ from ray.exceptions import RayError
 from ray.train.v2._internal.execution.worker_group import Worker, WorkerGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from launcher.config.recipe import Recipe
+from launcher.runs.events import (
+    CheckpointEvent,
+    EvaluateEvent,
+    Event,
+    FaultEvent,
+    ResizeEvent,
+    StartEvent,
+    TextEvent,
+)
 from launcher.runs.folder import RunFolder
-from launcher.runs.records import Record, RecordTail
+from launcher.runs.follow import RunTail
+from launcher.runs.metric import Metric
+from launcher.runs.state import count_attempts
 from launcher.training.callback import GroupCallback
 from launcher.training.process_group import rank_order
 from launcher.training.recovery_controller import RecoveryController
@@ -47,7 +57,7 @@ STATE_BYTES_PER_SECOND = 10e6
 SAVE_SECONDS = 60.0  # for a checkpoint before any is known
 # A host may just have become that slow: each time that nothing was frozen, the limits double, until
 # RECENT_STEPS were made since: then the median knows how slow it is.
-MOST_DOUBLINGS = 4
+MAX_DOUBLINGS = 4
 RECENT_STEPS = 20  # of which the median is taken
 
 
@@ -63,22 +73,22 @@ class StepPace:
     checkpoint: float | None
 
     @classmethod
-    def of(cls, metrics: Sequence[Record], events: Sequence[Record], tokens: int) -> StepPace:
+    def of(cls, metrics: Sequence[Metric], events: Sequence[Event], tokens: int) -> StepPace:
         """`tokens`: that an evaluation reads, but for the one before the first step."""
-        steps = [record["step_seconds"] for record in metrics[-RECENT_STEPS:]]
+        steps = [metric.step_seconds for metric in metrics[-RECENT_STEPS:]]
         less = tokens / min(tokens, UNTRAINED_TOKENS)
         evaluations = [
-            event["seconds"] * (1 if event["step"] else less)
+            event.seconds * (1 if event.step else less)
             for event in events
-            if event["kind"] == "evaluate"
+            if isinstance(event, EvaluateEvent)
         ]
-        saves = [event for event in events if event["kind"] == "checkpoint"]
-        stalls = [event["stalled" if "stalled" in event else "seconds"] for event in saves]
+        saves = [event for event in events if isinstance(event, CheckpointEvent)]
+        stalls = [e.seconds if e.stalled is None else e.stalled for e in saves]
         return cls(
             statistics.median(steps) if steps else None,
             max(evaluations, default=None),
             max(stalls, default=None),
-            max((event["seconds"] for event in saves), default=None),
+            max((event.seconds for event in saves), default=None),
         )
 
     def limit(
@@ -144,34 +154,32 @@ class _Watch:
         self._ranks = ranks
         self._recovery = recovery
         self._ends = ends
-        recipe = Recipe.model_validate(folder.spec()["settings"])
+        recipe = folder.spec().recipe
         self._evaluation = recipe.evaluation
         self._steps = recipe.steps_total
         self._state_bytes = state_bytes(recipe.model)
 
     def run(self) -> None:
-        metrics_tail, events_tail = (
-            RecordTail(self._folder.metrics),
-            RecordTail(self._folder.events),
-        )
-        metrics, events = comparable(metrics_tail.read(), events_tail.read())
+        tail = RunTail(self._folder)
+        before = tail.read()
+        metrics, events = comparable(before.metrics, before.events)
         starts, signed = True, time.monotonic()
         while not self._ends.wait(LOOK_SECONDS):
-            new_metrics, new_events = metrics_tail.read(), events_tail.read()
-            metrics = [*metrics, *new_metrics][-RECENT_STEPS:]
-            events += new_events
+            update = tail.read()
+            metrics = [*metrics, *update.metrics][-RECENT_STEPS:]
+            events += update.events
             now = time.monotonic()
-            starts = starts and not new_metrics
-            if new_metrics or new_events or _waits_for_text(events):
+            starts = starts and not update.metrics
+            if update.metrics or update.events or _waits_for_text(events):
                 signed = now
             limit = self._limit(metrics, events, starts)
             if now - signed > limit:
                 self._end_group(now - signed, limit)
                 return
 
-    def _limit(self, metrics: Sequence[Record], events: Sequence[Record], starts: bool) -> float:
+    def _limit(self, metrics: Sequence[Metric], events: Sequence[Event], starts: bool) -> float:
         pace = StepPace.of(metrics, events, self._evaluation.tokens)
-        step = metrics[-1]["step"] + 1 if metrics else 1
+        step = metrics[-1].step + 1 if metrics else 1
         evaluates = starts or step % self._evaluation.every_steps == 0 or step >= self._steps
         asked = self._folder.stop_request, self._folder.regroup_request
         limit = pace.limit(
@@ -246,26 +254,30 @@ class _Watch:
         return f"rank {rank} on {node}" if node else f"rank {rank}"
 
 
-def doublings(metrics: Sequence[Record], events: Sequence[Record]) -> int:
+def doublings(metrics: Sequence[Metric], events: Sequence[Event]) -> int:
     """How often limits are doubled. `metrics`: the last RECENT_STEPS, or as many as there are."""
-    since = metrics[0]["time"] if len(metrics) == RECENT_STEPS else 0.0
-    hangs = sum(event.get("frozen") is False and event["time"] > since for event in events)
-    return min(MOST_DOUBLINGS, hangs)
+    since = (metrics[0].time or 0.0) if len(metrics) == RECENT_STEPS else 0.0
+    hangs = sum(
+        isinstance(event, FaultEvent) and event.frozen is False and event.time > since
+        for event in events
+    )
+    return min(MAX_DOUBLINGS, hangs)
 
 
 def comparable(
-    metrics: Sequence[Record], events: Sequence[Record]
-) -> tuple[list[Record], list[Record]]:
+    metrics: Sequence[Metric], events: Sequence[Event]
+) -> tuple[list[Metric], list[Event]]:
     """Those since the run was started or resumed last, or went on on other nodes: before, a step
     may have been ten times as quick."""
     since = 0
     for index, event in enumerate(events):
-        if event["kind"] == "resize" or event.get("stage") == "hardware":
+        is_start = isinstance(event, StartEvent) and event.stage == "hardware"
+        if is_start or isinstance(event, ResizeEvent):
             since = index
-    attempts = sum(event.get("stage") == "workers" for event in events[:since])
-    return [m for m in metrics if m["attempt"] >= attempts], list(events[since:])
+    attempts = count_attempts(events[:since])
+    return [m for m in metrics if m.attempt >= attempts], list(events[since:])
 
 
-def _waits_for_text(events: Sequence[Record]) -> bool:
-    last = events[-1] if events else {}
-    return last.get("kind") == "text" and "seconds" not in last and "words" not in last
+def _waits_for_text(events: Sequence[Event]) -> bool:
+    last = events[-1] if events else None
+    return isinstance(last, TextEvent) and last.seconds is None and last.words is None

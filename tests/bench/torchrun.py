@@ -43,8 +43,9 @@ class Watch:
     def event(self, kind, **details): times.setdefault(kind, time.time())
     def stop_requested(self): return True
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-rows = DistributedData(Path("~/.launch/data/prepared", sys.argv[2]).expanduser(), rank=dist.get_rank(),
-                  world_size=dist.get_world_size(), writes=True, device=torch.device("cpu"))
+rows = DistributedData(Path("~/.launch/data/prepared", sys.argv[2]).expanduser(),
+                  rank=dist.get_rank(), world_size=dist.get_world_size(),
+                  writes=True, device=torch.device("cpu"))
 train(train_config(Recipe.model_validate(spec)), rows,
       CheckpointFolder(Path(tempfile.mkdtemp())), Watch(), device=torch.device("cpu"),
       dtype=torch.float32, rank=dist.get_rank(), world_size=dist.get_world_size(), saves=False)

@@ -12,7 +12,6 @@ from launcher.cli.cluster_run import OpenCluster
 from launcher.config.cluster_file import load_cluster
 from launcher.config.recipe import Recipe
 from launcher.planner.tuning import Tuning
-from launcher.raycluster.spec import NodeSpec
 from launcher.training.device import choose_device
 from launcher.training.local_session import LocalSession
 
@@ -59,7 +58,7 @@ def test_chosen_shares_give_way_to_written_ones(
     )
     loaded = load_cluster(str(file))
     nodes = tuple(
-        NodeSpec(node.name, "", "", cpus=4, slots=1, pool="default", share=node.share)
+        RunNode(node.name, "", "", cpus=4, slots=1, pool="default", share=node.share)
         for node in loaded.cluster.nodes
     )
     rest: dict[str, Any] = dict.fromkeys(OpenCluster.__dataclass_fields__)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from launcher.runs.records import RecordWriter, read_records
 from test_raycluster import HEAD
 
 from launcher.agent.jobs import DashboardError, Jobs
 from launcher.agent.run_restarter import STARTS, RunRestarter
 from launcher.runs.folder import RunFolder, write_json
-from launcher.runs.records import RecordWriter, read_records
 from nanochat.lock import hold_lock
 
 
@@ -23,7 +23,7 @@ class Cluster:
     def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.path = path
         path.mkdir(exist_ok=True)
-        (path / "cluster.json").write_bytes(HEAD.to_json())
+        (path / "cluster.json").write_bytes(HEAD.to_bytes())
         self.jobs: dict[str, str] | None = {}  # None: its dashboard does not answer
         self.keeper = RunRestarter(path)
         self.keeper.ray_is(up=True)
@@ -212,7 +212,7 @@ def test_who_waited_for_its_turn_waits_again(cluster: Cluster) -> None:
 
 
 def test_without_a_supervisor_nothing_is_about_to_start(tmp_path: Path) -> None:
-    (tmp_path / "cluster.json").write_bytes(HEAD.to_json())
+    (tmp_path / "cluster.json").write_bytes(HEAD.to_bytes())
     (tmp_path / "token").write_text("t")
     folder = RunFolder(tmp_path / "runs" / "night")
     folder.path.mkdir(parents=True)

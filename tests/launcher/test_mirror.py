@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
+from launcher.runs.records import RecordTail
 
 from launcher.cli.logs import follow, show
-from launcher.cli.run_address import open_run, open_run_to_read, resolve_run
+from launcher.operations.run_address import open_run, open_run_to_read, resolve_run
 from launcher.errors import (
     CommandFailed,
     ConnectionLost,
@@ -19,12 +20,12 @@ from launcher.errors import (
     NotFound,
     RunFailed,
 )
-from launcher.raycluster.spec import ClusterSpec, NodeSpec
+from launcher.raycluster.spec import ClusterSpec
 from launcher.remote.cluster_runs import ClusterRuns, RemoteRun
 from launcher.remote.fetch_checkpoints import fetch_newest_checkpoints
 from launcher.remote.mirror import Mirror
 from launcher.runs.folder import RunFolder, write_json
-from launcher.runs.records import RecordTail
+from launcher.runs.node import RunNode
 from launcher.runs.run import LocalRun
 from launcher.ssh.fake import FakeConnection
 from launcher.ssh.protocol import Completed
@@ -34,7 +35,7 @@ PATH = ".launch/clusters/home/runs/d4-1"
 ALIVE = json.dumps({"alive": True, "wanted": False, "by_itself": False})
 ENDED = ALIVE.replace("true", "false")
 SPEC = ClusterSpec(
-    cluster="home", node="one", nodes=(NodeSpec("one", "10.0.0.1", "eth0", 1, 1, "default"),),
+    cluster="home", node="one", nodes=(RunNode("one", "10.0.0.1", "eth0", 1, 1, "default"),),
     env="e", code="c", python=None, profile="lan", idle_minutes=30,
 )  # fmt: skip
 

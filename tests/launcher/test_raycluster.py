@@ -20,12 +20,13 @@ from launcher.agent.supervisor import (
 from launcher.raycluster.control import HostState, host_state
 from launcher.raycluster.environment import node_environment
 from launcher.raycluster.ports import BLOCK_PORTS, cluster_ports
-from launcher.raycluster.spec import WANTED, ClusterSpec, NodeSpec
+from launcher.raycluster.spec import WANTED, ClusterSpec
+from launcher.runs.node import RunNode
 from launcher.ssh.fake import FakeConnection
 
 NODES = (
-    NodeSpec("one", "192.168.1.5", "eno1", cpus=8, slots=1, pool="default"),
-    NodeSpec("two", "192.168.1.6", "wlan0", cpus=4, slots=1, pool="default"),
+    RunNode("one", "192.168.1.5", "eno1", cpus=8, slots=1, pool="default"),
+    RunNode("two", "192.168.1.6", "wlan0", cpus=4, slots=1, pool="default"),
 )
 HEAD = ClusterSpec(
     cluster="home", node="one", nodes=NODES, env="e1", code="c1", python=None, profile="lan",
@@ -41,14 +42,14 @@ def options(spec: ClusterSpec) -> dict[str, str]:
 
 
 def test_a_spec_survives_its_file() -> None:
-    assert ClusterSpec.from_json(OTHER.to_json()) == OTHER
+    assert ClusterSpec.from_bytes(OTHER.to_bytes()) == OTHER
     assert OTHER.here.name == "two" and not OTHER.is_head and OTHER.head.name == "one"
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"format": 99}', b"[]"])
 def test_another_file_is_refused(content: bytes) -> None:
     with pytest.raises((ValueError, KeyError, TypeError)):
-        ClusterSpec.from_json(content)
+        ClusterSpec.from_bytes(content)
 
 
 def test_ports_follow_from_the_name_and_stay_below_the_ephemeral_ones() -> None:
@@ -114,7 +115,7 @@ def test_a_head_is_in_use_while_a_client_is_there(tmp_path: Path) -> None:
     """One that has just come, or one that still sends the text of its run."""
     folder = tmp_path / "clusters" / "home"
     folder.mkdir(parents=True)
-    (folder / "cluster.json").write_bytes(HEAD.to_json())
+    (folder / "cluster.json").write_bytes(HEAD.to_bytes())
     supervisor = Supervisor(folder)
     assert not supervisor._in_use()
     partial = tmp_path / "text" / "blobs" / "0a1b.partial"
@@ -129,7 +130,7 @@ def test_a_head_is_in_use_while_a_client_is_there(tmp_path: Path) -> None:
 
 def test_ray_begins_anew_for_what_its_host_starts_it_with() -> None:
     """A node that comes or goes elsewhere is none of it, but the head's address is."""
-    other = replace(OTHER, nodes=(*NODES, NodeSpec("three", "192.168.1.7", "eth0", 1, 1, "x")))
+    other = replace(OTHER, nodes=(*NODES, RunNode("three", "192.168.1.7", "eth0", 1, 1, "x")))
     assert other.key == OTHER.key != HEAD.key
     moved = replace(NODES[0], address="192.168.1.99")
     slow = replace(NODES[1], pool="slow")
@@ -147,7 +148,7 @@ def test_a_run_that_ray_is_about_to_start_is_at_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its driver holds no lock yet."""
-    (tmp_path / "cluster.json").write_bytes(HEAD.to_json())
+    (tmp_path / "cluster.json").write_bytes(HEAD.to_bytes())
     (tmp_path / "token").touch()
     for name in ("ended", "pending", "died"):
         (tmp_path / "runs" / name).mkdir(parents=True)

@@ -12,13 +12,14 @@ import pytest
 from launcher.agent.text_store import assemble_text, stored_source
 from launcher.config.recipe import DataSettings
 from launcher.errors import LaunchError
-from launcher.raycluster.spec import ClusterSpec, NodeSpec
+from launcher.raycluster.spec import ClusterSpec
 from launcher.remote.upload_text import SMALL_BYTES, _hash, upload_text
+from launcher.runs.node import RunNode
 from launcher.ssh.fake import FakeConnection
 from nanochat.dataset.sources import parse_source
 
 SPEC = ClusterSpec(
-    cluster="home", node="one", nodes=(NodeSpec("one", "10.0.0.1", "eth0", 1, 1, "default"),),
+    cluster="home", node="one", nodes=(RunNode("one", "10.0.0.1", "eth0", 1, 1, "default"),),
     env="e", code="c", python=None, profile="lan", idle_minutes=30,
 )  # fmt: skip
 

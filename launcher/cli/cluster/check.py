@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from launcher.cli.render.table import json_option, print_json
+from launcher.cli.options import json_option
+from launcher.cli.render.table import print_json
 from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import LoadedCluster, require_addresses, require_pool
 from launcher.config.node import Node

@@ -7,7 +7,8 @@ import webbrowser
 
 import click
 
-from launcher.cli.render.table import json_option, print_json
+from launcher.cli.options import json_option
+from launcher.cli.render.table import print_json
 from launcher.errors import InputError
 from launcher.raycluster.control import host_state
 from launcher.raycluster.spec import cluster_folder

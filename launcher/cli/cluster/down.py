@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 
 import click
 
+from launcher.cli.options import json_option
 from launcher.cli.render.bring_up import BringUpView
-from launcher.cli.render.table import json_option, print_json
+from launcher.cli.render.table import print_json
 from launcher.cli.stop import save_and_stop
 from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import LoadedCluster, require_addresses

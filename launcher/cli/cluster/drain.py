@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from launcher.cli.attach import print_end
+from launcher.cli.options import json_option
 from launcher.cli.render.run_progress import RunProgress
-from launcher.cli.render.table import json_option, print_json
+from launcher.cli.render.table import print_json
 from launcher.cli.stop import save_and_stop
 from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import require_node
@@ -16,11 +17,10 @@ from launcher.errors import InputError
 from launcher.raycluster.drain import drain
 from launcher.remote.cluster_runs import ClusterRuns, RemoteRun
 from launcher.remote.open import open_cluster_runs
-from launcher.runs.extend import last_saved
+from launcher.runs.events import ResizeEvent
 from launcher.runs.follow import Follower
-from launcher.runs.members import last_members
 from launcher.runs.run import run_address
-from launcher.runs.state import RunState, status_of
+from launcher.runs.state import RunState, last_members, last_saved_step, status_of
 
 
 @click.command()
@@ -65,12 +65,12 @@ def _at_work(runs: ClusterRuns) -> list[RemoteRun]:
 
 def _members(run: RemoteRun) -> tuple[str, ...]:
     """Nodes that it trains on, or will when its turn comes."""
-    return last_members(run.folder, (node["name"] for node in run.folder.spec()["nodes"]))
+    return last_members(run.folder, (node.name for node in run.folder.spec().nodes))
 
 
 def _leave(run: RemoteRun, follower: Follower, node: str) -> dict[str, Any]:
     """Returns when the run is off the node. `step`: that it goes on from."""
-    if not run.folder.spec()["settings"]["elastic"]:
+    if not run.folder.spec().recipe.elastic:
         save_and_stop(run)
         return _ended(run, node)
     if status_of(run.folder, alive=True) == "running" and not _follow_until_left(
@@ -86,7 +86,7 @@ def _leave(run: RemoteRun, follower: Follower, node: str) -> dict[str, Any]:
 
 def _ended(run: RemoteRun, node: str) -> dict[str, Any]:
     """How: by this command, or by itself meanwhile. Why it failed is for `print_end` to say."""
-    status, step = status_of(run.folder, alive=False), last_saved(run.folder)
+    status, step = status_of(run.folder, alive=False), last_saved_step(run.folder)
     click.echo(ended_message(run_address(run), status, step, node), err=True)
     return {"run": run.name, "status": status, "step": step}
 
@@ -106,6 +106,6 @@ def _follow_until_left(run: RemoteRun, follower: Follower, node: str) -> bool:
     with RunProgress(state.steps, step=state.step) as progress:
         for news in follower.until_end():
             progress.show(news)
-            if any(e["kind"] == "resize" and node not in e["nodes"] for e in news.events):
+            if any(isinstance(e, ResizeEvent) and node not in e.nodes for e in news.events):
                 return True
     return False

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from launcher.cli.render.table import Column, Row, json_option, print_table
+from launcher.cli.options import json_option
+from launcher.cli.render.table import Column, Row, print_table
 from launcher.config.cluster import LOCAL
 from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import lacks_address

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from launcher.cli.render.table import Column, Row, json_option, print_json, print_table
+from launcher.cli.options import json_option
+from launcher.cli.render.table import Column, Row, print_json, print_table
 from launcher.config.cluster import Cluster
 from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import LoadedCluster, lacks_address

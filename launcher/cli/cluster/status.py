@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from launcher.cli.render.table import Column, json_option, print_table
+from launcher.cli.options import json_option
+from launcher.cli.render.table import Column, print_table
 from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import LoadedCluster, require_addresses
 from launcher.config.subcluster import subclusters

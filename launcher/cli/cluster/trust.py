@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import click
 
-from launcher.cli.render.table import Column, Row, json_option, print_table
+from launcher.cli.options import json_option
+from launcher.cli.render.table import Column, Row, print_table
 from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import require_addresses
 from launcher.config.paths import format_path

@@ -7,12 +7,13 @@ from itertools import groupby
 
 import click
 
-from launcher.cli.cluster_run import open_cluster
+from launcher.cli.options import json_option
 from launcher.cli.render.bring_up import BringUpView
-from launcher.cli.render.table import json_option, print_json
+from launcher.cli.render.table import print_json
 from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import LoadedCluster, require_addresses, require_trainable
 from launcher.config.subcluster import select_pool
+from launcher.operations.open_cluster import open_cluster
 from launcher.provision.host_plan import Operation, Send
 from launcher.raycluster.bring_up import StageTimes, plan_bring_up, start_commands
 from launcher.ssh.parallel import close_all, combine_errors, connect_each
@@ -32,7 +33,8 @@ def command(cluster: str, pool: str | None, dry_run: bool, as_json: bool) -> Non
     if dry_run:
         _dry_run(loaded, pool, as_json=as_json)
         return
-    with open_cluster(loaded, pool, takes_back=True) as up:
+    view = BringUpView()
+    with open_cluster(loaded, pool, undrain_nodes=True, observer=view) as up:
         document = {
             "cluster": up.spec.cluster,
             "nodes": [node.name for node in up.spec.nodes],
@@ -41,7 +43,7 @@ def command(cluster: str, pool: str | None, dry_run: bool, as_json: bool) -> Non
         if as_json:
             print_json(document)
         else:
-            click.echo(up.view.table(up.stages), err=True)
+            click.echo(view.table(up.stages), err=True)
             names = ", ".join(node.name for node in up.spec.nodes)
             click.echo(f"cluster {up.spec.cluster} is up: {names}")
 

@@ -46,7 +46,8 @@ def _memory(hosts: Sequence[HostMemory]) -> str:
             fits = "" if host.fits else ": does not fit"
             if host.fits and host.waits_for_writes:
                 fits = ": no room for a copy, so steps wait while a checkpoint is written"
-            words = f"{format_bytes(host.peak_bytes)} of {format_bytes(host.available_bytes)} {host.place}{fits}"
+            peak, available = format_bytes(host.peak_bytes), format_bytes(host.available_bytes)
+            words = f"{peak} of {available} {host.place}{fits}"
         names.setdefault(words, []).append(host.name)
     return "; ".join(f"{', '.join(these)} {words}".strip() for words, these in names.items())
 

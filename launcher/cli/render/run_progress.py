@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -17,8 +16,25 @@ from rich.progress import (
 )
 
 from launcher.formatting import format_bytes, format_duration
+from launcher.runs.events import (
+    CheckpointEvent,
+    EvaluateEvent,
+    Event,
+    FaultEvent,
+    ImportEvent,
+    MeasureEvent,
+    MemoryEvent,
+    ProgressEvent,
+    ResizeEvent,
+    RestartEvent,
+    ResumeEvent,
+    SlowEvent,
+    StartEvent,
+    TextEvent,
+    WaitEvent,
+)
 from launcher.runs.follow import RunUpdate
-from launcher.runs.records import Record
+from launcher.runs.metric import Metric
 from launcher.ssh import prompts
 
 WAITING = "another process prepares the same text: waiting for it"
@@ -69,15 +85,13 @@ class RunProgress:
     def say(self, text: str) -> None:
         self._console.print(text, soft_wrap=True, markup=False)
 
-    def _step(self, record: Record) -> None:
+    def _step(self, metric: Metric) -> None:
         self.trains = True
-        figures = f"loss {record['loss']:.3f}  {record['tokens_per_second']:,.0f} tok/s"
-        self._bar.update(
-            self._task, completed=record["step"], description="training", figures=figures
-        )
-        ends = record["step"] in (1, self._steps)
+        figures = f"loss {metric.loss:.3f}  {metric.tokens_per_second:,.0f} tok/s"
+        self._bar.update(self._task, completed=metric.step, description="training", figures=figures)
+        ends = metric.step in (1, self._steps)
         if not self._live and (self._is_time() or ends):
-            self.say(step_line(record, self._steps))
+            self.say(step_line(metric, self._steps))
 
     def _is_time(self) -> bool:
         """For another line on the way."""
@@ -86,102 +100,119 @@ class RunProgress:
         self._last_line = time.monotonic()
         return True
 
-    def _event(self, event: Record) -> None:
-        if event["kind"] == "progress":
+    def _event(self, event: Event) -> None:
+        if isinstance(event, ProgressEvent):
             words = progress_message(event)
             self._bar.update(self._task, description=words)
             if not self._live and self._is_time():
                 self.say(words)
             return
-        if event["kind"] == "start":  # what was in progress is over
+        if isinstance(event, StartEvent):  # what was in progress is over
             self._bar.update(self._task, description="starting")
         if (line := event_line(event)) is not None:
             self.say(line)
 
 
-def step_line(record: Record, steps: int) -> str:
+def step_line(metric: Metric, steps: int) -> str:
     line = (
-        f"step {record['step']:,}/{steps:,}  loss {record['loss']:.4f}  "
-        f"{record['tokens_per_second']:,.0f} tok/s  {record['step_seconds']:.2f} s"
+        f"step {metric.step:,}/{steps:,}  loss {metric.loss:.4f}  "
+        f"{metric.tokens_per_second:,.0f} tok/s  {metric.step_seconds:.2f} s"
     )
-    return line + (f"  val_bpb {record['val_bpb']:.4f}" if "val_bpb" in record else "")
+    return line if metric.val_bpb is None else f"{line}  val_bpb {metric.val_bpb:.4f}"
 
 
-def progress_message(event: Record) -> str:
-    stage, done, total = event["stage"], event["done"], event.get("total")
-    if not total:
-        return WAITING if stage == "wait" else str(stage)
-    return f"{stage} {100 * done / total:.0f}% of {format_bytes(total)}"
+def progress_message(event: ProgressEvent) -> str:
+    if not event.total:
+        return WAITING if event.stage == "wait" else event.stage
+    return f"{event.stage} {100 * event.done / event.total:.0f}% of {format_bytes(event.total)}"
 
 
-def event_line(event: Record) -> str | None:
+def event_line(event: Event) -> str | None:
     """One line for a person, or None for what only scripts want."""
-    kind, seconds = event["kind"], event.get("seconds")
-    took = f" ({format_duration(seconds)})" if seconds is not None else ""
-    lines: dict[str, Any] = {
-        "evaluate": lambda: f"step {event['step']:,}: val_bpb {event['val_bpb']:.4f}{took}",
-        "checkpoint": lambda: f"step {event['step']:,}: checkpoint saved{took}",
-        "fault": lambda: _fault(event),
-        "restart": lambda: _restarted(event, took),
-        "resume": lambda: f"went on from step {event['step']:,}{took}",
-        "resize": lambda: f"trains on {', '.join(event['nodes'])} from here: {event['why']}",
-        "start": lambda: _started(event, took),
-        "text": lambda: event.get("words") or _waiting_for_text(event, took),
-        "memory": lambda: event["words"],
-        "measure": lambda: f"  measured  {event['words']}",
-        "slow": lambda: _slow(event),
-        "wait": lambda: f"waiting for run '{event['run']}', which has these hosts",
-        "import": lambda: f"imported from {event['source']} after {event['step']:,} steps",
-    }
-    return lines[kind]() if kind in lines else None
+    match event:
+        case EvaluateEvent():
+            return f"step {event.step:,}: val_bpb {event.val_bpb:.4f}{_took(event.seconds)}"
+        case CheckpointEvent():
+            return f"step {event.step:,}: checkpoint saved{_took(event.seconds)}"
+        case FaultEvent():
+            return _fault(event)
+        case RestartEvent():
+            return _restarted(event)
+        case ResumeEvent():
+            return f"went on from step {event.step:,}{_took(event.seconds)}"
+        case ResizeEvent():
+            return f"trains on {', '.join(event.nodes)} from here: {event.why}"
+        case StartEvent():
+            return _started(event)
+        case TextEvent():
+            return event.words or _waiting_for_text(event)
+        case MemoryEvent():
+            return event.words
+        case MeasureEvent():
+            return f"  measured  {event.words}"
+        case SlowEvent():
+            return _slow(event)
+        case WaitEvent():
+            return f"waiting for run '{event.run}', which has these hosts"
+        case ImportEvent():
+            return f"imported from {event.source} after {event.step:,} steps"
+    return None
 
 
-def _restarted(event: Record, took: str) -> str | None:
-    stage = event["stage"]
-    if stage == "driver":
-        return f"{event['message']}: the run goes on by itself{took.replace(')', ' without news)')}"
-    if stage == "workers":
-        return f"restarted{took}: attempt {event['attempt']}"
-    if stage == "step":
-        parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in event["stages"].items())
-        what = "the group was changed" if event.get("planned") else "the fault"
-        return f"step {event['step']:,} made {event['seconds']:.1f} s after {what} ({parts})"
-    if stage == "replay":
-        return f"back where it was: {event['steps']:,} steps were made again{took}"
+def _took(seconds: float | None) -> str:
+    return "" if seconds is None else f" ({format_duration(seconds)})"
+
+
+def _restarted(event: RestartEvent) -> str | None:
+    took = _took(event.seconds)
+    match event.stage:
+        case "driver":
+            return (
+                f"{event.message}: the run goes on by itself{took.replace(')', ' without news)')}"
+            )
+        case "workers":
+            return f"restarted{took}: attempt {event.attempt}"
+        case "step":
+            parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in event.stages.items())
+            what = "the group was changed" if event.planned else "the fault"
+            return f"step {event.step or 0:,} made {event.seconds:.1f} s after {what} ({parts})"
+        case "replay":
+            return f"back where it was: {event.steps or 0:,} steps were made again{took}"
     return None  # stage group: on the way
 
 
-def _waiting_for_text(event: Record, took: str) -> str:
-    return f"step {event['step']:,} {'waited' if took else 'waits'} for text{took}"
+def _waiting_for_text(event: TextEvent) -> str:
+    verb = "waits" if event.seconds is None else "waited"
+    return f"step {event.step or 0:,} {verb} for text{_took(event.seconds)}"
 
 
-def _fault(event: Record) -> str:
-    """Of a checkpoint, where it could not be written; others name what they are of."""
-    if event.get("what") != "checkpoint" or not event.keys() & {"node", "rank"}:
-        return f"fault: {event['message']}"
-    who = event.get("node", f"rank {event.get('rank')}")
-    return f"fault: {who}: {event['message']}"
+def _fault(event: FaultEvent) -> str:
+    """Name who could not write a checkpoint; other faults name what they are about."""
+    if event.what == "checkpoint" and (event.node is not None or event.rank is not None):
+        who = f"rank {event.rank}" if event.node is None else event.node
+        return f"fault: {who}: {event.message}"
+    return f"fault: {event.message}"
 
 
-def _slow(event: Record) -> str:
-    seconds, median, rank = event["seconds"], event["median"], event["rank"]
+def _slow(event: SlowEvent) -> str:
     line = (
-        f"step {event['step']:,} was slow: {format_duration(seconds)}, "
-        f"{seconds / median:.0f} times the usual {format_duration(median)}"
+        f"step {event.step:,} was slow: {format_duration(event.seconds)}, "
+        f"{event.seconds / event.median:.0f} times the usual {format_duration(event.median)}"
     )
-    if rank is None:
+    if event.rank is None:
         return f"{line}: no rank computed that long, they waited for one another"
-    who = event.get("node", f"rank {rank}")
-    return f"{line}: {who} was late, it computed for {format_duration(event['compute'][rank])}"
+    who = f"rank {event.rank}" if event.node is None else event.node
+    computed = format_duration(event.compute[event.rank])
+    return f"{line}: {who} was late, it computed for {computed}"
 
 
-def _started(event: Record, took: str) -> str | None:
-    stage = event["stage"]
-    if stage == "hardware":
-        return "\n".join(f"  {key:<10}{reason}" for key, reason in event["reasons"].items())
-    if stage == "data":
-        return f"  {'text':<10}{event['words']}{took}"
-    if stage == "first_step":
-        since = format_duration(event["seconds_since_enter"])
-        return f"first step {since} after Enter"
+def _started(event: StartEvent) -> str | None:
+    match event.stage:
+        case "hardware":
+            return "\n".join(f"  {key:<10}{reason}" for key, reason in event.reasons.items())
+        case "data":
+            return f"  {'text':<10}{event.words}{_took(event.seconds)}"
+        case "first_step":
+            since = format_duration(event.seconds_since_enter or 0.0)
+            return f"first step {since} after Enter"
     return None

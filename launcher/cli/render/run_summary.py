@@ -6,29 +6,12 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from launcher.config.recipe import Recipe
 from launcher.formatting import format_bytes, format_count, format_flops
+from launcher.operations.run_location import RunLocation
 from launcher.planner.summary import RecipeSummary
-from launcher.planner.tuning import Tuning
 from nanochat.dataset.climbmix import CLIMBMIX, SHARD_BYTES, is_address
-
-if TYPE_CHECKING:
-    from launcher.config.loaded_cluster import LoadedCluster
-
-
-@dataclass(frozen=True)
-class RunLocation:
-    """A run's place. `hosts`: None on this machine. `pool`: of the cluster; None: all hosts.
-    `chosen`: by what was measured there."""
-
-    cluster: str
-    workers: int
-    hosts: LoadedCluster | None
-    pool: str | None = None
-    chosen: Tuning = field(default_factory=Tuning)
 
 
 def _ratio(number: float) -> str:
@@ -55,7 +38,7 @@ def text_description(recipe: Recipe) -> str:
 
 
 def summary_lines(
-    name: str, outlook: RecipeSummary, where: RunLocation, foreseen: Sequence[tuple[str, str]]
+    name: str, outlook: RecipeSummary, location: RunLocation, foreseen: Sequence[tuple[str, str]]
 ) -> str:
     """`foreseen`: lines on what it would be there: see launcher.cli.render.estimate."""
     recipe = outlook.recipe
@@ -78,7 +61,7 @@ def summary_lines(
             f"about 12 are optimal), {format_flops(outlook.tokens * outlook.flops_per_token)}",
         ),
         *outlook.reasons.items(),
-        *where.chosen.reasons.items(),
+        *location.tuning.reasons.items(),
         ("text", text_description(recipe)),
         *foreseen,
         (
@@ -87,13 +70,13 @@ def summary_lines(
             f"one {' and '.join([*saves, 'at the end'])}",
         ),
     ]
-    if recipe.elastic and where.hosts is None:
+    if recipe.elastic and location.loaded is None:
         rows.append(("elastic", "this machine is the only one: it changes nothing"))
     elif recipe.elastic:
         rows.append(("elastic", "goes on without hosts that are lost, takes them back"))
-    place = "this machine" if where.hosts is None else f"cluster {where.cluster}"
-    unit = "worker" if where.hosts is None else "host"
-    head = f"{name} on {place}, {where.workers} {unit}{'s' * (where.workers > 1)}"
+    place = "this machine" if location.loaded is None else f"cluster {location.cluster}"
+    unit = "worker" if location.loaded is None else "host"
+    head = f"{name} on {place}, {location.workers} {unit}{'s' * (location.workers > 1)}"
     return "\n".join([head, *(_row(key, words) for key, words in rows)])
 
 

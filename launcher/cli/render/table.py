@@ -6,11 +6,10 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 Row = Mapping[str, Any]
 
 
@@ -22,14 +21,6 @@ class Column:
     cell: Callable[[Row], str]
     right: bool = False  # figures are read by their last digit
     style: Callable[[Row], str] = lambda row: ""
-
-
-def json_option(command: Command) -> Command:
-    """Adds --json, passed on as `as_json`."""
-    option = click.option(
-        "--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else."
-    )
-    return option(command)
 
 
 def print_json(document: Any) -> None:

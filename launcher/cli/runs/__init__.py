@@ -10,9 +10,10 @@ from dataclasses import asdict, replace
 import click
 
 from launcher.cli.lazy import LazyGroup
-from launcher.cli.render.table import Column, Row, json_option, print_table
-from launcher.cli.run_address import last_used_file
+from launcher.cli.options import json_option, notify
+from launcher.cli.render.table import Column, Row, print_table
 from launcher.errors import InputError, LaunchError
+from launcher.operations.run_address import last_used_file
 from launcher.remote.cluster_runs import RemoteRun
 from launcher.runs.folder import RunFolder, all_mirrors, all_runs
 from launcher.runs.state import RunState
@@ -104,9 +105,9 @@ def _state(folder: RunFolder) -> RunState | None:
     """None where it has been removed meanwhile, or cannot be read, which is then said."""
     try:
         return RunState.of(folder)
-    except KeyError as error:
-        if folder.spec():
-            click.echo(f"left out: {folder.spec_file} lacks {error}", err=True)
+    except InputError as error:
+        if folder.spec_file.exists():
+            notify(f"left out: {error.message}")
         return None
 
 
@@ -155,6 +156,6 @@ def _ask(cluster: str) -> list[RunState]:
         for name in runs.names():
             run = RemoteRun(runs, name)
             run.mirror.update(runs.head)
-            if run.folder.spec():  # another client is just making it
+            if run.folder.find_spec():  # another client is just making it
                 states.append(RunState.of(run.folder, alive=name in running))
     return states

@@ -7,9 +7,10 @@ from functools import partial
 
 import click
 
-from launcher.cli.render.table import Column, Row, json_option, print_json, print_table
-from launcher.cli.run_address import cluster_option, open_run_to_read
+from launcher.cli.options import cluster_option, json_option, notify
+from launcher.cli.render.table import Column, Row, print_json, print_table
 from launcher.errors import InputError
+from launcher.operations.run_address import open_run_to_read
 from launcher.runs.compare import LOSS_STEPS, compare_runs
 from launcher.runs.folder import RunFolder
 from launcher.runs.history import RunHistory
@@ -54,7 +55,7 @@ def _title(figure: str) -> str:
 
 
 def _read(name: str, cluster: str | None) -> tuple[RunFolder, RunState, RunHistory]:
-    with open_run_to_read(name, cluster) as run:
+    with open_run_to_read(name, cluster, notify=notify) as run:
         alive = run.refresh()
         state = RunState.of(run.folder, alive if run.is_asked else None)
         return run.folder, state, RunHistory.of(run.folder, run_address(run))

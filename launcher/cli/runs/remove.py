@@ -9,10 +9,11 @@ from functools import cache
 
 import click
 
-from launcher.cli.render.table import json_option, print_json
-from launcher.cli.run_address import cluster_option, find_mirror, resolve_run
+from launcher.cli.options import cluster_option, json_option
+from launcher.cli.render.table import print_json
 from launcher.errors import InputError, Interrupted, LaunchError, NotFound
 from launcher.formatting import format_bytes
+from launcher.operations.run_address import find_mirror, resolve_run
 from launcher.remote.remove import RemoteRemoval, Removable
 from launcher.runs.folder import RUN_NAME, RunFolder, find_run, runs_home
 from launcher.runs.remove import LocalRemoval

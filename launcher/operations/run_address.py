@@ -1,33 +1,23 @@
-"""Where a run is: the option `--cluster`, names like C/RUN, and the way to the cluster's head."""
+"""From RUN or CLUSTER/RUN, as a user names it, to the run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
-
-import click
 
 from launcher.config.paths import is_path, launch_home, list_files
 from launcher.errors import HostError, HostsFailed, InputError
+from launcher.operations.notify import Notify, ignore
 from launcher.runs.folder import (
     RUN_NAME,
     USED_FILE,
     all_mirrors,
     find_run,
-    read_json,
     runs_home,
 )
+from launcher.runs.record import read_json
 from launcher.runs.run import LocalRun, Run
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def cluster_option(command: Command) -> Command:
-    """Adds --cluster to a command that names a run."""
-    option = click.option("--cluster", metavar="C", help="Where the run is; or name it C/RUN.")
-    return option(command)
 
 
 @contextmanager
@@ -47,8 +37,8 @@ def open_run(name: str, cluster: str | None) -> Iterator[Run]:
 
 
 @contextmanager
-def open_run_to_read(name: str, cluster: str | None) -> Iterator[Run]:
-    """As `open_run`; where its cluster cannot be asked or has forgotten it, as it was seen last."""
+def open_run_to_read(name: str, cluster: str | None, *, notify: Notify = ignore) -> Iterator[Run]:
+    """As `open_run`; if its cluster cannot be asked or has forgotten it, as it was seen last."""
     with ExitStack() as stack:
         try:
             run = stack.enter_context(open_run(name, cluster))
@@ -56,7 +46,7 @@ def open_run_to_read(name: str, cluster: str | None) -> Iterator[Run]:
             seen = find_mirror(*resolve_run(name, cluster))
             if seen is None:
                 raise
-            click.echo(f"{error.message}\nshown as it was seen last", err=True)
+            notify(f"{error.message}\nshown as it was seen last")
             run = seen
         yield run
 

@@ -1,0 +1,45 @@
+"""How operations tell their caller what happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol
+
+from launcher.raycluster.observer import BringUpObserver
+
+Notify = Callable[[str], None]  # called with a sentence for the user
+
+
+def ignore(message: str) -> None:
+    """Show nothing."""
+
+
+class LiveObserver(BringUpObserver, Protocol):
+    """Shows messages, and bars while it is entered."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...  # fmt: skip
+
+
+class SilentObserver:
+    """Shows nothing."""
+
+    def __enter__(self) -> SilentObserver:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+    def sent(self, host: str, what: str, done: int, total: int) -> None:
+        pass
+
+    def fetched(self, name: str, done: int, total: int) -> None:
+        pass

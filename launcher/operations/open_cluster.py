@@ -1,0 +1,144 @@
+"""A cluster that is made ready, joined by Ray and connected to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.config.loaded_cluster import LoadedCluster, require_addresses, require_trainable
+from launcher.config.paths import launch_home
+from launcher.config.recipe import DataSettings, Recipe
+from launcher.operations.notify import LiveObserver, SilentObserver
+from launcher.planner.run_tuning import tune_cluster_run
+from launcher.raycluster.bring_up import StageTimes, bring_up, plan_bring_up
+from launcher.raycluster.membership import Membership, choose_members, run_nodes
+from launcher.raycluster.spec import ClusterSpec
+from launcher.remote.cluster_runs import ClusterRuns, run_names
+from launcher.remote.open import connect_head
+from launcher.remote.upload_text import upload_text
+from launcher.runs.folder import USED_FILE
+from launcher.runs.node import RunNode
+from launcher.runs.record import write_json
+from launcher.runs.spec import RunSpec, Tuning
+from launcher.ssh.parallel import call_on_all, close_all, combine_errors, connect_each
+from launcher.ssh.protocol import Connection
+
+
+@dataclass(frozen=True)
+class OpenCluster:
+    """A cluster that is up, for as long as the block lasts in which it was opened."""
+
+    cluster: LoadedCluster
+    spec: ClusterSpec
+    run_nodes: tuple[RunNode, ...]
+    """Those of a run that begins; nodes of an elastic one may be absent yet."""
+    runs: ClusterRuns
+    connections: Mapping[str, Connection]
+    stages: StageTimes
+    observer: LiveObserver
+    head_clock_offset_seconds: float
+    """The head's clock minus ours."""
+
+    def send_text(self, data: DataSettings, base: Path) -> dict[str, str]:
+        """See launcher.remote.upload_text."""
+        head = self.connections[self.spec.head.name]
+
+        def waiting() -> None:
+            self.observer.say(f"{head.name}: another client is at work there: waiting for it")
+
+        with self.observer:
+            return upload_text(self.connections, self.spec, data, base, self.observer.sent, waiting)
+
+    def tuning(self, recipe: Recipe) -> Tuning:
+        """What was measured of its nodes decides for a run that begins."""
+        by_name = {node.name: node for node in self.cluster.cluster.nodes}
+        nodes = [
+            (by_name[node.name], node.ranks_per_node, node.cpus_per_rank)
+            for node in self.run_nodes
+            if node.name in by_name
+        ]
+        return tune_cluster_run(recipe, self.cluster, nodes)
+
+    def shares(self, tuning: Tuning) -> dict[str, float]:
+        """Node -> its share: as the cluster file says, else as it was measured."""
+        file = {node.name: node.written_share for node in self.cluster.cluster.nodes}
+        written = any(file.get(node.name) is not None for node in self.run_nodes)
+        measured = {} if written else tuning.shares
+        return {node.name: measured.get(node.name, node.share) for node in self.run_nodes}
+
+    def on_these_nodes(self, spec: RunSpec, tuning: Tuning) -> RunSpec:
+        """Return the spec of a run that is to train here."""
+        shares = self.shares(tuning)
+        nodes = [n.model_copy(update={"share": shares[n.name]}) for n in self.run_nodes]
+        workers = sum(node.ranks_per_node for node in nodes)
+        settings = {**spec.settings, "workers": workers}
+        return spec.with_changes(nodes=tuple(nodes), settings=settings)
+
+    def forgotten_runs(self) -> set[str]:
+        """Those that a host has checkpoints of and the head, which lost its disk, nothing."""
+        names = call_on_all(self.connections, lambda host: run_names(host, self.spec.cluster))
+        return set().union(*names.values()) - set(names[self.spec.head.name])
+
+
+@contextmanager
+def open_cluster(
+    cluster: LoadedCluster,
+    pool: str | None = None,
+    *,
+    elastic: bool = False,
+    undrain_nodes: bool = False,
+    observer: LiveObserver | None = None,
+) -> Iterator[OpenCluster]:
+    """Bring the cluster up if it is not, and stay connected to it.
+
+    `elastic`: continue with the nodes that answer and are well. `undrain_nodes`: take drained nodes
+    back; otherwise they are left out.
+    """
+    observer = observer or SilentObserver()
+    nodes = require_trainable(cluster, pool)
+    require_addresses(cluster, nodes)
+    stages = StageTimes()
+    with stages.stage("connect"):
+        connections, unreached = connect_each(cluster, nodes)
+    try:
+        if not connections:
+            raise combine_errors(unreached)
+        with observer:
+            members = choose_members(
+                cluster, Membership(nodes, connections, unreached),
+                elastic=elastic, takes_back=undrain_nodes, say=observer.say,
+            )  # fmt: skip
+            members, spec, offset = _bring_up(cluster, members, stages, observer, elastic=elastic)
+        head = connections[spec.head.name]
+        expected = run_nodes(cluster, nodes, head, spec) if elastic else spec.nodes
+        runs = ClusterRuns(spec, head, lambda: connect_head(cluster))
+        local = launch_home() / "clusters" / spec.cluster
+        local.mkdir(parents=True, exist_ok=True)
+        write_json(local / USED_FILE, {"file": str(cluster.path.absolute()), "pool": cluster.part})
+        yield OpenCluster(
+            cluster, spec, expected, runs, members.connections, stages, observer, offset
+        )
+    finally:
+        close_all(connections)
+
+
+def _bring_up(
+    cluster: LoadedCluster,
+    members: Membership,
+    stages: StageTimes,
+    observer: LiveObserver,
+    *,
+    elastic: bool,
+) -> tuple[Membership, ClusterSpec, float]:
+    """Return who is up, what the head knows, and its clock minus ours."""
+    plan = plan_bring_up(
+        cluster, members.nodes, members.connections, stages, observer, members.unreached
+    )
+    if elastic and plan.wrong is not None and cluster.cluster.head_node.name in plan.plans:
+        observer.say(f"{plan.wrong.message}\n  going on with {', '.join(plan.plans)}")
+        members = members.only(plan.plans)
+        plan = plan_bring_up(cluster, members.nodes, members.connections, stages, observer)
+    spec = bring_up(plan, members.connections, stages, observer)
+    return members, spec, plan.facts[spec.head.name].clock_offset_seconds

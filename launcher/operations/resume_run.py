@@ -1,0 +1,296 @@
+"""Resume a run from its newest checkpoint, on this machine or on its cluster.
+
+A cluster's run is more than starting a driver: its hosts may have gone on with it by themselves,
+the head may have lost the run's record, and there may be other nodes now than before.
+"""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from launcher.config.cluster_file import load_cluster
+from launcher.config.loaded_cluster import require_addresses, require_trainable
+from launcher.config.paths import launch_home
+from launcher.errors import (
+    ConnectionLost,
+    HostError,
+    HostsFailed,
+    HostTimeout,
+    InputError,
+    Interrupted,
+    LaunchError,
+    LoginRefused,
+    RunBusy,
+    Unreachable,
+)
+from launcher.operations.notify import LiveObserver, Notify, SilentObserver, ignore
+from launcher.operations.open_cluster import OpenCluster, open_cluster
+from launcher.raycluster.membership import Membership, choose_members
+from launcher.remote.cluster_runs import PAUSES, RemoteRun
+from launcher.remote.open import open_cluster_runs
+from launcher.remote.push_run import find_record, push_run
+from launcher.runs.extend import describe_schedule, extend_run
+from launcher.runs.folder import RunFolder
+from launcher.runs.node import RunNode
+from launcher.runs.overrides import apply_overrides, require_complete_spec
+from launcher.runs.run import Run, run_address
+from launcher.runs.spec import RunSpec
+from launcher.runs.state import ACTIVE, RunState, last_saved_step, status_of
+from launcher.runs.submit import require_rows_for_all, require_text
+from launcher.ssh.parallel import close_all, combine_errors, connect_each
+from nanochat.optimizer.schedule import Schedule
+
+Result = TypeVar("Result")
+TRANSIENT = (Unreachable, ConnectionLost, HostTimeout)
+LINE_WIDTH = 100
+
+
+def updated_spec(folder: RunFolder, settings: Sequence[str], extend: int | None) -> RunSpec:
+    """Return the run's spec with `settings`, KEY=VALUE as typed, and `extend` steps more.
+
+    Raises ConfigError for a setting that may not change, InputError if all steps are made, or if
+    run.json is not enough to resume.
+    """
+    summary = folder.summary()
+    if settings and not extend and summary is not None and summary.status == "finished":
+        raise InputError(
+            f"run '{folder.name}' has made all its steps: nothing is left for --set to change",
+            fix="leave --set out, or prolong it: --extend STEPS",
+        )
+    before = spec = require_complete_spec(folder)
+    changed = apply_overrides(spec, settings)  # also without settings: it may be edited by hand
+    if settings:
+        spec = spec.with_changes(settings=changed.recipe.model_dump(mode="json"))
+        if spec.settings["data"] != before.settings["data"]:
+            require_text(changed, Path(spec.folder), here=spec.cluster == "local")
+    return extend_run(folder, spec, extend) if extend else spec
+
+
+def is_resumable(run: Run, *, extends: bool) -> bool:
+    """Return False if the run has made all its steps. Raises RunBusy, or InputError for an imported
+    one."""
+    status = status_of(run.folder, run.refresh())
+    name = run_address(run)
+    if status in ACTIVE:
+        fix = f"launch stop {name}   first" if extends else f"launch logs {name} -f"
+        raise RunBusy(f"run '{name}' is {status}", fix=fix)
+    if status == "imported":
+        raise InputError(
+            f"run '{name}' was imported: its optimizer's state is not here to go on with",
+            fix=f"launch sample {name}   lets it speak",
+        )
+    return status != "finished" or extends
+
+
+def describe_extension(before: RunSpec, after: RunSpec) -> str | None:
+    """Say what a longer schedule does. None if it is no longer than it was."""
+    if len(after.extended) == len(before.extended):
+        return None
+    warmup = after.settings["warmup_steps"]
+    entry = after.extended[-1]
+    old, new = Schedule(entry.from_steps, warmup), Schedule(entry.to_steps, warmup)
+    return textwrap.fill(describe_schedule(old, new, entry.at_step), LINE_WIDTH)
+
+
+def describe_position(run: Run) -> str:
+    """Say how far a run has come, and from where it resumes."""
+    state = RunState.of(run.folder, alive=False)
+    saved = last_saved_step(run.folder)
+    newest = f"last saved at step {saved:,}" if saved else "nothing saved yet"
+    return f"run '{run_address(run)}': {state.step:,} of {state.steps:,} steps, {newest}"
+
+
+@dataclass(frozen=True)
+class ClusterResume:
+    """A cluster's run that was asked to resume."""
+
+    run: RemoteRun
+    cluster: OpenCluster | None
+    """To submit it on; None: its hosts have gone on with it by themselves."""
+    is_finished: bool = False
+
+
+@contextmanager
+def resume_cluster_run(
+    cluster: str,
+    name: str,
+    settings: Sequence[str] = (),
+    extend: int | None = None,
+    *,
+    waits: bool = False,
+    observer: LiveObserver | None = None,
+    notify: Notify = ignore,
+) -> Iterator[ClusterResume]:
+    """Make a cluster's run ready to be submitted again; connected while the block lasts.
+
+    `waits`: until its hosts answer. Raises InputError if nothing of the run is left, or it may not
+    change like that.
+    """
+    resume = _Resume(cluster, name, settings, extend, waits, observer or SilentObserver(), notify)
+    if resume.patiently(resume.continues_by_itself):
+        with open_cluster_runs(cluster) as runs:
+            run = runs.find(name)
+            run.update()
+            yield ClusterResume(run, None)
+        return
+    spec = updated_spec(resume.folder, settings, extend)
+    elastic = spec.recipe.elastic
+    if waits and not elastic:
+        resume.patiently(lambda: resume.require_hosts(spec.pool))
+    try:
+        with open_cluster(resume.loaded, spec.pool, elastic=elastic, observer=observer) as opened:
+            yield resume.prepare(opened, spec)
+    except (HostError, HostsFailed) as error:
+        raise resume.with_wait(error) from None
+
+
+class _Resume:
+    """One such call."""
+
+    def __init__(
+        self, cluster: str, name: str, settings: Sequence[str], extend: int | None, waits: bool,
+        observer: LiveObserver, notify: Notify,
+    ) -> None:  # fmt: skip
+        self._cluster = cluster
+        self.loaded = load_cluster(cluster)
+        self._name = name
+        self._address = f"{self.loaded.name}/{name}"
+        self.folder = RunFolder(launch_home() / "clusters" / self.loaded.name / "runs" / name)
+        self._settings = settings
+        self._extend = extend
+        self._waits = waits
+        self._observer = observer
+        self._notify = notify
+
+    def continues_by_itself(self) -> bool:
+        """Whether its hosts have gone on with it. Raises InputError if neither they nor this
+        machine know the run."""
+        try:
+            with open_cluster_runs(self._cluster) as runs:
+                run = runs.find(self._name)
+                run.update()
+                return self._is_to_follow(run)
+        except InputError:
+            if self.folder.find_spec() is None:
+                raise
+            return False
+
+    def _is_to_follow(self, run: RemoteRun) -> bool:
+        return not (self._settings or self._extend) and run.goes_on_by_itself()
+
+    def require_hosts(self, pool: str | None) -> None:
+        """Raise HostError or HostsFailed for those that do not answer, except drained ones."""
+        nodes = require_trainable(self.loaded, pool)
+        require_addresses(self.loaded, nodes)
+        connections, unreached = connect_each(self.loaded, nodes)
+        try:
+            members = choose_members(
+                self.loaded, Membership(nodes, connections, unreached),
+                elastic=False, takes_back=False, say=ignore,  # the bring-up says it again
+            )  # fmt: skip
+        finally:
+            close_all(connections)
+        if members.unreached:
+            raise combine_errors(members.unreached)
+
+    def prepare(self, cluster: OpenCluster, spec: RunSpec) -> ClusterResume:
+        """`spec`: with what is to change."""
+        run = RemoteRun(cluster.runs, self._name)
+        before = self.folder.spec()
+        if not run.is_there():
+            self._push_record(run, cluster, spec)
+        elif self._is_to_follow(run):
+            return ClusterResume(run, None)
+        if not is_resumable(run, extends=self._extend is not None):
+            return ClusterResume(run, cluster, is_finished=True)
+        if spec.recipe.data.mirror != before.recipe.data.mirror:
+            with cluster.stages.stage("text"):  # a folder is this machine's; other text is there
+                source = spec.recipe.data.model_copy(update={"validation": None})
+                sent = cluster.send_text(source, Path(before.folder))
+                spec = spec.with_changes(text=run.folder.spec().text | sent)
+        if words := describe_extension(before, spec):
+            self._notify(words)
+        self._require_rows_for_all(cluster, before)
+        spec = cluster.on_these_nodes(spec, before.tuning)
+        old, new = _describe_shares(before.nodes), _describe_shares(spec.nodes)
+        if old != new:
+            self._notify(
+                f"run '{self._address}' was on {old} and goes on on {new}: the same rows in the "
+                "same order, losses equal within rounding"
+            )
+        entered = time.time() + cluster.head_clock_offset_seconds
+        run.write_spec(spec.with_changes(entered=entered, waits=True))
+        self._notify(describe_position(run))
+        return ClusterResume(run, cluster)
+
+    def _push_record(self, run: RemoteRun, cluster: OpenCluster, spec: RunSpec) -> None:
+        checkpoint = find_record(run, list(cluster.connections.values()))
+        with cluster.stages.stage("text"):
+            text = cluster.send_text(spec.recipe.data, Path(run.folder.spec().folder))
+        with cluster.stages.stage("send back"), self._observer:
+            push_run(
+                cluster.runs.head, run.folder, checkpoint, run.path, {"text": text},
+                self._observer.sent,
+            )  # fmt: skip
+
+    def _require_rows_for_all(self, cluster: OpenCluster, spec: RunSpec) -> None:
+        """Raise ConfigError if a node that the cluster has now would get no row of a step."""
+        recipe = apply_overrides(spec, self._settings)
+        one = recipe.recipe.model_copy(update={"workers": 1})  # they were those of other nodes
+        shares = cluster.shares(spec.tuning)
+        require_rows_for_all(replace(recipe, recipe=one), cluster.spec.cluster, shares)
+
+    def patiently(self, ask: Callable[[], Result]) -> Result:
+        """Return what `ask` does once the hosts answer. If nobody waits, errors name --wait."""
+        failures = 0
+        while True:
+            try:
+                if failures:
+                    time.sleep(PAUSES[min(failures, len(PAUSES)) - 1])
+                result = ask()
+            except KeyboardInterrupt:
+                if not failures:
+                    raise
+                words = f"run '{self._address}' is as it was: not resumed from here"
+                raise Interrupted(words) from None
+            except (HostError, HostsFailed) as error:
+                if not self._waits:
+                    raise self.with_wait(error) from None
+                if not _is_transient(error, booting=failures > 0):
+                    raise
+                if not failures:
+                    self._notify(f"{error.message}; waiting for it (Ctrl-C ends that)")
+                failures += 1
+            else:
+                if failures:
+                    self._notify("it answers")
+                return result
+
+    def with_wait(self, error: HostError | HostsFailed) -> LaunchError:
+        """Add --wait to what helps, if it does."""
+        if not self._waits and _is_transient(error, booting=False):
+            again = f"launch resume {self._address} --wait   goes on as soon as it answers"
+            error.fix = "\n".join(filter(None, (error.fix, again)))
+        return error
+
+
+def _is_transient(error: HostError | HostsFailed, *, booting: bool) -> bool:
+    """Whether a host that does not answer now may do so later. One that is just booting refuses
+    logins for a while."""
+    errors = error.errors if isinstance(error, HostsFailed) else (error,)
+    return all(
+        isinstance(each, TRANSIENT) or (booting and isinstance(each, LoginRefused))
+        for each in errors
+    )
+
+
+def _describe_shares(nodes: Sequence[RunNode]) -> str:
+    """Name the nodes, with their shares if these differ."""
+    equal = len({node.share / node.ranks_per_node for node in nodes}) == 1
+    return ", ".join(node.name + ("" if equal else f" (share {node.share:g})") for node in nodes)

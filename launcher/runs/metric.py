@@ -1,0 +1,56 @@
+"""One optimizer step of a run: a line of metrics.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from launcher.runs.json_lines import read_json_lines, read_last_json_lines
+from launcher.runs.record import Record
+
+
+class Metric(Record):
+    """What one step reached and took."""
+
+    step: int
+    attempt: int = 1
+    """Which start of the ranks made it. A step made again after a fault has several lines."""
+    tokens: int = 0
+    """Tokens trained on up to and with this step."""
+    loss: float
+    """Mean of the step, nats per token."""
+    lr: float | None = None
+    """Learning rate as a part of its peak."""
+    step_seconds: float = 0.0
+    tokens_per_second: float = 0.0
+    wire_bytes: int | None = None
+    """Bytes that rank 0 sent to other ranks."""
+    val_bpb: float | None = None
+    """Validation bits per byte, if the run was evaluated after this step."""
+    time: float | None = None
+    """When it ended, in seconds since 1970. Early versions did not write it."""
+
+
+def read_metrics(path: Path) -> list[Metric]:
+    """Read every attempt of every step, in the order in which they were made."""
+    return list(Metric.parse_all(read_json_lines(path)))
+
+
+def read_last_metrics(path: Path, max_bytes: int) -> list[Metric]:
+    """Read the steps within the last `max_bytes` of the file."""
+    return list(Metric.parse_all(read_last_json_lines(path, max_bytes)))
+
+
+def latest_attempts(metrics: Iterable[Metric]) -> list[Metric]:
+    """Keep one metric per step, that of the highest attempt, in the order of steps.
+
+    Steps beyond the last line were lost with an earlier attempt and have not been made again.
+    """
+    best: dict[int, Metric] = {}
+    reached = 0
+    for metric in metrics:
+        reached = metric.step
+        known = best.get(metric.step)
+        if known is None or metric.attempt >= known.attempt:
+            best[metric.step] = metric
+    return [best[step] for step in sorted(best) if step <= reached]

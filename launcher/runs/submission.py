@@ -1,0 +1,18 @@
+"""Since when a driver is to be at work in a cluster's run: submitted.json."""
+
+from __future__ import annotations
+
+from launcher.runs.record import Record
+
+
+class Submission(Record):
+    """Written when a client submits the run, and at each start of a driver after that."""
+
+    time: float = 0.0
+    """When the client submitted it, in seconds since 1970."""
+    by_itself: bool = False
+    """Whether the supervisor started the present driver, without a client."""
+    starts: int = 1
+    """Drivers started in a row without a new step."""
+    step: int = 0
+    """The last step that was made when the present driver started."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +41,12 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
 
 
 def flush(path: Path) -> None:
-    """Bring a file, or the names inside a folder, to the disk: they last through a power cut."""
+    """Bring a file, or the names inside a folder, to the disk: they last through a power cut.
+
+    Nothing on Windows, which flushes neither folders nor files that are open for reading only.
+    """
+    if sys.platform == "win32":
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

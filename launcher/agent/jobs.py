@@ -12,11 +12,11 @@ import shlex
 import shutil
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import requests
 
 from launcher.raycluster.environment import JOB_MARK
 from launcher.raycluster.spec import ClusterSpec
@@ -26,9 +26,9 @@ from launcher.runs.submission import Submission
 from nanochat.lock import LockHeld, hold_lock, is_held
 
 HTTP_SECONDS = 30.0
+ERROR_CHARACTERS = 500
 AGENT_SECONDS = 40.0  # from Ray's first answer until it takes jobs, on a host that has just booted
 NO_AGENT = "No available agent"  # says it until then
-DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever http_proxy says
 ALIVE = ("PENDING", "RUNNING")
 
 
@@ -43,6 +43,8 @@ class Jobs:
         spec = ClusterSpec.from_bytes((folder / "cluster.json").read_bytes())
         self._url = f"http://127.0.0.1:{spec.ports.dashboard}"
         self._folder = folder
+        self._http = requests.Session()
+        self._http.trust_env = False  # whatever http_proxy says: it is on the loopback
 
     def submit(self, run: str) -> dict[str, Any]:
         """Start the run's driver, unless one is at work or about to be. Raises DashboardError."""
@@ -151,22 +153,18 @@ class Jobs:
         return {job.get("submission_id"): job for job in self._ask("GET", "/api/jobs/")}
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """The JSON of the answer. Raises DashboardError."""
+        """Return the JSON of the answer. Raises DashboardError."""
         token = (self._folder / "token").read_text().strip()
-        request = urllib.request.Request(
-            self._url + path,
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
-        )
         try:
-            with DIRECT.open(request, timeout=HTTP_SECONDS) as answer:
-                return json.loads(answer.read() or b"{}")
-        except urllib.error.HTTPError as error:
-            raise DashboardError(
-                f"Ray's dashboard: {error}: {error.read().decode()[:500]}"
-            ) from None
-        except OSError as error:  # refused, reset, or slower than HTTP_SECONDS
+            answer = self._http.request(
+                method, self._url + path, json=body, timeout=HTTP_SECONDS,
+                headers={"Authorization": f"Bearer {token}"},
+            )  # fmt: skip
+            if not answer.ok:
+                said = answer.text[:ERROR_CHARACTERS]
+                raise DashboardError(f"Ray's dashboard: {answer.status_code}: {said}")
+            return answer.json() if answer.content else {}
+        except (requests.RequestException, ValueError) as error:  # refused, reset, too slow
             raise DashboardError(f"Ray's dashboard does not answer: {error}") from None
 
 

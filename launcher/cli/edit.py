@@ -12,9 +12,16 @@ import click
 
 from launcher.config.cluster_file import find_cluster, load_cluster
 from launcher.config.loaded_cluster import lacks_address
-from launcher.config.paths import Kind, find_file, folders, format_path, shipped_folder, user_folder
+from launcher.config.paths import (
+    ConfigKind,
+    config_folders,
+    find_config_file,
+    format_path,
+    shipped_folder,
+    user_folder,
+)
 from launcher.config.recipe import load_recipe
-from launcher.config.schema import schema_line
+from launcher.config.schema import write_schema
 from launcher.errors import InputError, LaunchError
 
 EDITORS = ("nano", "vi", "notepad")
@@ -35,7 +42,7 @@ def edit_recipe(name: str) -> None:
 
     A shipped recipe is copied first: to ./recipes where that folder exists, else to LAUNCH_HOME.
     """
-    path = _edited("recipe", find_file("recipe", name))
+    path = _edited("recipe", find_config_file("recipe", name))
     load_recipe(str(path.absolute()))
     click.echo(f"{format_path(path)} is a valid recipe")
 
@@ -54,7 +61,7 @@ def edit_cluster(name: str) -> None:
         click.echo(f"still without an address: {', '.join(unchanged)}")
 
 
-def _edited(kind: Kind, path: Path) -> Path:
+def _edited(kind: ConfigKind, path: Path) -> Path:
     """The user's own file, when the editor is done with it."""
     path = _own(kind, path)
     click.echo(f"editing {format_path(path)}")
@@ -62,16 +69,17 @@ def _edited(kind: Kind, path: Path) -> Path:
     return path
 
 
-def _own(kind: Kind, path: Path) -> Path:
+def _own(kind: ConfigKind, path: Path) -> Path:
     """The file itself, or the user's copy of a shipped one."""
     shipped = shipped_folder(kind).resolve()
-    if path.resolve().parent != shipped or folders(kind)["here"].resolve() == shipped:
+    if path.resolve().parent != shipped or config_folders(kind)["here"].resolve() == shipped:
         return path
     folder = user_folder(kind)
     folder.mkdir(parents=True, exist_ok=True)
     copy = folder / path.name
     if not copy.exists():
-        copy.write_text(schema_line(kind) + path.read_text("utf-8"), encoding="utf-8")
+        copy.write_bytes(path.read_bytes())
+    write_schema(kind, folder)
     return copy
 
 

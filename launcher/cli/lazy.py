@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import keyword
 import os
 import sys
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ import click
 
 class LazyGroup(click.Group):
     """`commands_help`: name -> one line of help; the command of that name is `command` in the
-    module PACKAGE.NAME."""
+    module PACKAGE.NAME, or PACKAGE.NAME_ if NAME is a keyword of Python."""
 
     def __init__(
         self, *arguments: Any, package: str, commands_help: Mapping[str, str], **options: Any
@@ -30,7 +31,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self._help:
             return None
-        module = importlib.import_module(f"{self._package}.{cmd_name}")
+        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        module = importlib.import_module(f"{self._package}.{name}")
         command: click.Command = module.command
         return command
 

@@ -8,9 +8,9 @@ import time
 
 import click
 
-from launcher import __version__
 from launcher.cli.lazy import LazyGroup
 from launcher.errors import HostsFailed, Interrupted, LaunchError
+from launcher.version import __version__
 from nanochat.errors import NanochatError
 
 ENTERED = time.time()  # as near to Enter as our own code gets

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
-from typing import Any
-
 import click
 
 from launcher.cli.attach import require_summary, run_local, submit
@@ -14,27 +10,19 @@ from launcher.cli.options import json_option
 from launcher.cli.render.bring_up import BringUpView
 from launcher.cli.render.table import Column, Row, print_json, print_table
 from launcher.config.paths import format_path
-from launcher.config.recipe import LoadedRecipe, Recipe, load_recipe
-from launcher.errors import InputError, Interrupted, RunBusy
-from launcher.hosts.local_gpus import find_local_gpus
+from launcher.errors import Interrupted
+from launcher.operations.measure import STEPS, measuring_recipe, remove_measuring_run
 from launcher.operations.open_cluster import open_cluster
-from launcher.operations.run_location import RunLocation, resolve_run_location
+from launcher.operations.run_location import RunLocation
 from launcher.operations.start_run import create_remote_run
 from launcher.planner.measured_run import finished_measurement, save_measurement
 from launcher.planner.measurement import Measurement, measurement_file
 from launcher.planner.size_table import find_size
-from launcher.remote.remove import RemoteRemoval
 from launcher.runs.folder import create_run
 from launcher.runs.remove import LocalRemoval
 from launcher.runs.run import Run, run_address
 from launcher.runs.spec import BenchmarkRequest, RunSpec, Tuning
 from launcher.runs.submit import require_training_packages, run_spec
-
-STEPS = 8
-GPU_TOKENS = 32_768  # of a step: with fewer a GPU waits for its host
-MOST_ROWS = 256  # of a step, so that the host with the smallest share has one
-DEFAULTS = Recipe.model_fields
-END_SECONDS = 20.0  # of a driver that has written its summary
 
 
 @click.command()
@@ -58,12 +46,12 @@ def command(
 
     From then on `launch recipe` chooses threads, shares and passes by it.
     """
-    where, loaded = _place(recipe, cluster, pool)
+    loaded, location = measuring_recipe(recipe, cluster, pool)
     models = tuple(find_size(name).model for name in sizes)
-    spec = run_spec(loaded, cluster=where.cluster, entered=ENTERED)
+    spec = run_spec(loaded, cluster=location.cluster, entered=ENTERED)
     spec = spec.with_changes(benchmark=BenchmarkRequest(models=models))
-    if where.loaded is not None:
-        _measure_there(loaded, where, spec, keep=keep, as_json=as_json)
+    if location.loaded is not None:
+        _measure_cluster(location, spec, keep=keep, as_json=as_json)
         return
     require_training_packages("launch measure")
     folder = create_run(None, "measure", spec)
@@ -73,76 +61,18 @@ def command(
         LocalRemoval.of(folder, folder.name).remove()
 
 
-def _measure_there(
-    loaded: LoadedRecipe, where: RunLocation, spec: RunSpec, *, keep: bool, as_json: bool
-) -> None:
-    assert where.loaded is not None
+def _measure_cluster(location: RunLocation, spec: RunSpec, *, keep: bool, as_json: bool) -> None:
+    assert location.loaded is not None
     view = BringUpView()
-    with open_cluster(where.loaded, where.pool, observer=view) as up:
-        run = create_remote_run(up, "measure", where.pool, spec, None, Tuning())
+    with open_cluster(location.loaded, location.pool, observer=view) as cluster:
+        run = create_remote_run(cluster, "measure", location.pool, spec, None, Tuning())
         try:
-            submit(run, up, view, detach=False, as_json=as_json, report=report)
+            submit(run, cluster, view, detach=False, as_json=as_json, report=report)
         except Interrupted:
             run.request_stop()
             raise _stopped(run) from None
         if not keep:
-            head = {up.spec.head.name: up.runs.head}  # it may have been lost on the way
-            _remove_there({**up.connections, **head}, up.spec.cluster, run.name)
-
-
-def _remove_there(connections: Any, cluster: str, name: str) -> None:
-    deadline = time.monotonic() + END_SECONDS
-    while True:
-        try:
-            RemoteRemoval.find(connections, cluster, name).remove()
-            return
-        except RunBusy:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.5)
-
-
-def _place(name: str, cluster: str, pool: str | None) -> tuple[RunLocation, LoadedRecipe]:
-    """With at least a row for every rank, and as little beside the steps as may be."""
-    recipe = load_recipe(name).recipe
-    rows = recipe.rows_per_step
-    on_gpus = cluster == "local" and bool(find_local_gpus().gpus)
-    if cluster != "local":
-        from launcher.config.cluster_file import load_cluster
-        from launcher.config.loaded_cluster import require_trainable
-        from launcher.config.subcluster import select_pool
-
-        nodes = require_trainable(*select_pool(load_cluster(cluster), pool))
-        on_gpus = nodes[0].accelerator != "cpu"
-        weights = [node.share / (node.gpus or 1) for node in nodes]
-        needed = math.ceil(sum(node.share for node in nodes) / min(weights))
-        if needed > max(rows, MOST_ROWS):
-            raise InputError(
-                f"the smallest share of {cluster} is a row of {needed:,}: `launch measure` makes "
-                f"steps of {MOST_ROWS} at most",
-                fix="a larger `share` in the cluster file, or none: measuring finds them",
-            )
-        rows = max(rows, needed)
-    if on_gpus:
-        rows = max(rows, GPU_TOKENS // recipe.sequence_length)
-    settings = {
-        "tokens_per_step": rows * recipe.sequence_length,
-        "warmup_steps": STEPS,
-        "evaluation.every_steps": STEPS,  # before the first and after the last
-        "evaluation.tokens": recipe.sequence_length,
-        "checkpoint.every_steps": "null",
-        "checkpoint.every_minutes": "null",
-        "elastic": "false",
-        "workers": 1,
-        # Plans of all recipes are corrected by the probe, which keeps none of these.
-        "micro_batch": "null",
-        "dtype": "auto",
-        "window_pattern": DEFAULTS["window_pattern"].default,
-        "vocab_size": DEFAULTS["vocab_size"].default,
-    }
-    overrides = [("--set", f"{key}={value}") for key, value in settings.items()]
-    loaded = load_recipe(name, [*overrides, ("--steps", str(STEPS))])
-    return resolve_run_location(loaded, cluster, pool), loaded
+            remove_measuring_run(cluster, run)
 
 
 def report(run: Run, *, as_json: bool) -> None:

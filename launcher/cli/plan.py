@@ -13,7 +13,7 @@ from launcher.cli.render.run_summary import summary_lines
 from launcher.cli.render.table import Column, print_json, print_table
 from launcher.config.recipe import load_recipe
 from launcher.formatting import format_bool, format_duration
-from launcher.operations.run_location import resolve_run_location
+from launcher.operations.run_location import find_hosts, resolve_run_location
 from launcher.planner.find_hardware import plan_run
 from launcher.planner.run_plan import RunPlan
 from launcher.planner.size_table import all_sizes
@@ -59,7 +59,8 @@ def command(
     overrides = [("--set", setting) for setting in settings]
     overrides += [("--steps", steps)] if steps is not None else []
     loaded = load_recipe(name, overrides)
-    location = resolve_run_location(loaded, cluster, pool)
+    hosts = find_hosts(cluster, pool)
+    location = resolve_run_location(loaded, hosts)
     plan = plan_run(loaded, cluster, pool)
     if as_json:
         print_json(document(plan))

@@ -16,7 +16,7 @@ from launcher.cli.render.table import print_json
 from launcher.config.paths import format_path
 from launcher.config.recipe import LoadedRecipe, load_recipe
 from launcher.operations.open_cluster import open_cluster
-from launcher.operations.run_location import RunLocation, resolve_run_location
+from launcher.operations.run_location import RunLocation, find_hosts, resolve_run_location
 from launcher.operations.start_run import create_cluster_run
 from launcher.planner.find_hardware import plan_run, prediction
 from launcher.planner.run_tuning import apply_tuning
@@ -61,7 +61,8 @@ def command(
     loaded = load_recipe(name, overrides)
     if run_name is not None:
         require_run_name(run_name)
-    location = resolve_run_location(loaded, cluster, pool)
+    hosts = find_hosts(cluster, pool)
+    location = resolve_run_location(loaded, hosts)
     require_text(loaded, Path.cwd(), here=location.loaded is None)
     sizes, plan = summarize_recipe(loaded.recipe), plan_run(loaded, cluster, pool)
     words = summary_lines(loaded.name, sizes, location, estimate_rows(plan))

@@ -8,7 +8,7 @@ from launcher.cli.attach import print_end
 from launcher.cli.options import cluster_option, json_option
 from launcher.cli.render.run_progress import RunProgress
 from launcher.operations.run_address import open_run
-from launcher.runs.follow import Follower
+from launcher.operations.stop_run import stop_run
 from launcher.runs.run import Run, run_address
 from launcher.runs.state import RunState, status_of
 
@@ -34,10 +34,9 @@ def command(run: str, cluster: str | None, as_json: bool) -> None:
 def save_and_stop(run: Run) -> None:
     """Returns when it has ended."""
     state = RunState.of(run.folder, alive=True)
-    follower = Follower(run, from_now=True)
-    run.request_stop()
+    updates = stop_run(run)
     with RunProgress(state.steps, step=state.step) as progress:
         when = " after its current step, with a checkpoint" if state.status == "running" else ""
         progress.say(f"stopping '{run_address(run)}'{when}")
-        for news in follower.until_end():
-            progress.show(news)
+        for update in updates:
+            progress.show(update)

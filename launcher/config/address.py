@@ -6,9 +6,10 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+SSH_PORT = 22
 # A name may be an alias of ~/.ssh/config, so there may be more in it than DNS allows.
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-_WRITTEN = re.compile(
+_ADDRESS = re.compile(
     r"((?P<user>[^\s@]+)@)?(\[(?P<bracketed>[^\s\[\]]+)\]|(?P<bare>[^\s@:\[\]]+))(:(?P<port>\d+))?"
 )
 
@@ -22,11 +23,11 @@ class Address:
     port: int | None = None
 
 
-def split_address(written: str) -> Address | None:
+def parse_address(text: str) -> Address | None:
     """ada@pc1:2222, [::1]:22 or ::1 in its parts. None for what is nothing of the kind."""
-    if is_host(written):
-        return Address(written)
-    found = _WRITTEN.fullmatch(written)
+    if is_host(text):
+        return Address(text)
+    found = _ADDRESS.fullmatch(text)
     if found is None:
         return None
     host = found["bracketed"] or found["bare"]
@@ -39,7 +40,7 @@ def is_host(text: str) -> bool:
     return _HOST.fullmatch(text) is not None or _ip(text) is not None
 
 
-def same_host(host: str) -> str:
+def normalize_host(host: str) -> str:
     """One spelling for all of a host's: PC1 is pc1, 0:0::1 is ::1."""
     return _ip(host) or host.lower()
 

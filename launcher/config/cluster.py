@@ -9,19 +9,18 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from launcher.config.address import same_host
-from launcher.config.block import Positive, StrictModel, Text
+from launcher.config.address import SSH_PORT, normalize_host
 from launcher.config.node import Node, OptionalName, name_nodes
-from launcher.config.validation import Rule, nearest_hint, raise_broken
+from launcher.config.strict_model import Positive, StrictModel, Text
+from launcher.config.validation import BrokenRule, nearest_hint, raise_broken_rules
 from launcher.errors import InputError
 
 LOCAL = "local"  # this machine, without SSH: the cluster that has no nodes
-SSH_PORT = 22
 _PYTHON = re.compile(r"3\.\d+(\.\d+)?|.*/.*|.*\.tar\.gz")
-NEEDS = {"nccl": "cuda", "rccl": "rocm"}  # backend -> accelerator
+ACCELERATOR_BY_BACKEND = {"nccl": "cuda", "rccl": "rocm"}  # backend -> accelerator
 
 
-def _python(value: str) -> str | None:
+def _valid_python(value: str) -> str | None:
     if value == "auto":
         return None
     if not _PYTHON.fullmatch(value):
@@ -30,7 +29,7 @@ def _python(value: str) -> str | None:
     return value
 
 
-def _not_yet(value: Any) -> None:
+def _reject_storage(value: Any) -> None:
     if value is not None:
         raise PydanticCustomError("not_yet", "not supported yet: leave it out")
 
@@ -49,7 +48,7 @@ class Network(StrictModel):
 class Environment(StrictModel):
     """What is installed on the nodes, under ~/.launch."""
 
-    python: Annotated[str, AfterValidator(_python)] | None = None
+    python: Annotated[str, AfterValidator(_valid_python)] | None = None
     """A version in quotes ('3.12'), or the path or URL of an install_only archive of
     python-build-standalone; null or auto: the nodes' own where they are equal."""
     index_url: Text | None = None
@@ -74,7 +73,7 @@ class Cluster(StrictModel):
     network: Network = Network()
     backend: Literal["gloo", "nccl", "rccl"] | None = None
     """How gradients are exchanged; null: chosen to fit the accelerators."""
-    storage: Annotated[str | None, BeforeValidator(_not_yet)] = None
+    storage: Annotated[str | None, BeforeValidator(_reject_storage)] = None
     """A place for one more copy of checkpoints. Not supported yet."""
     environment: Environment = Environment()
     idle_minutes: Annotated[float, Field(ge=0)] = 30.0
@@ -82,14 +81,14 @@ class Cluster(StrictModel):
 
     @model_validator(mode="after")
     def _check_rules(self) -> Cluster:
-        raise_broken(list(_broken_rules(self)))
+        raise_broken_rules(list(_broken_rules(self)))
         return self
 
     @property
     def head_node(self) -> Node:
         """Raises InputError where there is none: on `local`."""
         if not self.nodes:
-            raise no_nodes()
+            raise no_nodes_error()
         return next((node for node in self.nodes if node.name == self.head), self.nodes[0])
 
     @property
@@ -97,25 +96,25 @@ class Cluster(StrictModel):
         """In the order of their first nodes."""
         return tuple(dict.fromkeys(node.pool for node in self.nodes))
 
-    def in_pool(self, pool: str | None) -> tuple[Node, ...]:
+    def nodes_in_pool(self, pool: str | None) -> tuple[Node, ...]:
         """Its nodes; all without a pool."""
         return tuple(node for node in self.nodes if pool in (None, node.pool))
 
 
-def no_nodes() -> InputError:
+def no_nodes_error() -> InputError:
     return InputError(
         f"{LOCAL} is this machine, without SSH: there is no host to connect to",
         fix="name another cluster (launch cluster list), or write one (launch cluster new --help)",
     )
 
 
-def _broken_rules(cluster: Cluster) -> Iterator[Rule]:
+def _broken_rules(cluster: Cluster) -> Iterator[BrokenRule]:
     yield from _broken_cluster_rules(cluster)
     yield from _broken_node_rules(cluster.nodes)
     yield from _broken_accelerator_rules(cluster)
 
 
-def _broken_cluster_rules(cluster: Cluster) -> Iterator[Rule]:
+def _broken_cluster_rules(cluster: Cluster) -> Iterator[BrokenRule]:
     if cluster.name == LOCAL:
         for key in sorted(cluster.model_fields_set - {"name"}):
             if key != "nodes" or cluster.nodes:
@@ -128,7 +127,7 @@ def _broken_cluster_rules(cluster: Cluster) -> Iterator[Rule]:
         yield f"head: no node is named {cluster.head!r}: {hint}", ("head",)
 
 
-def _broken_node_rules(nodes: Sequence[Node]) -> Iterator[Rule]:
+def _broken_node_rules(nodes: Sequence[Node]) -> Iterator[BrokenRule]:
     names: set[str] = set()
     machines: dict[tuple[str, int], str] = {}
     for index, node in enumerate(nodes):
@@ -137,7 +136,7 @@ def _broken_node_rules(nodes: Sequence[Node]) -> Iterator[Rule]:
             message = f"{at}.name: another node is named {node.name!r} already"
             yield message, (f"{at}.name", f"{at}.host")
         names.add(node.name)
-        first = machines.setdefault((same_host(node.host), node.port or SSH_PORT), node.name)
+        first = machines.setdefault((normalize_host(node.host), node.port or SSH_PORT), node.name)
         if first != node.name:
             message = f"{at}.host: this machine is node {first!r} already: a machine is one node"
             yield message, (f"{at}.host",)
@@ -147,7 +146,7 @@ def _broken_node_rules(nodes: Sequence[Node]) -> Iterator[Rule]:
                 yield message, (f"{at}.{key}",)
 
 
-def _broken_accelerator_rules(cluster: Cluster) -> Iterator[Rule]:
+def _broken_accelerator_rules(cluster: Cluster) -> Iterator[BrokenRule]:
     vendors: dict[str, str] = {}
     for index, node in enumerate(cluster.nodes):
         if node.accelerator == "cpu":
@@ -159,7 +158,7 @@ def _broken_accelerator_rules(cluster: Cluster) -> Iterator[Rule]:
                 f"{node.pool!r}: NCCL and RCCL ranks cannot share a group: give it another pool"
             )
             yield message, (f"nodes[{index}].accelerator",)
-    needed = NEEDS.get(cluster.backend or "")
+    needed = ACCELERATOR_BY_BACKEND.get(cluster.backend or "")
     unfit = [node.name for node in cluster.nodes if node.accelerator != needed]
     if needed and unfit:
         message = (

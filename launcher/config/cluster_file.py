@@ -6,7 +6,7 @@ from pathlib import Path
 
 from launcher.config.cluster import Cluster
 from launcher.config.loaded_cluster import LoadedCluster
-from launcher.config.paths import find_file, format_path, is_path, list_files
+from launcher.config.paths import find_config_file, format_path, is_path, list_config_files
 from launcher.config.subcluster import require_subcluster
 from launcher.config.validation import validate
 from launcher.config.yaml_source import read_yaml
@@ -19,9 +19,9 @@ def find_cluster(name_or_path: str) -> Path:
     Raises NotFound with the nearest names.
     """
     try:
-        return find_file("cluster", name_or_path)
+        return find_config_file("cluster", name_or_path)
     except NotFound:
-        for file in list_files("cluster"):
+        for file in list_config_files("cluster"):
             if _name_in(file.path) == name_or_path:
                 return file.path
         raise
@@ -43,11 +43,11 @@ def load_cluster(name_or_path: str) -> LoadedCluster:
         if loaded is None:
             raise
         return require_subcluster(loaded, pool)
-    typed = format_path(path) if is_path(name_or_path) else name_or_path
-    source = read_yaml(path, fix=f"launch edit cluster {typed}")
-    source.default("name", path.stem)
+    cli_name = format_path(path) if is_path(name_or_path) else name_or_path
+    source = read_yaml(path, fix=f"launch edit cluster {cli_name}")
+    source.set_default("name", path.stem)
     cluster = validate(Cluster, source)
-    return LoadedCluster(cluster.name, path, cluster, source, typed, cluster.nodes)
+    return LoadedCluster(cluster.name, path, cluster, source, cli_name, cluster.nodes)
 
 
 def _name_in(path: Path) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.config.cluster import Cluster, no_nodes
+from launcher.config.cluster import Cluster, no_nodes_error
 from launcher.config.node import Node
 from launcher.config.validation import nearest_hint
 from launcher.config.yaml_source import Problem, YamlSource
@@ -17,16 +17,18 @@ CHANGE_ME = "CHANGE-ME"  # how the hosts of shipped files begin
 
 @dataclass(frozen=True)
 class LoadedCluster:
-    """A cluster with its origin. `typed`: what names it on a command line. `part`: the pool of the
-    file that it is; `file_nodes`: all that the file has."""
+    """A cluster with its origin."""
 
     name: str
     path: Path
     cluster: Cluster
     source: YamlSource
-    typed: str
+    cli_name: str
+    """What names it on a command line: a name, a path or CLUSTER.POOL."""
     file_nodes: tuple[Node, ...]
-    part: str | None = None
+    """All nodes of the file."""
+    subcluster: str | None = None
+    """The pool that it consists of; None: the cluster of the whole file."""
 
     @property
     def known_hosts(self) -> Path:
@@ -41,9 +43,9 @@ class LoadedCluster:
 def require_addresses(loaded: LoadedCluster, nodes: Sequence[Node]) -> None:
     """Raises ConfigError for those whose host still is CHANGE-ME, InputError for no nodes."""
     if not nodes:
-        raise no_nodes()
+        raise no_nodes_error()
     problems = [
-        Problem(loaded.source.place(key), f"{key}: write the address of your own machine here")
+        Problem(loaded.source.position(key), f"{key}: write the address of your own machine here")
         for index, node in enumerate(loaded.file_nodes)
         if node in nodes and lacks_address(node)
         for key in [f"nodes[{index}].host"]
@@ -61,10 +63,10 @@ def require_pool(loaded: LoadedCluster, pool: str | None) -> tuple[Node, ...]:
     """Its nodes; all without a pool. Raises NotFound, or InputError for a cluster without nodes."""
     cluster = loaded.cluster
     if not cluster.nodes:
-        raise no_nodes()
+        raise no_nodes_error()
     if pool is not None and pool not in cluster.pools:
-        raise _unknown(loaded, "pool", pool, cluster.pools)
-    return cluster.in_pool(pool)
+        raise _unknown_name(loaded, "pool", pool, cluster.pools)
+    return cluster.nodes_in_pool(pool)
 
 
 def require_trainable(loaded: LoadedCluster, pool: str | None) -> tuple[Node, ...]:
@@ -83,10 +85,10 @@ def require_node(loaded: LoadedCluster, name: str) -> Node:
     """Raises NotFound, or InputError for a cluster without nodes."""
     nodes = {node.name: node for node in require_pool(loaded, None)}
     if name not in nodes:
-        raise _unknown(loaded, "node", name, tuple(nodes))
+        raise _unknown_name(loaded, "node", name, tuple(nodes))
     return nodes[name]
 
 
-def _unknown(loaded: LoadedCluster, what: str, name: str, known: Sequence[str]) -> NotFound:
-    message = f"cluster {loaded.name} has no {what} {name!r}: {nearest_hint(name, known)}"
-    return NotFound(message, fix=f"launch cluster show {loaded.typed}")
+def _unknown_name(loaded: LoadedCluster, kind: str, name: str, known: Sequence[str]) -> NotFound:
+    message = f"cluster {loaded.name} has no {kind} {name!r}: {nearest_hint(name, known)}"
+    return NotFound(message, fix=f"launch cluster show {loaded.cli_name}")

@@ -8,23 +8,23 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from launcher.config.address import is_host, split_address
-from launcher.config.block import AS_WHOLE_NUMBER, Positive, StrictModel, Text
+from launcher.config.address import SSH_PORT, is_host, parse_address
+from launcher.config.strict_model import AS_WHOLE_NUMBER, Positive, StrictModel, Text
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")  # names become folders and Ray resources
 
 
-def _name(value: str) -> str:
+def _valid_name(value: str) -> str:
     if not _NAME.fullmatch(value):
         message = "expected 1 to 32 letters, digits and . _ -, no mark in front, got {got}"
         raise PydanticCustomError("name", message, {"got": repr(value)})
     return value
 
 
-def _host(value: str) -> str:
+def _valid_host(value: str) -> str:
     if is_host(value):
         return value
-    address = split_address(value)
+    address = parse_address(value)
     message = "expected a name, an alias of ~/.ssh/config or an IP address, got {got}"
     parts: list[str] = []
     if address is not None:
@@ -35,10 +35,13 @@ def _host(value: str) -> str:
     raise PydanticCustomError("host", message, {"got": repr(value), "parts": ", ".join(parts)})
 
 
-def _chain(value: str) -> str:
+def _valid_jump(value: str) -> str:
     for hop in value.split(","):
-        address = split_address(hop)
-        if address is None or not 1 <= (22 if address.port is None else address.port) <= 65535:
+        address = parse_address(hop)
+        if (
+            address is None
+            or not 1 <= (SSH_PORT if address.port is None else address.port) <= 65535
+        ):
             message = "expected [USER@]HOST[:PORT], several with commas, or none, got {got}"
             raise PydanticCustomError("jump", message, {"got": repr(value)})
     return value
@@ -50,7 +53,7 @@ def _drop_default(schema: dict[str, Any]) -> None:
 
 
 NAME_SCHEMA = {"type": "string", "pattern": f"^{_NAME.pattern}$"}
-Name = Annotated[str, AfterValidator(_name), WithJsonSchema(NAME_SCHEMA)]
+Name = Annotated[str, AfterValidator(_valid_name), WithJsonSchema(NAME_SCHEMA)]
 OptionalName = Annotated[Name, Field(json_schema_extra=_drop_default)]
 
 
@@ -59,7 +62,7 @@ class Node(StrictModel):
 
     name: OptionalName = ""
     """Used in messages; default: the host where it is a good name, else node1, node2, ..."""
-    host: Annotated[str, AfterValidator(_host)]
+    host: Annotated[str, AfterValidator(_valid_host)]
     """An alias of ~/.ssh/config, a name or an IP address."""
     user: Text | None = None
     """Who logs in; null: as ssh would."""
@@ -67,7 +70,7 @@ class Node(StrictModel):
     """Of its SSH server; null: as ssh would, 22 as a rule."""
     key: Text | None = None
     """A private key's file, tried first. It never leaves this machine; null: as ssh would."""
-    jump: Annotated[Text, AfterValidator(_chain)] | None = None
+    jump: Annotated[Text, AfterValidator(_valid_jump)] | None = None
     """A host to go through, or several with commas: nodes of this file, or [USER@]HOST[:PORT];
     none: directly. null: as ssh would (ProxyJump)."""
     pool: Name = "default"
@@ -88,7 +91,7 @@ class Node(StrictModel):
     """What it draws while it trains."""
 
     @property
-    def written_share(self) -> float | None:
+    def explicit_share(self) -> float | None:
         """None where the file leaves it out."""
         return self.share if "share" in self.model_fields_set else None
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import launcher
 from launcher.errors import NotFound
 
-Kind = Literal["recipe", "cluster"]
+ConfigKind = Literal["recipe", "cluster"]
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -33,14 +32,14 @@ def launch_home() -> Path:
     return _user_data() / "launch"
 
 
-def shipped_folder(kind: Kind) -> Path:
+def shipped_folder(kind: ConfigKind) -> Path:
     """Inside an installed wheel, else (a checkout, an editable install) at the repository root."""
-    package = Path(launcher.__file__).parent
+    package = Path(__file__).parents[1]
     installed = package / "shipped" / f"{kind}s"
     return installed if installed.is_dir() else package.parent / f"{kind}s"
 
 
-def folders(kind: Kind) -> dict[str, Path]:
+def config_folders(kind: ConfigKind) -> dict[str, Path]:
     """Origin -> folder, in the order in which a name is looked up. They need not exist."""
     return {
         "here": Path(f"{kind}s"),
@@ -49,28 +48,28 @@ def folders(kind: Kind) -> dict[str, Path]:
     }
 
 
-def user_folder(kind: Kind) -> Path:
+def user_folder(kind: ConfigKind) -> Path:
     """Where new files go: ./recipes where that folder exists, else under LAUNCH_HOME."""
-    choices = folders(kind)
+    choices = config_folders(kind)
     return choices["here"] if choices["here"].is_dir() else choices["home"]
 
 
-def list_files(kind: Kind) -> list[ConfigFile]:
+def list_config_files(kind: ConfigKind) -> list[ConfigFile]:
     """Every file that a name can reach; the first folder that has a name wins."""
     found: dict[str, ConfigFile] = {}
-    for origin, folder in folders(kind).items():
+    for origin, folder in config_folders(kind).items():
         for path in sorted(folder.glob("*")):
             if path.suffix in SUFFIXES and path.is_file():
                 found.setdefault(path.stem, ConfigFile(path.stem, path, origin))
     return list(found.values())
 
 
-def find_file(kind: Kind, name_or_path: str) -> Path:
+def find_config_file(kind: ConfigKind, name_or_path: str) -> Path:
     """A file by name or (with a separator or a YAML suffix) by path.
 
     Raises NotFound with the nearest names.
     """
-    files = list_files(kind)
+    files = list_config_files(kind)
     names = ", ".join(f"{file.name} ({file.origin})" for file in files)
     fix = f"use one of {names}, or the path of a file" if names else "give the path of a file"
     if is_path(name_or_path):
@@ -93,9 +92,9 @@ def is_path(name_or_path: str) -> bool:
 
 def format_path(path: Path) -> str:
     """As a person would type it from the current folder."""
-    here = Path.cwd()
-    absolute = here / path
-    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
+    current = Path.cwd()
+    absolute = current / path
+    return str(absolute.relative_to(current) if absolute.is_relative_to(current) else absolute)
 
 
 def _user_data() -> Path:

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from launcher.config.block import AS_WHOLE_NUMBER, Positive, StrictModel, Text, WholeNumber
-from launcher.config.paths import find_file, format_path
-from launcher.config.validation import Rule, raise_broken, validate
+from launcher.config.paths import find_config_file, format_path
+from launcher.config.strict_model import AS_WHOLE_NUMBER, Positive, StrictModel, Text, WholeNumber
+from launcher.config.validation import BrokenRule, raise_broken_rules, validate
 from launcher.config.yaml_source import YamlSource, read_yaml
 from launcher.errors import ConfigError
 from nanochat.dataset.climbmix import CLIMBMIX, shard_count, shards_for
@@ -25,13 +25,13 @@ from nanochat.scaling import (
 )
 from nanochat.sizes import VOCAB_SIZE, ModelConfig, parameter_counts
 
-SPECIAL_TOKENS = 9  # upstream's: <|bos|> and eight that mark a conversation's turns
-SMALLEST_VOCABULARY = 256 + SPECIAL_TOKENS  # one token per byte value
+SPECIAL_TOKEN_COUNT = 9  # upstream's: <|bos|> and eight that mark a conversation's turns
+SMALLEST_VOCABULARY = 256 + SPECIAL_TOKEN_COUNT  # one token per byte value
 WARMUP_STEPS = 40  # upstream's; a tenth of the run where that is shorter
-HORIZON = ("steps", "tokens", "flops", "tokens_per_scaling_parameter")  # one of them at most
+HORIZON_KEYS = ("steps", "tokens", "flops", "tokens_per_scaling_parameter")  # one of them at most
 
 
-def _windows(value: str) -> str:
+def _valid_window_pattern(value: str) -> str:
     if not value or set(value.upper()) - set("SL"):
         message = "expected S (a quarter of the sequence) and L (all of it) as in SSSL, got {got}"
         raise PydanticCustomError("windows", message, {"got": repr(value)})
@@ -41,7 +41,7 @@ def _windows(value: str) -> str:
 Count = Annotated[int, Field(ge=1, le=1_000_000_000), AS_WHOLE_NUMBER]
 
 
-def _batch_by_rule(known: dict[str, Any]) -> int:
+def _default_tokens_per_step(known: dict[str, Any]) -> int:
     """known: the keys before it, checked."""
     return optimal_tokens_per_step(_model(known))
 
@@ -129,14 +129,14 @@ class Recipe(StrictModel):
     """Channels per attention head; rotary embedding turns them in pairs."""
     sequence_length: Annotated[int, Field(ge=2, le=1_048_576), AS_WHOLE_NUMBER] = 2048
     """Tokens that the model sees at once: the length of a row."""
-    window_pattern: Annotated[str, AfterValidator(_windows)] = "L"
+    window_pattern: Annotated[str, AfterValidator(_valid_window_pattern)] = "L"
     """How far layers look back, tiled over them: S a quarter of the sequence, L all of it."""
     vocab_size: Annotated[int, Field(ge=SMALLEST_VOCABULARY, le=1_048_576), AS_WHOLE_NUMBER] = (
         VOCAB_SIZE
     )
     """Tokens of the vocabulary, the 9 special ones included."""
     tokens_per_step: Annotated[int, Field(ge=2, le=2**30), AS_WHOLE_NUMBER] = Field(
-        default_factory=_batch_by_rule
+        default_factory=_default_tokens_per_step
     )
     """Tokens per optimizer step, all workers together; a multiple of sequence_length. Default:
     upstream's rule for the size, 2^18 for d4 and d8, 2^19 for d12, 2^20 for d20 and d24."""
@@ -170,7 +170,7 @@ class Recipe(StrictModel):
 
     @model_validator(mode="after")
     def _check_rules(self) -> Recipe:
-        raise_broken(list(_broken_rules(self)))
+        raise_broken_rules(list(_broken_rules(self)))
         return self
 
     @property
@@ -231,7 +231,7 @@ def load_recipe(name_or_path: str, overrides: Iterable[tuple[str, str]] = ()) ->
     overrides: (option, its argument) as typed: ("--set", "seed=7"), ("--steps", "100"),
     ("--data", "climbmix"). Raises NotFound, or ConfigError with all problems.
     """
-    path = find_file("recipe", name_or_path)
+    path = find_config_file("recipe", name_or_path)
     source = read_yaml(path, fix=f"launch edit recipe {format_path(path)}")
     for option, argument in overrides:
         if option == "--set":
@@ -240,26 +240,28 @@ def load_recipe(name_or_path: str, overrides: Iterable[tuple[str, str]] = ()) ->
             source.override_text(option, "data.source", argument)
         else:
             source.override(option, option.removeprefix("--"), argument)
-    _give_way_to_options(source)
+    _drop_overridden_keys(source)
     recipe = validate(Recipe, source)
     return LoadedRecipe(path.stem, path, recipe, source)
 
 
-def _give_way_to_options(source: YamlSource) -> None:
+def _drop_overridden_keys(source: YamlSource) -> None:
     """An option that sets a horizon takes the file's other one out, and the file's warm-up where
     the steps have become fewer."""
-    given = [key for key in HORIZON if (key,) in source.overridden and source.data[key] is not None]
+    given = [
+        key for key in HORIZON_KEYS if (key,) in source.overridden and source.data[key] is not None
+    ]
     if len(given) == 1:
-        for other in set(HORIZON) - set(given):
-            source.drop(other)
+        for other in set(HORIZON_KEYS) - set(given):
+            source.remove(other)
     steps, warmup = source.data.get("steps"), source.data.get("warmup_steps")
     numbers = isinstance(steps, int | float) and isinstance(warmup, int | float)
     own = ("warmup_steps",) in source.overridden
     if given == ["steps"] and numbers and not own and warmup > steps:
-        source.drop("warmup_steps")
+        source.remove("warmup_steps")
 
 
-def _broken_rules(recipe: Recipe) -> Iterator[Rule]:
+def _broken_rules(recipe: Recipe) -> Iterator[BrokenRule]:
     """What single values cannot show: keys that do not go together."""
     if recipe.data.validation == recipe.data.source:
         yield "data.validation is what is trained on: name other text", ("data.validation",)
@@ -274,7 +276,7 @@ def _broken_rules(recipe: Recipe) -> Iterator[Rule]:
     if recipe.data.mirror and not is_climbmix:
         yield "data.mirror: only climbmix has one: leave it out", ("data.mirror",)
     yield from _broken_batch_rules(recipe)
-    given = [key for key in HORIZON if getattr(recipe, key) is not None]
+    given = [key for key in HORIZON_KEYS if getattr(recipe, key) is not None]
     if len(given) > 1:
         yield f"write one horizon: {' and '.join(given)} are given", tuple(given[::-1])
         return
@@ -287,10 +289,10 @@ def _broken_rules(recipe: Recipe) -> Iterator[Rule]:
         yield message, (key, "tokens_per_step")
     elif recipe.warmup > recipe.steps_total:
         message = f"{recipe.warmup:,} warm-up steps are more than all {recipe.steps_total:,} steps"
-        yield message, ("warmup_steps", *HORIZON)
+        yield message, ("warmup_steps", *HORIZON_KEYS)
 
 
-def _broken_batch_rules(recipe: Recipe) -> Iterator[Rule]:
+def _broken_batch_rules(recipe: Recipe) -> Iterator[BrokenRule]:
     tokens, length = recipe.tokens_per_step, recipe.sequence_length
     if tokens % length:
         below = tokens // length * length

@@ -20,33 +20,36 @@ def select_pool(loaded: LoadedCluster, pool: str | None) -> tuple[LoadedCluster,
         return loaded, pool
     update = {"name": f"{loaded.cluster.name}.{pool}", "nodes": nodes, "head": None}
     cluster = loaded.cluster.model_copy(update=update)
-    typed = f"{loaded.typed}.{pool}"
-    return replace(loaded, name=cluster.name, cluster=cluster, typed=typed, part=pool), None
+    cli_name = f"{loaded.cli_name}.{pool}"
+    subcluster = replace(
+        loaded, name=cluster.name, cluster=cluster, cli_name=cli_name, subcluster=pool
+    )
+    return subcluster, None
 
 
 def subclusters(loaded: LoadedCluster) -> tuple[LoadedCluster, ...]:
-    """All clusters that a file's hosts can be joined to: its own, then those of its pools."""
-    if loaded.part is not None:
+    """All clusters that a file's hosts can join: its own, then those of its pools."""
+    if loaded.subcluster is not None:
         return (loaded,)
-    pools = (select_pool(loaded, pool)[0] for pool in loaded.cluster.pools)
-    return (loaded, *(part for part in pools if part.part is not None))
+    selected = (select_pool(loaded, pool)[0] for pool in loaded.cluster.pools)
+    return (loaded, *(cluster for cluster in selected if cluster.subcluster is not None))
 
 
 def require_subcluster(loaded: LoadedCluster, pool: str) -> LoadedCluster:
     """What CLUSTER.POOL means. Raises NotFound, or InputError for a pool of the head."""
-    part, _ = select_pool(loaded, pool)
-    if part.part is None:
+    selected, _ = select_pool(loaded, pool)
+    if selected.subcluster is None:
         raise InputError(
             f"pool {pool} holds the head of {loaded.name}: it is no cluster of its own",
-            fix=f"write {loaded.typed}, with --pool {pool} where only its hosts are meant",
+            fix=f"write {loaded.cli_name}, with --pool {pool} where only its hosts are meant",
         )
-    return part
+    return selected
 
 
 def conflicting_clusters(loaded: LoadedCluster) -> dict[str, str]:
-    """The other clusters that its hosts can be joined to by the same file: name -> what names it on
-    a command line."""
-    if loaded.part is not None:
-        end = f".{loaded.part}"
-        return {loaded.cluster.name.removesuffix(end): loaded.typed.removesuffix(end)}
-    return {part.cluster.name: part.typed for part in subclusters(loaded)[1:]}
+    """The other clusters of the same file that its hosts can join: name -> its name on a command
+    line."""
+    if loaded.subcluster is not None:
+        suffix = f".{loaded.subcluster}"
+        return {loaded.cluster.name.removesuffix(suffix): loaded.cli_name.removesuffix(suffix)}
+    return {other.cluster.name: other.cli_name for other in subclusters(loaded)[1:]}

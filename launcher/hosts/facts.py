@@ -21,8 +21,8 @@ Parsed = TypeVar("Parsed")
 
 FACTS_SECONDS = 20.0
 
-SAY = 'say() { echo "@$1"; }\n'
-SCRIPT = r"""
+SECTION_FUNCTION = 'say() { echo "@$1"; }\n'
+FACTS_SCRIPT = r"""
 export LC_ALL=C PATH="$PATH:$HOME/.local/bin:/usr/local/bin:/usr/sbin:/sbin"
 SAY
 say clock; date +%s.%N
@@ -76,12 +76,12 @@ say logout; grep -hiE '^ *KillUserProcesses *= *(yes|true|on|1) *$' /etc/systemd
   /etc/systemd/logind.conf.d/*.conf /usr/lib/systemd/logind.conf.d/*.conf 2>/dev/null
 say clock; date +%s.%N
 say end
-""".replace("GPUS", gpus.SCRIPT.strip()).replace("SAY\n", SAY)
+""".replace("GPUS", gpus.GPU_SCRIPT.strip()).replace("SAY\n", SECTION_FUNCTION)
 EPHEMERAL_PORTS = (32768, 60999)  # Linux's default
 
 
 @dataclass(frozen=True)
-class Python:
+class InstalledPython:
     """`version`: all three numbers."""
 
     path: str
@@ -90,52 +90,55 @@ class Python:
 
 @dataclass(frozen=True, kw_only=True)
 class HostFacts:
-    """What one host says of itself.
-
-    `architecture`: of uname -m. `cores`: usable ones, as the kernel counts them; where it knows two
-    kinds, `performance_cores` and `efficiency_cores` are all of each, else 0. `disk_free_bytes`:
-    where ~/.launch is or will be. `clock_offset_seconds`: the host's clock minus ours, the least
-    that may be. `pythons`: 3.11 or newer that can make a virtual environment, the one called
-    python3 first. `ssh_address`: where it was reached, as it sees it. `ssh_interface`:
-    the one that owns that address, IPv6 too. `default_interface`: the one that its way out leads
-    through. `listeners`: port -> "name (process id)", of processes that its
-    user may see. `ephemeral_ports`: first and last. `rays`: process id and command line of Ray and
-    torchrun processes of anybody. `ready`: folder below ~/.launch -> the first line of the file
-    `ready` in it. `boot_hooks`: what can start something when it boots: systemd (its user's, which
-    runs without a login), linger (which it does not do yet), crontab. `logout_kills`: whatever a
-    login has started ends with it. `answer_seconds`: how long it took to say all this.
-    """
+    """What one host says of itself."""
 
     system: str
     architecture: str
+    """As uname -m prints it."""
     kernel: str
     hostname: str
     user: str
     home: str
     glibc: str | None
     cores: int
+    """Usable ones, as the kernel counts them."""
     performance_cores: int
+    """All of that kind; 0 unless the kernel knows two kinds."""
     efficiency_cores: int
     memory_bytes: int
     memory_available_bytes: int
     disk_free_bytes: int
+    """On the disk of ~/.launch, or of the home folder before that exists."""
     shm_free_bytes: int | None
     clock_offset_seconds: float
+    """The host's clock minus ours; the smallest offset that fits the answer."""
     ssh_address: str | None
+    """Where the client reached it, as the host sees it."""
     ssh_interface: str | None = None
+    """The interface that owns `ssh_address`, IPv6 too."""
     interfaces: tuple[Interface, ...]
     default_interface: str | None
+    """The interface of its default route."""
     hostname_addresses: tuple[str, ...]
-    pythons: tuple[Python, ...]
+    pythons: tuple[InstalledPython, ...]
+    """3.11 or newer that can make a virtual environment, the one called python3 first."""
     listening_ports: frozenset[int]
     listeners: Mapping[int, str]
+    """Port -> "name (process id)", of processes that its user may see."""
     ephemeral_ports: tuple[int, int]
-    rays: tuple[str, ...]
+    """First and last."""
+    ray_processes: tuple[str, ...]
+    """Process id and command line of Ray and torchrun processes of anybody."""
     ready: Mapping[str, str]
+    """Folder below ~/.launch -> the first line of the file `ready` in it."""
     gpus: GpuFacts
     boot_hooks: tuple[str, ...]
-    logout_kills: bool
+    """What can start something when it boots: systemd (its user's, which runs without a login),
+    linger (which it does not do yet), crontab."""
+    kills_user_processes: bool
+    """Whatever a login has started ends with the login."""
     answer_seconds: float
+    """How long it took to gather all this."""
 
     @property
     def any_python(self) -> str | None:
@@ -148,18 +151,18 @@ class HostFacts:
 
 def gather_facts(connection: Connection) -> HostFacts:
     """One command, about 0.2 s on a slow core. Raises HostError."""
-    began = time.time()
-    output = connection.check(SCRIPT, step="gather facts", timeout=FACTS_SECONDS)
-    return parse_facts(output, asked_at=began, answered_at=time.time())
+    started = time.time()
+    output = connection.check(FACTS_SCRIPT, step="gather facts", timeout=FACTS_SECONDS)
+    return parse_facts(output, asked_at=started, answered_at=time.time())
 
 
 def parse_facts(output: str, *, asked_at: float, answered_at: float) -> HostFacts:
     """`asked_at`, `answered_at`: our clock around the script."""
-    sections = sections_of(output)
-    system, architecture, hostname = _padded(sections, "system", 3)
-    user, home = _padded(sections, "user", 2)
+    sections = parse_sections(output)
+    system, architecture, hostname = _lines_of(sections, "system", 3)
+    user, home = _lines_of(sections, "user", 2)
     memory = dict(_memory(sections.get("memory", [])))
-    kinds = dict(_pair(line) for line in sections.get("core-kinds", []))
+    kinds = dict(_key_and_value(line) for line in sections.get("core-kinds", []))
     return HostFacts(
         system=system,
         architecture=architecture,
@@ -169,13 +172,13 @@ def parse_facts(output: str, *, asked_at: float, answered_at: float) -> HostFact
         home=home,
         glibc=_first(sections, "glibc", _glibc),
         cores=_first(sections, "cores", int) or 1,
-        performance_cores=_count(kinds.get("core", "")),
-        efficiency_cores=_count(kinds.get("atom", "")),
+        performance_cores=_count_cpus(kinds.get("core", "")),
+        efficiency_cores=_count_cpus(kinds.get("atom", "")),
         memory_bytes=memory.get("MemTotal", 0),
         memory_available_bytes=memory.get("MemAvailable", memory.get("MemTotal", 0)),
-        disk_free_bytes=_first(sections, "disk", _free) or 0,
-        shm_free_bytes=_first(sections, "shm", _free),
-        clock_offset_seconds=_offset(sections.get("clock", []), asked_at, answered_at),
+        disk_free_bytes=_first(sections, "disk", _df_free_bytes) or 0,
+        shm_free_bytes=_first(sections, "shm", _df_free_bytes),
+        clock_offset_seconds=_clock_offset(sections.get("clock", []), asked_at, answered_at),
         ssh_address=_first(sections, "ssh", lambda line: line.split()[2]),
         ssh_interface=_first(sections, "ssh-interface", _interface_name),
         interfaces=tuple(parse_interfaces(sections.get("interfaces", []))),
@@ -186,17 +189,17 @@ def parse_facts(output: str, *, asked_at: float, answered_at: float) -> HostFact
             int(line.rpartition(":")[2], 16) for line in sections.get("ports", [])
         ),
         listeners=dict(_listeners(sections.get("listeners", []))),
-        ephemeral_ports=_first(sections, "ephemeral", _range) or EPHEMERAL_PORTS,
-        rays=tuple(line for line in sections.get("rays", []) if _is_ray(line)),
-        ready=dict(_pair(line) for line in sections.get("ready", [])),
+        ephemeral_ports=_first(sections, "ephemeral", _port_range) or EPHEMERAL_PORTS,
+        ray_processes=tuple(line for line in sections.get("rays", []) if _is_ray_process(line)),
+        ready=dict(_key_and_value(line) for line in sections.get("ready", [])),
         gpus=parse_gpus(sections),
         boot_hooks=tuple(sections.get("boot", [])),
-        logout_kills=bool(sections.get("logout")),
+        kills_user_processes=bool(sections.get("logout")),
         answer_seconds=round(answered_at - asked_at, 3),
     )
 
 
-def sections_of(output: str) -> dict[str, list[str]]:
+def parse_sections(output: str) -> dict[str, list[str]]:
     """Name -> its lines."""
     sections: dict[str, list[str]] = {}
     for line in output.splitlines():
@@ -207,7 +210,7 @@ def sections_of(output: str) -> dict[str, list[str]]:
     return sections
 
 
-def _padded(sections: Mapping[str, list[str]], name: str, count: int) -> list[str]:
+def _lines_of(sections: Mapping[str, list[str]], name: str, count: int) -> list[str]:
     lines = sections.get(name, [])
     return [*lines, *[""] * count][:count]
 
@@ -229,7 +232,7 @@ def _glibc(line: str) -> str | None:
     return found[1] if found else None
 
 
-def _count(ranges: str) -> int:
+def _count_cpus(ranges: str) -> int:
     """0-15,20 -> 17."""
     pairs = [part.partition("-") for part in ranges.split(",") if part]
     return sum(int(last or first) - int(first) + 1 for first, _, last in pairs)
@@ -242,23 +245,23 @@ def _memory(lines: list[str]) -> Iterator[tuple[str, int]]:
         yield name.rstrip(":"), int(kibibytes) * 1024
 
 
-def _free(line: str) -> int:
+def _df_free_bytes(line: str) -> int:
     """Of `df -Pk`: device, blocks, used, free, counted from the right: a device may have spaces."""
     return int(line.rsplit(maxsplit=5)[3]) * 1024
 
 
-def _offset(clocks: list[str], asked_at: float, answered_at: float) -> float:
+def _clock_offset(clocks: list[str], asked_at: float, answered_at: float) -> float:
     """The least that fits: the host's clock at the script's start is after our question, at its
     end before the answer. Nothing, where it may be right."""
     if not clocks:
         return 0.0
-    most = _seconds(clocks[0])[1] - asked_at
-    least = _seconds(clocks[-1])[0] - answered_at
-    return round(least if least > 0 else min(most, 0.0), 3)
+    max_offset = _parse_date(clocks[0])[1] - asked_at
+    min_offset = _parse_date(clocks[-1])[0] - answered_at
+    return round(min_offset if min_offset > 0 else min(max_offset, 0.0), 3)
 
 
-def _seconds(line: str) -> tuple[float, float]:
-    """Of `date +%s.%N`, at the least and at the most: busybox may know no %N, that is a second."""
+def _parse_date(line: str) -> tuple[float, float]:
+    """Earliest and latest time that `date +%s.%N` may mean: busybox may not know %N."""
     whole, _, fraction = line.partition(".")
     return (float(line), float(line)) if fraction.isdigit() else (int(whole), int(whole) + 1)
 
@@ -274,18 +277,18 @@ def _default_interface(lines: list[str]) -> str | None:
     return min(routes)[1] if routes else None
 
 
-def _pythons(lines: list[str]) -> tuple[Python, ...]:
+def _pythons(lines: list[str]) -> tuple[InstalledPython, ...]:
     """Lines `path version venv`, the version of a build between two releases with a plus."""
-    found: dict[str, Python] = {}
+    found: dict[str, InstalledPython] = {}
     for line in lines:
-        words = line.rsplit(maxsplit=2)
-        if len(words) == 3 and words[2] == "venv" and _number(words[1]) >= (3, 11):
-            version = words[1].rstrip("+")
-            found.setdefault(version, Python(words[0], version))
+        fields = line.rsplit(maxsplit=2)
+        if len(fields) == 3 and fields[2] == "venv" and _version_numbers(fields[1]) >= (3, 11):
+            version = fields[1].rstrip("+")
+            found.setdefault(version, InstalledPython(fields[0], version))
     return tuple(found.values())
 
 
-def _number(version: str) -> tuple[int, ...]:
+def _version_numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
@@ -296,12 +299,12 @@ def _listeners(lines: list[str]) -> Iterator[tuple[int, str]]:
             yield int(found[1]), f"{found[2]} (process {found[3]})"
 
 
-def _range(line: str) -> tuple[int, int]:
+def _port_range(line: str) -> tuple[int, int]:
     first, last = line.split()
     return int(first), int(last)
 
 
-def _is_ray(line: str) -> bool:
+def _is_ray_process(line: str) -> bool:
     """`PID COMMAND...` of a raylet, a gcs_server or torchrun; not of a shell or an editor with such
     a word in its arguments, our own script among them."""
     _, program, *arguments = [*line.split(" "), ""]  # no command: it ended meanwhile
@@ -314,6 +317,6 @@ def _is_ray(line: str) -> bool:
     )
 
 
-def _pair(line: str) -> tuple[str, str]:
+def _key_and_value(line: str) -> tuple[str, str]:
     key, _, value = line.partition(" ")
     return key, value

@@ -14,14 +14,14 @@ from launcher.hosts.gpus import (
     Gpu,
     GpuFacts,
     Vendor,
+    parse_version,
     torch_build,
-    version_of,
 )
 from launcher.hosts.preflight import Finding
 
 Accelerator = Literal["cpu", "cuda", "rocm"]
-VENDORS: dict[Accelerator, Vendor] = {"cuda": "nvidia", "rocm": "amd"}
-OTHER: dict[Vendor, Accelerator] = {"amd": "rocm", "nvidia": "cuda"}
+VENDOR_BY_ACCELERATOR: dict[Accelerator, Vendor] = {"cuda": "nvidia", "rocm": "amd"}
+ACCELERATOR_BY_VENDOR: dict[Vendor, Accelerator] = {"amd": "rocm", "nvidia": "cuda"}
 BRANDS: dict[Vendor, str] = {"nvidia": "NVIDIA", "amd": "AMD"}
 
 USED_WARNING = 0.1  # of a GPU's memory: a desktop takes less
@@ -40,74 +40,77 @@ INSTALL_FIXES: dict[Vendor, str] = {
 
 
 def judge_gpus(
-    name: str, host: HostFacts, accelerator: Accelerator, wanted: int | None, *, ours: bool = False
+    name: str, host: HostFacts, accelerator: Accelerator, wanted: int | None, *, is_up: bool = False
 ) -> Iterator[Finding]:
-    """`accelerator` and `wanted` (GPUs; None: all there are): the cluster file's. `ours`: our own
+    """`accelerator` and `wanted` (GPUs; None: all there are): the cluster file's. `is_up`: our own
     cluster is up and may use their memory."""
     facts = host.gpus
     if accelerator == "cpu":
         if facts.gpus:
             yield Finding(
-                "ok", name, "gpu", f"{_counted(list(facts.gpus))}: not used, accelerator is cpu"
+                "ok",
+                name,
+                "gpu",
+                f"{_count_by_name(list(facts.gpus))}: not used, accelerator is cpu",
             )
         return
-    vendor = VENDORS[accelerator]
-    gpus = facts.of(vendor)
+    vendor = VENDOR_BY_ACCELERATOR[accelerator]
+    gpus = facts.of_vendor(vendor)
     if not gpus:
-        yield _none(name, facts, accelerator)
+        yield _no_gpu(name, facts, accelerator)
         return
     if wanted is not None and wanted > len(gpus):
         yield Finding(
             "error",
             name,
             "gpu",
-            f"it has {_counted(gpus)}, but the cluster file says gpus: {wanted}",
+            f"it has {_count_by_name(gpus)}, but the cluster file says gpus: {wanted}",
             f"write gpus: {len(gpus)}, or leave it out",
         )
         return
-    if vendor == "amd" and facts.may_use_kfd is False:
+    if vendor == "amd" and facts.can_open_kfd is False:
         yield Finding(
             "error",
             name,
             "gpu",
-            f"{_counted(gpus)}: {host.user or 'the login'} may not open /dev/kfd",
+            f"{_count_by_name(gpus)}: {host.user or 'the login'} may not open /dev/kfd",
             f"sudo usermod -aG render,video {host.user}, then log in anew",
         )
         return
-    yield Finding("ok", name, "gpu", "; ".join(map(_described, gpus)))
+    yield Finding("ok", name, "gpu", "; ".join(map(_describe, gpus)))
     if vendor == "nvidia":
-        yield from _cuda(name, gpus)
+        yield from _judge_cuda(name, gpus)
         if torch_build(facts) == "cu126":
-            yield from _too_new(name, gpus)
-    if not ours:
-        yield from _busy(name, gpus[:wanted])
+            yield from _judge_capability(name, gpus)
+    if not is_up:
+        yield from _judge_memory(name, gpus[:wanted])
 
 
-def _none(name: str, facts: GpuFacts, accelerator: Accelerator) -> Finding:
-    vendor = VENDORS[accelerator]
+def _no_gpu(name: str, facts: GpuFacts, accelerator: Accelerator) -> Finding:
+    vendor = VENDOR_BY_ACCELERATOR[accelerator]
     brand = BRANDS[vendor]
-    if said := (facts.trouble or {}).get(vendor):
-        fixes = [fix for words, fix in NVIDIA_FIXES.items() if words in said.lower()]
+    if error := (facts.tool_errors or {}).get(vendor):
+        fixes = [fix for start, fix in NVIDIA_FIXES.items() if start in error.lower()]
         fix = fixes[0] if fixes else f"make nvidia-smi work on {name}"
-        return Finding("error", name, "gpu", f"nvidia-smi says: {said}", fix)
-    if vendor in facts.on_bus:
+        return Finding("error", name, "gpu", f"nvidia-smi says: {error}", fix)
+    if vendor in facts.pci_vendors:
         message = f"an {brand} card is on its bus, and no driver that can compute with it"
         return Finding("error", name, "gpu", message, INSTALL_FIXES[vendor])
     others = [gpu for gpu in facts.gpus if gpu.vendor != vendor]
     message = f"accelerator is {accelerator}, but it has no {brand} GPU"
     if others:
-        other = OTHER[others[0].vendor]
+        other = ACCELERATOR_BY_VENDOR[others[0].vendor]
         return Finding(
-            "error", name, "gpu", f"{message}: it has {_counted(others)}",
+            "error", name, "gpu", f"{message}: it has {_count_by_name(others)}",
             f"write accelerator: {other}",
         )  # fmt: skip
     return Finding("error", name, "gpu", message, "write accelerator: cpu")
 
 
-def _cuda(name: str, gpus: list[Gpu]) -> Iterator[Finding]:
+def _judge_cuda(name: str, gpus: list[Gpu]) -> Iterator[Finding]:
     """Which builds of torch its drivers and GPUs can use."""
     driver = gpus[0].driver or ""
-    found = version_of(driver)
+    found = parse_version(driver)
     if found and found < CUDA_12_DRIVER:
         message = f"driver {driver} is too old for any build of torch: they are for CUDA 12 and 13"
         yield Finding("error", name, "gpu-driver", message, "update it to 580 or newer")
@@ -115,7 +118,7 @@ def _cuda(name: str, gpus: list[Gpu]) -> Iterator[Finding]:
         message = f"driver {driver} is older than CUDA 13: torch is taken for CUDA 12.6"
         yield Finding("ok", name, "gpu-driver", message)
     for gpu in gpus:
-        capability = version_of(gpu.architecture)
+        capability = parse_version(gpu.architecture)
         if capability and capability < CUDA_13_CAPABILITY:
             yield Finding(
                 "ok",
@@ -126,10 +129,10 @@ def _cuda(name: str, gpus: list[Gpu]) -> Iterator[Finding]:
             )
 
 
-def _too_new(name: str, gpus: list[Gpu]) -> Iterator[Finding]:
+def _judge_capability(name: str, gpus: list[Gpu]) -> Iterator[Finding]:
     """For builds that an old driver or another old GPU asks for."""
     for gpu in gpus:
-        if version_of(gpu.architecture) >= CUDA_12_6_END:
+        if parse_version(gpu.architecture) >= CUDA_12_6_END:
             yield Finding(
                 "error",
                 name,
@@ -140,7 +143,7 @@ def _too_new(name: str, gpus: list[Gpu]) -> Iterator[Finding]:
             )
 
 
-def _busy(name: str, gpus: list[Gpu]) -> Iterator[Finding]:
+def _judge_memory(name: str, gpus: list[Gpu]) -> Iterator[Finding]:
     for gpu in gpus:
         if gpu.memory_used_bytes and gpu.memory_used_bytes > USED_WARNING * gpu.memory_bytes:
             yield Finding(
@@ -153,7 +156,7 @@ def _busy(name: str, gpus: list[Gpu]) -> Iterator[Finding]:
             )
 
 
-def _counted(gpus: list[Gpu]) -> str:
+def _count_by_name(gpus: list[Gpu]) -> str:
     names = [gpu.name for gpu in gpus]
     return ", ".join(
         name if names.count(name) == 1 else f"{names.count(name)} x {name}"
@@ -161,7 +164,7 @@ def _counted(gpus: list[Gpu]) -> str:
     )
 
 
-def _described(gpu: Gpu) -> str:
+def _describe(gpu: Gpu) -> str:
     parts = [gpu.name, f"{gpu.memory_bytes / 1e9:.1f} GB" if gpu.memory_bytes else "shared memory"]
     if gpu.vendor == "nvidia":
         parts += [f"compute capability {gpu.architecture}"] if gpu.architecture else []

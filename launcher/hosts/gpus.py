@@ -1,6 +1,6 @@
-"""The GPUs of a host: a part of the script of facts, and a parser for each tool that tells of them.
+"""The GPUs of a host: a part of the script of facts, and a parser for each tool that reports them.
 
-NVIDIA's are told by nvidia-smi, which comes with the driver. AMD's are those of the kernel's
+NVIDIA's are reported by nvidia-smi, which comes with the driver. AMD's are those of the kernel's
 compute driver (KFD), without any tool; amd-smi or rocm-smi, where there is one, has their names.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, Literal
 Vendor = Literal["nvidia", "amd"]
 
 # `timeout`: a driver in trouble lets its tool hang. /usr/lib/wsl/lib: Windows' nvidia-smi.
-SCRIPT = r"""
+GPU_SCRIPT = r"""
 PATH="$PATH:/usr/lib/wsl/lib:/opt/rocm/bin"
 say nvidia
 command -v nvidia-smi >/dev/null && timeout 8 nvidia-smi --format=csv,noheader,nounits \
@@ -46,7 +46,7 @@ done 2>/dev/null
 CUDA_13_DRIVER, CUDA_12_DRIVER = (580,), (525, 60, 13)
 CUDA_13_CAPABILITY = (7, 5)
 CUDA_12_6_END = (10, 0)  # its builds are for less
-PCI_VENDORS: dict[str, Vendor] = {"0x10de": "nvidia", "0x1002": "amd"}
+VENDOR_BY_PCI_ID: dict[str, Vendor] = {"0x10de": "nvidia", "0x1002": "amd"}
 AMD_VENDOR_ID = "4098"  # as KFD writes it
 GPU_HEAPS = ("1", "2")  # of KFD's memory banks: the GPU's own, visible to the CPU or not
 # What AMD's tools call these where they know no name; the second is what a rented MI300X is.
@@ -68,30 +68,31 @@ class Gpu:
 
 @dataclass(frozen=True)
 class GpuFacts:
-    """`trouble`: what a vendor's tool said instead of telling of GPUs. `on_bus`: vendors of the
-    graphics cards and accelerators that the PCI bus has, whether or not a driver has them.
-    `may_use_kfd`: whether the login may open AMD's compute device; None without one."""
+    """The GPUs of one host, and why some may be missing."""
 
     gpus: tuple[Gpu, ...] = ()
-    trouble: Mapping[Vendor, str] | None = None
-    on_bus: tuple[Vendor, ...] = ()
-    may_use_kfd: bool | None = None
+    tool_errors: Mapping[Vendor, str] | None = None
+    """What a vendor's tool printed instead of GPUs."""
+    pci_vendors: tuple[Vendor, ...] = ()
+    """Vendors of the graphics cards and accelerators on the PCI bus, with or without a driver."""
+    can_open_kfd: bool | None = None
+    """Whether the login may open AMD's compute device; None without one."""
 
-    def of(self, vendor: Vendor) -> list[Gpu]:
+    def of_vendor(self, vendor: Vendor) -> list[Gpu]:
         return [gpu for gpu in self.gpus if gpu.vendor == vendor]
 
 
 def torch_build(facts: GpuFacts) -> str:
     """cu126 where an NVIDIA GPU or its driver is too old for CUDA 13, which PyTorch's usual builds
     are for; else empty."""
-    for gpu in facts.of("nvidia"):
-        driver, capability = version_of(gpu.driver), version_of(gpu.architecture)
+    for gpu in facts.of_vendor("nvidia"):
+        driver, capability = parse_version(gpu.driver), parse_version(gpu.architecture)
         if (driver and driver < CUDA_13_DRIVER) or (capability and capability < CUDA_13_CAPABILITY):
             return "cu126"
     return ""
 
 
-def version_of(text: str | None) -> tuple[int, ...]:
+def parse_version(text: str | None) -> tuple[int, ...]:
     """Empty where it is none."""
     parts = (text or "").split(".")
     return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else ()
@@ -99,29 +100,27 @@ def version_of(text: str | None) -> tuple[int, ...]:
 
 def parse_gpus(sections: Mapping[str, Sequence[str]]) -> GpuFacts:
     """`sections`: by name, the lines that the script printed."""
-    nvidia, trouble = _nvidia(sections.get("nvidia", ()))
+    nvidia, error = _nvidia(sections.get("nvidia", ()))
     amd = list(_kfd(sections.get("kfd", ())))
-    told = [
+    reported = [
         *_amd_smi("\n".join(sections.get("amd-smi", ()))),
         *_rocm_smi("\n".join(sections.get("rocm-smi", ()))),
     ]
     driver = next(iter(sections.get("amdgpu", ())), None)
-    amd = [_completed(gpu, told, driver) for gpu in amd] if amd else told
-    access = sections.get("kfd-access")
+    amd = [_with_reported(gpu, reported, driver) for gpu in amd] if amd else reported
+    access, pci = sections.get("kfd-access"), sections.get("pci", ())
     return GpuFacts(
         gpus=(*nvidia, *amd),
-        trouble={"nvidia": trouble} if trouble else {},
-        on_bus=tuple(
-            dict.fromkeys(PCI_VENDORS[v] for v in sections.get("pci", ()) if v in PCI_VENDORS)
-        ),
-        may_use_kfd=None if access is None else "yes" in access,
+        tool_errors={"nvidia": error} if error else {},
+        pci_vendors=tuple(dict.fromkeys(VENDOR_BY_PCI_ID[v] for v in pci if v in VENDOR_BY_PCI_ID)),
+        can_open_kfd=None if access is None else "yes" in access,
     )
 
 
 def _nvidia(lines: Sequence[str]) -> tuple[list[Gpu], str | None]:
     """Lines `0, NVIDIA GeForce RTX 4070, 12282, 5, 550.54.14, 8.9`, memory in MiB, [N/A] where the
-    GPU has the machine's; else words."""
-    gpus, words = [], []
+    GPU has the machine's; else a message."""
+    gpus, messages = [], []
     for line in lines:
         cells = [cell.strip() for cell in line.split(",")]
         if len(cells) == 6 and (cells[2].isdigit() or cells[2] == "[N/A]"):
@@ -130,15 +129,15 @@ def _nvidia(lines: Sequence[str]) -> tuple[list[Gpu], str | None]:
                 Gpu(
                     vendor="nvidia", name=cells[1],
                     memory_bytes=int(cells[2]) * 2**20 if cells[2].isdigit() else 0,
-                    memory_used_bytes=used, driver=cells[4], architecture=_number(cells[5]),
+                    memory_used_bytes=used, driver=cells[4], architecture=_decimal(cells[5]),
                 )
             )  # fmt: skip
         else:
-            words.append(line)
-    return gpus, None if gpus or not words else " ".join(words)
+            messages.append(line)
+    return gpus, None if gpus or not messages else " ".join(messages)
 
 
-def _number(text: str) -> str | None:
+def _decimal(text: str) -> str | None:
     """Drivers of before 2022 do not know the query and say so in its place."""
     return text if re.fullmatch(r"\d+\.\d+", text) else None
 
@@ -184,58 +183,58 @@ def gfx_name(version: int) -> str:
 
 def _amd_smi(text: str) -> Iterator[Gpu]:
     """`amd-smi static --asic --vram --driver --json`: a list, from ROCm 7 on inside an object."""
-    document = _json(text)
+    document = _parse_json(text)
     if isinstance(document, dict):
         document = document.get("gpu_data", [])
-    for each in document if isinstance(document, list) else ():
-        asic, vram = each.get("asic", {}), each.get("vram", {})
+    for item in document if isinstance(document, list) else ():
+        asic, vram = item.get("asic", {}), item.get("vram", {})
         size = vram.get("size", {})
-        unit = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}.get(_word(size, "unit"), 0)
+        unit = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}.get(_text(size, "unit"), 0)
         yield Gpu(
-            vendor="amd", name=_word(asic, "market_name"),
-            memory_bytes=int(_word(size, "value") or 0) * unit, memory_used_bytes=None,
-            driver=_word(each.get("driver", {}), "version") or None,
-            architecture=_word(asic, "target_graphics_version") or None,
-            device_id=_word(asic, "device_id").lower() or None,
+            vendor="amd", name=_text(asic, "market_name"),
+            memory_bytes=int(_text(size, "value") or 0) * unit, memory_used_bytes=None,
+            driver=_text(item.get("driver", {}), "version") or None,
+            architecture=_text(asic, "target_graphics_version") or None,
+            device_id=_text(asic, "device_id").lower() or None,
         )  # fmt: skip
 
 
 def _rocm_smi(text: str) -> Iterator[Gpu]:
     """`rocm-smi --showproductname --showmeminfo vram --showdriverversion --json`: card0, card1,
     ..., system; its keys were written in another case before ROCm 6."""
-    document = _json(text)
+    document = _parse_json(text)
     cards = document if isinstance(document, dict) else {}
-    driver = _word(_lower(cards.get("system", {})), "driver version")
+    driver = _text(_lower_keys(cards.get("system", {})), "driver version")
     for name, card in cards.items():
         if not re.fullmatch(r"card\d+", name) or not isinstance(card, dict):
             continue
-        card = _lower(card)
-        used = _word(card, "vram total used memory (b)")
+        card = _lower_keys(card)
+        used = _text(card, "vram total used memory (b)")
         yield Gpu(
-            vendor="amd", name=_word(card, "card series"),
-            memory_bytes=int(_word(card, "vram total memory (b)") or 0),
+            vendor="amd", name=_text(card, "card series"),
+            memory_bytes=int(_text(card, "vram total memory (b)") or 0),
             memory_used_bytes=int(used) if used else None,
             driver=driver or None,
-            architecture=_word(card, "gfx version") or None,
-            device_id=_word(card, "card model").lower() or None,
+            architecture=_text(card, "gfx version") or None,
+            device_id=_text(card, "card model").lower() or None,
         )  # fmt: skip
 
 
-def _completed(gpu: Gpu, told: Sequence[Gpu], driver: str | None) -> Gpu:
-    """With what a tool told of a GPU of the same kind."""
-    for each in told:
-        if each.device_id in (gpu.device_id, None):
+def _with_reported(gpu: Gpu, reported: Sequence[Gpu], driver: str | None) -> Gpu:
+    """With what a tool reported of a GPU of the same kind."""
+    for item in reported:
+        if item.device_id in (gpu.device_id, None):
             return replace(
                 gpu,
-                name=each.name or gpu.name,
-                memory_bytes=gpu.memory_bytes or each.memory_bytes,
-                memory_used_bytes=each.memory_used_bytes,
-                driver=each.driver or driver,
+                name=item.name or gpu.name,
+                memory_bytes=gpu.memory_bytes or item.memory_bytes,
+                memory_used_bytes=item.memory_used_bytes,
+                driver=item.driver or driver,
             )
     return replace(gpu, driver=driver)
 
 
-def _json(text: str) -> Any:
+def _parse_json(text: str) -> Any:
     """Warnings may stand before it."""
     for match in re.finditer(r"^[\[{]", text, re.MULTILINE):
         try:
@@ -245,11 +244,11 @@ def _json(text: str) -> Any:
     return None
 
 
-def _lower(card: Mapping[str, Any]) -> dict[str, Any]:
+def _lower_keys(card: Mapping[str, Any]) -> dict[str, Any]:
     return {key.lower(): value for key, value in card.items()}
 
 
-def _word(mapping: Any, key: str) -> str:
+def _text(mapping: Any, key: str) -> str:
     """Empty where it is missing, as a tool writes it too: N/A."""
     value = str(mapping.get(key, "")) if isinstance(mapping, Mapping) else ""
     return "" if value == "N/A" else value

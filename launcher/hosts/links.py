@@ -1,6 +1,6 @@
 """Round trip and throughput between every two hosts, over the addresses that gloo will use.
 
-Every host runs one small program. They meet in rounds, as players of a tournament do, so that no
+Every host runs one small program. They meet in rounds, as players of a round robin do, so that no
 host has two partners at a time and a pair has its cables for itself.
 """
 
@@ -23,8 +23,8 @@ CALL_SECONDS = 5.0  # until the other one must be there, besides what the slowes
 
 # argv[1]: JSON {nonce, name, address, port, seconds, patience, stream, rounds}, a round {peer,
 # address, port, calls}.
-# Prints {peer: {trip_ms, received_bytes_per_second}}; `trip_ms` is told by the one who calls.
-PROGRAM = r"""
+# Prints {peer: {trip_ms, received_bytes_per_second}}; `trip_ms` is measured by the one who calls.
+LINK_PROGRAM = r"""
 import json, socket, statistics, sys, time
 job = json.loads(sys.argv[1])
 end, block = time.monotonic() + job["seconds"], 1 << 16
@@ -60,20 +60,20 @@ def take(meeting):
 def ping(line):
     trips = []
     for _ in range(21):
-        began = time.perf_counter(); line.sendall(b"?"); exactly(line, 1)
-        trips.append(time.perf_counter() - began)
+        started = time.perf_counter(); line.sendall(b"?"); exactly(line, 1)
+        trips.append(time.perf_counter() - started)
     return round(1000 * statistics.median(trips), 3)
 def pong(line):
     for _ in range(21): exactly(line, 1); line.sendall(b"!")
 def send(line):
-    began = time.monotonic(); line.sendall(b"+" * block)
-    while time.monotonic() < began + job["stream"]: line.sendall(b"+" * block)
+    started = time.monotonic(); line.sendall(b"+" * block)
+    while time.monotonic() < started + job["stream"]: line.sendall(b"+" * block)
     line.sendall(b"." * block)
 def receive(line):
     total, last = 0, exactly(line, block)
-    began = time.perf_counter()
+    started = time.perf_counter()
     while last[0] == 43: last = exactly(line, block); total += block
-    return round(total / (time.perf_counter() - began))
+    return round(total / (time.perf_counter() - started))
 found = {}
 for meeting in job["rounds"]:
     try:
@@ -111,7 +111,7 @@ def measure_links(
     """Of these pairs, each way. Takes 0.6 s a round, of which there are as many as hosts; those
     that went wrong are left out."""
     names = [name for name in connections if facts[name].any_python]
-    rounds = tournament(names)
+    rounds = round_robin(names)
     nonce = secrets.token_hex(8)
     ports = {name: _free_port(facts[name]) for name in names}
     slowest = max((facts[name].answer_seconds for name in names), default=0.0)
@@ -137,7 +137,7 @@ def measure_links(
         output = connection.check(
             f"{shlex.quote(facts[name].any_python or '')} -I - {shlex.quote(json.dumps(job))}",
             step="measure the links between hosts",
-            stdin=PROGRAM.encode(),
+            stdin=LINK_PROGRAM.encode(),
             timeout=seconds + 15,
         )
         answer: dict[str, dict[str, float]] = json.loads(output.splitlines()[-1])
@@ -156,17 +156,17 @@ def measure_links(
     return tuple(speeds)
 
 
-def tournament(names: Sequence[str]) -> list[dict[str, str]]:
+def round_robin(names: Sequence[str]) -> list[dict[str, str]]:
     """Rounds in which everybody meets everybody once: of each round, who meets whom. By the circle
-    method: the first one stays, the others move on by one place."""
-    places: list[str | None] = [*names, *([None] if len(names) % 2 else [])]
+    method: the first one stays, the others move on by one seat."""
+    circle: list[str | None] = [*names, *([None] if len(names) % 2 else [])]
     rounds = []
-    for _ in range(len(places) - 1):
-        half = len(places) // 2
-        pairs = zip(places[:half], reversed(places[half:]), strict=True)
+    for _ in range(len(circle) - 1):
+        half = len(circle) // 2
+        pairs = zip(circle[:half], reversed(circle[half:]), strict=True)
         met = [(one, two) for one, two in pairs if one is not None and two is not None]
         rounds.append(dict(met) | {two: one for one, two in met})
-        places = [places[0], places[-1], *places[1:-1]]
+        circle = [circle[0], circle[-1], *circle[1:-1]]
     return rounds
 
 

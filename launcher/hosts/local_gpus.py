@@ -7,11 +7,11 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from launcher.hosts.facts import SAY, sections_of
-from launcher.hosts.gpus import SCRIPT, GpuFacts, parse_gpus
+from launcher.hosts.facts import SECTION_FUNCTION, parse_sections
+from launcher.hosts.gpus import GPU_SCRIPT, GpuFacts, parse_gpus
 
 DEVICES = ("/dev/nvidia0", "/dev/kfd")
-ANSWER_SECONDS = 20.0
+GPU_TOOL_SECONDS = 20.0
 
 
 def has_gpu() -> bool:
@@ -34,8 +34,11 @@ def find_local_gpus() -> GpuFacts:
         return GpuFacts()
     try:
         done = subprocess.run(
-            ["sh", "-c", SAY + SCRIPT], capture_output=True, text=True, timeout=ANSWER_SECONDS
+            ["sh", "-c", SECTION_FUNCTION + GPU_SCRIPT],
+            capture_output=True,
+            text=True,
+            timeout=GPU_TOOL_SECONDS,
         )
     except subprocess.TimeoutExpired:
         return GpuFacts()
-    return parse_gpus(sections_of(done.stdout))
+    return parse_gpus(parse_sections(done.stdout))

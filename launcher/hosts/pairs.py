@@ -23,8 +23,8 @@ TRY_SECONDS = 2.5
 EPHEMERAL_TRIED = 3  # ports of each host, one from each third of its range
 
 # argv[1]: JSON {nonce, name, seconds, address, ports, peers: {name: {address, ports}}}.
-# Prints {"taken": [port], "peers": {name: {port: [what, milliseconds, address it left from]}}}.
-PROGRAM = r"""
+# Prints {"taken": [port], "peers": {name: {port: [outcome, milliseconds, address it left from]}}}.
+PAIR_PROGRAM = r"""
 import json, select, socket, sys, threading, time
 job = json.loads(sys.argv[1])
 end = time.monotonic() + job["seconds"]
@@ -52,21 +52,21 @@ def serve():
                     if client.recv(2) == b"ok": awaited -= 1
             except OSError: pass
 def call(name, address, port):
-    what = ""
+    outcome = ""
     while True:
-        began = time.monotonic()
+        started = time.monotonic()
         try:
-            with socket.create_connection((address, port), max(0.05, end - began)) as client:
-                took, source = time.monotonic() - began, client.getsockname()[0]
-                client.settimeout(max(0.05, end - began)); said = client.recv(256)
-                if said == answer(name):
+            with socket.create_connection((address, port), max(0.05, end - started)) as client:
+                took, source = time.monotonic() - started, client.getsockname()[0]
+                client.settimeout(max(0.05, end - started)); received = client.recv(256)
+                if received == answer(name):
                     client.sendall(b"ok"); return ["ok", round(took * 1000, 2), source]
-            what = "other"  # maybe another client's check
+            outcome = "other"  # maybe another client's check
         # A firewall's refusals are few a second: silence after one says no more than it did.
-        except TimeoutError: what = what or "timeout"
-        except ConnectionRefusedError: what = "refused"
-        except OSError as error: what = error.strerror or str(error)
-        if time.monotonic() > end - 0.1: return [what, 0, ""]
+        except TimeoutError: outcome = outcome or "timeout"
+        except ConnectionRefusedError: outcome = "refused"
+        except OSError as error: outcome = error.strerror or str(error)
+        if time.monotonic() > end - 0.1: return [outcome, 0, ""]
         time.sleep(0.1)
 found = {name: {} for name in job["peers"]}
 def reach(name, address, port): found[name][str(port)] = call(name, address, port)
@@ -80,28 +80,31 @@ print(json.dumps({"taken": taken, "peers": found}))
 
 @dataclass(frozen=True)
 class PairLink:
-    """From one host to a port of another. `what`: ok, timeout, refused, other (another program or
-    host answers there), or the system's words. `source`: the address that the packets left from.
-    `fixed`: a port of ours, else an ephemeral one."""
+    """A connection from one host to a port of another."""
 
     host: str
     peer: str
     port: int
-    what: str
+    outcome: str
+    """ok, timeout, refused, other (another program or host answers), or the system's error."""
     milliseconds: float
-    fixed: bool
+    is_cluster_port: bool
+    """Whether it is a port of the cluster, else an ephemeral one."""
     source: str = ""
+    """The address that the packets left from."""
 
 
 @dataclass(frozen=True)
 class PairResults:
-    """`taken`: ports of ours that something else on the host holds. `skipped`: hosts without a
-    Python to try it with. `failed`: why a host could not try it."""
+    """What was tried between all pairs of hosts."""
 
     links: tuple[PairLink, ...]
-    taken: Mapping[str, tuple[int, ...]]
+    occupied_ports: Mapping[str, tuple[int, ...]]
+    """By host, ports of the cluster that something else there holds."""
     skipped: tuple[str, ...]
+    """Hosts without a Python to try it with."""
     failed: tuple[HostError, ...] = ()
+    """Why a host could not try it."""
 
 
 def try_pairs(
@@ -116,9 +119,9 @@ def try_pairs(
     in the way, more where a host is slow to begin anything.
     """
     seconds = TRY_SECONDS + max((host.answer_seconds for host in facts.values()), default=0.0)
-    able = {name: host.any_python for name, host in facts.items() if host.any_python}
+    with_python = {name: host.any_python for name, host in facts.items() if host.any_python}
     nonce = secrets.token_hex(8)
-    chosen = {name: (*ports[name], *_ephemeral(facts[name])) for name in able}
+    chosen = {name: (*ports[name], *_ephemeral(facts[name])) for name in with_python}
 
     def one(connection: Connection) -> tuple[tuple[int, ...], list[PairLink]]:
         name = connection.name
@@ -130,40 +133,41 @@ def try_pairs(
             "ports": chosen[name],
             "peers": {
                 peer: {"address": addresses[peer], "ports": chosen[peer]}
-                for peer in able
+                for peer in with_python
                 if peer != name
             },
         }
         output = connection.check(
-            f"{shlex.quote(able[name])} -I - {shlex.quote(json.dumps(job))}",
+            f"{shlex.quote(with_python[name])} -I - {shlex.quote(json.dumps(job))}",
             step="try the ports between hosts",
-            stdin=PROGRAM.encode(),
+            stdin=PAIR_PROGRAM.encode(),
             timeout=seconds + 15,
         )
         answer = json.loads(output.splitlines()[-1])  # before it: what the login shell says
         links = [
-            PairLink(name, peer, int(port), what, milliseconds, int(port) in ports[peer], source)
+            PairLink(name, peer, int(port), outcome, milliseconds, int(port) in ports[peer], source)
             for peer, found in answer["peers"].items()
-            for port, (what, milliseconds, source) in found.items()
+            for port, (outcome, milliseconds, source) in found.items()
         ]
         return tuple(answer["taken"]), links
 
-    answers, failed = in_parallel({name: connections[name] for name in able}, one)
+    answers, failed = in_parallel({name: connections[name] for name in with_python}, one)
     # Whoever could not try did not listen either; an ephemeral port that is in use says nothing.
-    deaf = {(name, port) for name, (taken, _) in answers.items() for port in taken}
+    not_listening = {(name, port) for name, (taken, _) in answers.items() for port in taken}
     return PairResults(
         links=tuple(
             link
             for _, links in answers.values()
             for link in links
-            if link.peer in answers and (link.fixed or (link.peer, link.port) not in deaf)
+            if link.peer in answers
+            and (link.is_cluster_port or (link.peer, link.port) not in not_listening)
         ),
-        taken={
-            name: fixed
+        occupied_ports={
+            name: occupied
             for name, (taken, _) in answers.items()
-            if (fixed := tuple(port for port in taken if port in ports[name]))
+            if (occupied := tuple(port for port in taken if port in ports[name]))
         },
-        skipped=tuple(name for name in facts if name not in able),
+        skipped=tuple(name for name in facts if name not in with_python),
         failed=tuple(failed),
     )
 

@@ -25,8 +25,8 @@ class Platform:
     build: str = ""
 
     def __str__(self) -> str:
-        what = f"{self.accelerator} ({self.build})" if self.build else self.accelerator
-        return f"{what} on {self.architecture}, Python 3.{self.minor}"
+        name = f"{self.accelerator} ({self.build})" if self.build else self.accelerator
+        return f"{name} on {self.architecture}, Python 3.{self.minor}"
 
     @property
     def platform_tags(self) -> tuple[str, ...]:

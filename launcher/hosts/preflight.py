@@ -46,25 +46,30 @@ class Finding:
 
 
 def judge_host(
-    name: str, host: HostFacts, place: ClusterAddress | None, ports: tuple[int, ...], *, ours: bool
+    name: str,
+    host: HostFacts,
+    address: ClusterAddress | None,
+    ports: tuple[int, ...],
+    *,
+    is_up: bool,
 ) -> Iterator[Finding]:
-    """`ports`: those that Ray needs there. `ours`: our own cluster is up and holds them."""
+    """`ports`: those that Ray needs there. `is_up`: our own cluster is up and holds them."""
     yield _system(name, host)
     yield _python(name, host)
     yield _disk(name, host)
     if (finding := _shm(name, host)) is not None:
         yield finding
-    if not ours and host.memory_available_bytes < MEMORY_GOOD_BYTES:
+    if not is_up and host.memory_available_bytes < MEMORY_GOOD_BYTES:
         yield _memory(name, host)
     yield _clock(name, host)
     yield _boot(name, host)
-    if place is not None:
-        note = f" ({place.note})" if place.note else ""
-        message = f"{place.address} on {place.interface}{note}: {place.reason}"
+    if address is not None:
+        note = f" ({address.note})" if address.note else ""
+        message = f"{address.address} on {address.interface}{note}: {address.reason}"
         yield Finding("ok", name, "address", message)
     if "microsoft" in host.kernel.lower():
         yield _wsl(name)
-    loopback = [each for each in host.hostname_addresses if each.startswith("127.")]
+    loopback = [text for text in host.hostname_addresses if text.startswith("127.")]
     if loopback:
         yield Finding(
             "ok",
@@ -73,28 +78,28 @@ def judge_host(
             f"its name {host.hostname} means {loopback[0]}, which no other host can reach; "
             "we name the interface instead (GLOO_SOCKET_IFNAME)",
         )
-    if not ours and (taken := sorted(set(ports) & host.listening_ports)):
-        yield taken_ports(name, taken, host.listeners)
-    if host.rays and not ours:
-        count = len(host.rays)
+    if not is_up and (taken := sorted(set(ports) & host.listening_ports)):
+        yield taken_ports_finding(name, taken, host.listeners)
+    if host.ray_processes and not is_up:
+        count = len(host.ray_processes)
         message = (
             f"{count} process{'es' * (count > 1)} of another Ray, cluster or torchrun: left alone"
         )
         yield Finding("ok", name, "ray-foreign", message)
 
 
-def taken_ports(
+def taken_ports_finding(
     name: str, ports: Sequence[int], listeners: Mapping[int, str] | None = None
 ) -> Finding:
     """`listeners`: port -> the program that holds it, where that can be seen."""
     several = len(ports) > 1
     seen = dict.fromkeys(listeners[port] for port in ports if listeners and port in listeners)
-    words = f"ports {', '.join(map(str, ports))} are" if several else f"port {ports[0]} is"
+    subject = f"ports {', '.join(map(str, ports))} are" if several else f"port {ports[0]} is"
     return Finding(
         "error",
         name,
         "port-taken",
-        f"{words} taken by {', '.join(seen) or 'another program'}",
+        f"{subject} taken by {', '.join(seen) or 'another program'}",
         fix=f"end it (`ss -ltnp | grep :{ports[0]}` on {name} shows it), or give the cluster "
         "another name: its ports follow from that",
     )
@@ -102,12 +107,12 @@ def taken_ports(
 
 def _boot(name: str, host: HostFacts) -> Finding:
     fix = f"let its user's services run without a login: sudo loginctl enable-linger {host.user}"
-    if host.logout_kills and not {"systemd", "linger"} & set(host.boot_hooks):
+    if host.kills_user_processes and not {"systemd", "linger"} & set(host.boot_hooks):
         message = "KillUserProcesses=yes in its logind.conf: Ray would end when the client leaves"
         return Finding("error", name, "logout", message, fix)
-    for hook, words in BOOT_HOOKS.items():
+    for hook, starter in BOOT_HOOKS.items():
         if hook in host.boot_hooks:
-            return Finding("ok", name, "boot", f"after a reboot {words} starts Ray again")
+            return Finding("ok", name, "boot", f"after a reboot {starter} starts Ray again")
     message = "nothing can start Ray after a reboot: it rejoins at the next client command"
     return Finding("warning", name, "boot", message, f"{fix}   (or install cron)")
 
@@ -189,13 +194,13 @@ def _memory(name: str, host: HostFacts) -> Finding:
 
 def _clock(name: str, host: HostFacts) -> Finding:
     offset = host.clock_offset_seconds
-    words = f"its clock is {abs(offset):.1f} s {'ahead of' if offset > 0 else 'behind'} ours"
+    message = f"its clock is {abs(offset):.1f} s {'ahead of' if offset > 0 else 'behind'} ours"
     fix = "set it: timedatectl set-ntp true"
     if abs(offset) > CLOCK_ERROR_SECONDS:
-        return Finding("error", name, "clock", f"{words}: downloads and logs go wrong", fix)
+        return Finding("error", name, "clock", f"{message}: downloads and logs go wrong", fix)
     if abs(offset) > CLOCK_WARNING_SECONDS:
-        words += ": events and logs of several hosts are read side by side"
-        return Finding("warning", name, "clock", words, fix)
+        message += ": events and logs of several hosts are read side by side"
+        return Finding("warning", name, "clock", message, fix)
     return Finding("ok", name, "clock", "its clock is right")
 
 

@@ -13,6 +13,7 @@ from launcher.config.recipe import DataSettings, Recipe
 from launcher.operations.notify import LiveObserver, SilentObserver
 from launcher.planner.run_tuning import tune_cluster_run
 from launcher.raycluster.bring_up import StageTimes, bring_up, plan_bring_up
+from launcher.raycluster.inventory import save_inventory
 from launcher.raycluster.membership import Membership, choose_members, run_nodes
 from launcher.raycluster.spec import ClusterSpec
 from launcher.remote.cluster_runs import ClusterRuns, run_names
@@ -22,7 +23,7 @@ from launcher.runs.folder import USED_FILE
 from launcher.runs.node import RunNode
 from launcher.runs.record import write_json
 from launcher.runs.spec import RunSpec, Tuning
-from launcher.ssh.parallel import call_on_all, close_all, combine_errors, connect_each
+from launcher.ssh.parallel import call_on_all, close_all, combine_errors, try_connect_all
 from launcher.ssh.protocol import Connection
 
 
@@ -63,7 +64,7 @@ class OpenCluster:
 
     def shares(self, tuning: Tuning) -> dict[str, float]:
         """Node -> its share: as the cluster file says, else as it was measured."""
-        file = {node.name: node.written_share for node in self.cluster.cluster.nodes}
+        file = {node.name: node.explicit_share for node in self.cluster.cluster.nodes}
         written = any(file.get(node.name) is not None for node in self.run_nodes)
         measured = {} if written else tuning.shares
         return {node.name: measured.get(node.name, node.share) for node in self.run_nodes}
@@ -101,7 +102,7 @@ def open_cluster(
     require_addresses(cluster, nodes)
     stages = StageTimes()
     with stages.stage("connect"):
-        connections, unreached = connect_each(cluster, nodes)
+        connections, unreached = try_connect_all(cluster, nodes)
     try:
         if not connections:
             raise combine_errors(unreached)
@@ -116,7 +117,9 @@ def open_cluster(
         runs = ClusterRuns(spec, head, lambda: connect_head(cluster))
         local = launch_home() / "clusters" / spec.cluster
         local.mkdir(parents=True, exist_ok=True)
-        write_json(local / USED_FILE, {"file": str(cluster.path.absolute()), "pool": cluster.part})
+        write_json(
+            local / USED_FILE, {"file": str(cluster.path.absolute()), "pool": cluster.subcluster}
+        )
         yield OpenCluster(
             cluster, spec, expected, runs, members.connections, stages, observer, offset
         )
@@ -140,5 +143,6 @@ def _bring_up(
         observer.say(f"{plan.wrong.message}\n  going on with {', '.join(plan.plans)}")
         members = members.only(plan.plans)
         plan = plan_bring_up(cluster, members.nodes, members.connections, stages, observer)
+    save_inventory(cluster, plan.facts)
     spec = bring_up(plan, members.connections, stages, observer)
     return members, spec, plan.facts[spec.head.name].clock_offset_seconds

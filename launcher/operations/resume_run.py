@@ -43,7 +43,7 @@ from launcher.runs.run import Run, run_address
 from launcher.runs.spec import RunSpec
 from launcher.runs.state import ACTIVE, RunState, last_saved_step, status_of
 from launcher.runs.submit import require_rows_for_all, require_text
-from launcher.ssh.parallel import close_all, combine_errors, connect_each
+from launcher.ssh.parallel import close_all, combine_errors, try_connect_all
 from nanochat.optimizer.schedule import Schedule
 
 Result = TypeVar("Result")
@@ -188,7 +188,7 @@ class _Resume:
         """Raise HostError or HostsFailed for those that do not answer, except drained ones."""
         nodes = require_trainable(self.loaded, pool)
         require_addresses(self.loaded, nodes)
-        connections, unreached = connect_each(self.loaded, nodes)
+        connections, unreached = try_connect_all(self.loaded, nodes)
         try:
             members = choose_members(
                 self.loaded, Membership(nodes, connections, unreached),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from launcher.config.paths import is_path, launch_home, list_files
+from launcher.config.paths import is_path, launch_home, list_config_files
 from launcher.errors import HostError, HostsFailed, InputError
 from launcher.operations.notify import Notify, ignore
 from launcher.runs.folder import (
@@ -74,7 +74,7 @@ def resolve_run(name: str, cluster: str | None) -> tuple[str, str]:
     if cluster is not None:
         return cluster, bare
     if where:
-        named = any(f.name == where and f.origin != "shipped" for f in list_files("cluster"))
+        named = any(f.name == where and f.origin != "shipped" for f in list_config_files("cluster"))
         return (where if named else last_used_file(where)), bare
     places = _places(name)
     if len(places) > 1:

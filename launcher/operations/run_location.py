@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from launcher.config.cluster import LOCAL
 from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import LoadedCluster, require_trainable
+from launcher.config.node import Node
 from launcher.config.recipe import LoadedRecipe
 from launcher.config.subcluster import select_pool
 from launcher.errors import InputError
@@ -30,19 +31,41 @@ class RunLocation:
     """What was measured there decides."""
 
 
-def resolve_run_location(recipe: LoadedRecipe, cluster: str, pool: str | None) -> RunLocation:
-    """Raises NotFound or ConfigError for the cluster's file, ConfigError if the recipe does not fit
-    its hosts."""
+@dataclass(frozen=True)
+class ClusterHosts:
+    """Nodes of a cluster that can train together, of a file that is read once per command."""
+
+    file: LoadedCluster
+    """The whole file, or CLUSTER.POOL as it was named."""
+    loaded: LoadedCluster
+    """The cluster that the nodes are joined to: the file's own, or that of a pool."""
+    pool: str | None
+    nodes: tuple[Node, ...]
+
+
+def find_hosts(cluster: str, pool: str | None) -> ClusterHosts | None:
+    """Return the hosts that a command names; None is this machine.
+
+    Raises NotFound or ConfigError for the cluster's file, InputError if its hosts cannot train
+    together.
+    """
     if cluster == LOCAL:
         if pool is not None:
             raise InputError("--pool: local is one machine", fix="leave --pool out")
+        return None
+    file = load_cluster(cluster)
+    loaded, inner_pool = select_pool(file, pool)
+    return ClusterHosts(file, loaded, inner_pool, require_trainable(loaded, inner_pool))
+
+
+def resolve_run_location(recipe: LoadedRecipe, hosts: ClusterHosts | None) -> RunLocation:
+    """Raises ConfigError if the recipe does not fit the hosts, or this machine."""
+    if hosts is None:
         require_cores(recipe)
         tuning = tune_local_run(recipe.recipe)
         return RunLocation(LOCAL, recipe.recipe.workers, None, tuning=tuning)
-    loaded, pool = select_pool(load_cluster(cluster), pool)
-    nodes = require_trainable(loaded, pool)
-    require_rows_for_all(recipe, loaded.cluster.name, {node.name: node.share for node in nodes})
-    tuning = tune_cluster_run(
-        recipe.recipe, loaded, [(node, node.gpus or 1, node.cpus) for node in nodes]
-    )
-    return RunLocation(loaded.cluster.name, len(nodes), loaded, pool, tuning)
+    name = hosts.loaded.cluster.name
+    require_rows_for_all(recipe, name, {node.name: node.share for node in hosts.nodes})
+    nodes = [(node, node.gpus or 1, node.cpus) for node in hosts.nodes]
+    tuning = tune_cluster_run(recipe.recipe, hosts.loaded, nodes)
+    return RunLocation(name, len(hosts.nodes), hosts.loaded, hosts.pool, tuning)

@@ -1,15 +1,69 @@
-"""Start a run on a cluster: its text and its folder on the head, then its driver."""
+"""Start a run: its spec, its text and its folder, then its driver."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from launcher.config.recipe import LoadedRecipe
+from launcher.config.cluster import LOCAL
+from launcher.config.recipe import LoadedRecipe, load_recipe
 from launcher.errors import RunBusy
-from launcher.operations.open_cluster import OpenCluster
+from launcher.operations.notify import LiveObserver
+from launcher.operations.open_cluster import OpenCluster, open_cluster
+from launcher.operations.run_location import find_hosts, resolve_run_location
 from launcher.planner.run_tuning import apply_tuning
 from launcher.remote.cluster_runs import RemoteRun
+from launcher.runs.folder import create_run, require_run_name
+from launcher.runs.run import run_address
 from launcher.runs.spec import RunSpec, Tuning
+from launcher.runs.submit import (
+    DriverProcess,
+    require_text,
+    require_training_packages,
+    run_spec,
+)
+
+
+def start_run(
+    recipe: str,
+    *,
+    cluster: str = LOCAL,
+    pool: str | None = None,
+    data: str | None = None,
+    steps: int | None = None,
+    settings: Sequence[str] = (),
+    name: str | None = None,
+    waits: bool = True,
+    observer: LiveObserver | None = None,
+) -> str:
+    """Start a run and leave it in the background. Return its address, RUN or CLUSTER/RUN.
+
+    `recipe`, `cluster`: a name or a path; `settings`: KEY=VALUE; `waits`: it may queue while
+    another run has its hosts. Raises LaunchError: InputError for what is asked for, HostError for
+    hosts, RunFailed if the driver does not start.
+    """
+    options = [("--set", setting) for setting in settings]
+    options += [] if data is None else [("--data", data)]
+    options += [] if steps is None else [("--steps", str(steps))]
+    loaded = load_recipe(recipe, options)
+    if name is not None:
+        require_run_name(name)
+    hosts = find_hosts(cluster, pool)
+    location = resolve_run_location(loaded, hosts)
+    require_text(loaded, Path.cwd(), here=location.loaded is None)
+    spec = run_spec(loaded, cluster=location.cluster, entered=time.time())
+    spec = spec.with_changes(waits=waits)
+    if location.loaded is None:
+        require_training_packages("start_run")
+        folder = create_run(name, loaded.name, apply_tuning(spec, location.tuning))
+        DriverProcess(folder, detach=True)
+        return folder.name
+    elastic = loaded.recipe.elastic
+    with open_cluster(location.loaded, location.pool, elastic=elastic, observer=observer) as opened:
+        run = create_cluster_run(opened, loaded, location.pool, spec, name)
+        run.submit()
+        return run_address(run)
 
 
 def create_cluster_run(

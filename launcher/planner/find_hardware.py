@@ -41,10 +41,10 @@ def find_hardware(
 
     meant = site(pool)
     others = {}
-    if whole.part is None:
+    if whole.subcluster is None:
         mine = {machine.name for machine in meant.machines}
         for name in whole.cluster.pools:
-            if not mine & {node.name for node in whole.cluster.in_pool(name)}:
+            if not mine & {node.name for node in whole.cluster.nodes_in_pool(name)}:
                 with contextlib.suppress(InputError):  # hosts that cannot train together
                     others[f"--pool {name}"] = site(name)
     return meant, others

@@ -150,7 +150,7 @@ def cluster_hardware(
             links[one.name, other.name] = link
     if not links:
         known = "within the host, assumed"
-    options = f"--cluster {loaded.typed}" + (f" --pool {pool}" if pool else "")
+    options = f"--cluster {loaded.cli_name}" + (f" --pool {pool}" if pool else "")
     return Hardware(loaded.cluster.name, machines, links, known, all_measured, measurement, options)
 
 
@@ -180,7 +180,7 @@ def _machine(node: Node, measurement: Measurement | None) -> Machine:
         known_from=known,
         memory_bytes=stated or speed.memory_bytes,
         disk_free_bytes=speed.disk_free_bytes,
-        share=node.written_share,
+        share=node.explicit_share,
         watts=node.watts,
     )
 

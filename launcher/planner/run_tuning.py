@@ -29,7 +29,7 @@ def tune_cluster_run(
     """On a cluster. `nodes`: each with its ranks and the CPUs that one may use, None: all."""
     places, accelerators = [], set()
     for node, slots, cpus in nodes:
-        places.append(Place(node.name, slots, cpus, node.written_share))
+        places.append(Place(node.name, slots, cpus, node.explicit_share))
         accelerators.add(node.accelerator)
     device = "cpu" if accelerators == {"cpu"} else "cuda"
     return _choices(recipe, loaded.cluster.name, places, device=device)

@@ -7,7 +7,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from launcher.config.paths import list_files
+from launcher.config.paths import list_config_files
 from launcher.config.recipe import GuideFigures, Recipe, load_recipe
 from launcher.errors import InputError
 from launcher.planner.horizons import horizons
@@ -104,7 +104,7 @@ def _state(recipe: Recipe, *, device: str) -> dict[str, int]:
 def find_size(name: str) -> Size:
     """The size of a recipe (by name or path), or of dN with the defaults of a recipe."""
     depth = re.fullmatch(r"d([0-9]+)", name)
-    if depth is None or any(recipe.name == name for recipe in list_files("recipe")):
+    if depth is None or any(recipe.name == name for recipe in list_config_files("recipe")):
         loaded = load_recipe(name)
         return Size(loaded.name, loaded.recipe)
     if not 1 <= int(depth[1]) <= DEEPEST:
@@ -114,5 +114,5 @@ def find_size(name: str) -> Size:
 
 def all_sizes() -> list[Size]:
     """Those of all recipes that a name can reach, shallow ones first."""
-    sizes = [find_size(recipe.name) for recipe in list_files("recipe")]
+    sizes = [find_size(recipe.name) for recipe in list_config_files("recipe")]
     return sorted(sizes, key=lambda size: (size.model.depth, size.name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from launcher.config.recipe import HORIZON, Recipe
+from launcher.config.recipe import HORIZON_KEYS, Recipe
 from nanochat.scaling import (
     REFERENCE_TOKENS_PER_STEP,
     TOKENS_PER_SCALING_PARAMETER,
@@ -37,7 +37,7 @@ class RecipeSummary:
         found = {}
         if "tokens_per_step" not in recipe.model_fields_set:
             found["batch"] = f"{recipe.tokens_per_step:,} tokens: upstream's rule for this size"
-        if not recipe.model_fields_set & set(HORIZON):
+        if not recipe.model_fields_set & set(HORIZON_KEYS):
             ratio = TOKENS_PER_SCALING_PARAMETER
             found["horizon"] = f"{ratio:g} tokens per scaling parameter: about the compute optimum"
         scale = learning_rate_scale(recipe.tokens_per_step)

@@ -10,13 +10,12 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import launcher
 import nanochat
 from launcher.config.paths import launch_home
 from launcher.provision.lock import KEY_LENGTH
 from nanochat.atomic_write import sha256_of
 
-PACKAGES = tuple(Path(str(package.__file__)).parent for package in (launcher, nanochat))
+PACKAGES = (Path(__file__).parents[1], Path(str(nanochat.__file__)).parent)
 SKIPPED = {"__pycache__", "shipped"}  # shipped: files for people, read on the client
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from launcher.raycluster.spec import cluster_folder
 
 SYSTEMD, CRONTAB, NONE = "systemd", "crontab", "none"
+REMOVED = ("systemd unit ", "crontab line ")  # how the lines that `remove` prints begin
 # Of the login's environment: what neither systemd nor cron has, and downloads or drivers may need.
 KEPT = (
     "PATH|LD_LIBRARY_PATH|HTTPS?_PROXY|ALL_PROXY|NO_PROXY|SSL_CERT_FILE|SSL_CERT_DIR"
@@ -41,6 +42,7 @@ by_crontab() {
 """
 _NO_CRONTAB = """\
 if listed=$(crontab -l && echo .) && printf %s "${listed%.}" | grep -aqxF "$line"; then
+  echo "crontab line $line" >&3
   if kept=$(printf %s "${listed%.}" | grep -avxF "$line" && echo .)
   then printf %s "${kept%.}" | crontab -
   else crontab -r; fi
@@ -79,6 +81,7 @@ END
 
 _REMOVE = f"""\
 if [ -e $units/$unit ]; then
+  echo "systemd unit $unit" >&3
   systemctl --user disable $unit
   rm -f $units/$unit $units/default.target.wants/$unit
   systemctl --user daemon-reload
@@ -110,17 +113,20 @@ def install_and_start(cluster: str) -> str:
         f"{_begin(cluster)}{install}"
         f"flock -n {folder}/lock rm -f {folder}/state.json\n"  # of one that lost its power
         f"(umask 077; export -p | grep -iE '^export ({KEPT})=' > {folder}/login.sh)\n"
-        f"{{\n{_REMOVE}}} > /dev/null 2>&1\n"  # of an earlier `up`
+        f"{{\n{_REMOVE}}} > /dev/null 2>&1 3>&1\n"  # of an earlier `up`
         f"if by_systemd > /dev/null 2>&1; then echo {SYSTEMD}; exit 0; fi\n"
-        f"{{\n{_REMOVE}}} > /dev/null 2>&1\n"
+        f"{{\n{_REMOVE}}} > /dev/null 2>&1 3>&1\n"
         f"by_crontab > /dev/null 2>&1 && echo {CRONTAB} || echo {NONE}\n"
         f"setsid sh {start} > /dev/null 2>&1 9<&- &"
     )
 
 
 def remove(cluster: str) -> str:
-    """A shell command that leaves the user's services and crontab as they were found."""
-    return f"(\n{_begin(cluster)}{_REMOVE}) > /dev/null 2>&1\n"
+    """A shell command that leaves the user's services and crontab as they were found.
+
+    It prints a line for each that it removes: `systemd unit NAME` or `crontab line LINE`.
+    """
+    return f"(\n{_begin(cluster)}{_REMOVE}) 3>&1 > /dev/null 2>&1\n"
 
 
 def _begin(cluster: str) -> str:

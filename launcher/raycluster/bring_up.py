@@ -11,7 +11,7 @@ from launcher.config.loaded_cluster import LoadedCluster
 from launcher.config.node import Node
 from launcher.errors import HostError, HostsFailed, LaunchError, RunBusy
 from launcher.hosts.facts import HostFacts
-from launcher.hosts.gpu_preflight import VENDORS
+from launcher.hosts.gpu_preflight import VENDOR_BY_ACCELERATOR
 from launcher.hosts.network import ClusterAddress
 from launcher.hosts.preflight import Finding
 from launcher.provision.apply import apply, gather_all
@@ -190,7 +190,7 @@ def _start(
 
     for node, hook in start(connections, prepared.specs, show).items():
         facts = prepared.facts[node]
-        if facts.logout_kills and hook != boot_hook.SYSTEMD:
+        if facts.kills_user_processes and hook != boot_hook.SYSTEMD:
             user = facts.user
             watcher.say(
                 f"{node}: KillUserProcesses=yes ends Ray there when this command ends its login; "
@@ -269,7 +269,7 @@ def _ranks_per_node(node: Node, facts: HostFacts) -> int:
     """A rank for each GPU; on a CPU node one for all its cores."""
     if node.accelerator == "cpu":
         return 1
-    return node.gpus or max(1, len(facts.gpus.of(VENDORS[node.accelerator])))
+    return node.gpus or max(1, len(facts.gpus.of_vendor(VENDOR_BY_ACCELERATOR[node.accelerator])))
 
 
 def _judge(

@@ -88,6 +88,15 @@ class HostState:
         return self.pid is not None
 
 
+@dataclass(frozen=True)
+class StoppedHost:
+    """What `stop` did on a host."""
+
+    was_running: bool
+    boot_hooks: tuple[str, ...]
+    """What would have started Ray at boot and was removed, for people."""
+
+
 def host_states(connections: Mapping[str, Connection], cluster: str) -> dict[str, HostState]:
     """By node. One command per host, all at once."""
     return call_on_all(connections, lambda connection: host_state(connection, cluster))
@@ -164,18 +173,19 @@ exec {run} >> supervisor.log 2>&1 < /dev/null
 """
 
 
-def stop(connections: Mapping[str, Connection], cluster: str) -> dict[str, bool]:
-    """End the supervisors and with them every process of the cluster. By node: was one running?"""
+def stop(connections: Mapping[str, Connection], cluster: str) -> dict[str, StoppedHost]:
+    """End the supervisors and with them every process of the cluster."""
 
-    def one(connection: Connection) -> bool:
+    def one(connection: Connection) -> StoppedHost:
         state = host_state(connection, cluster)
         script = END.format(
             pid=state.pid or "", tenths=int(DOWN_SECONDS * 10), mark=CLUSTER_MARK,
             cluster=cluster, short=short_name(cluster), folder=cluster_folder(cluster),
             unhook=boot_hook.remove(cluster),
         )  # fmt: skip
-        connection.check(script, step="stop Ray", timeout=DOWN_SECONDS + 10)
-        return state.is_running
+        output = connection.check(script, step="stop Ray", timeout=DOWN_SECONDS + 10)
+        lines = [line for line in output.splitlines() if line.startswith(boot_hook.REMOVED)]
+        return StoppedHost(state.is_running, tuple(lines))
 
     return call_on_all(connections, one)
 

@@ -56,7 +56,7 @@ def choose_members(
         drained = set()
     names = {node.name for node in everyone.nodes}
     for name in sorted(drained & names):
-        say(f"{name} is drained and left out: launch cluster up {loaded.typed}   takes it back")
+        say(f"{name} is drained and left out: launch cluster up {loaded.cli_name}   takes it back")
     names -= drained
     if elastic:
         for error in everyone.unreached:

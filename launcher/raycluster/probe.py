@@ -87,9 +87,9 @@ def host_needs(cluster: Cluster, states: Mapping[str, HostState]) -> dict[str, H
         name: HostRequirements(
             accelerator=nodes[name].accelerator,
             gpus=nodes[name].gpus,
-            taken=ports.taken(head=name == cluster.head_node.name),
-            reached=ports.reached_from_others(head=name == cluster.head_node.name),
-            ours=state.status != "down",
+            ray_ports=ports.taken(head=name == cluster.head_node.name),
+            reachable_ports=ports.reached_from_others(head=name == cluster.head_node.name),
+            is_up=state.status != "down",
         )
         for name, state in states.items()
     }

@@ -15,7 +15,7 @@ from launcher.config.paths import launch_home
 from launcher.errors import CommandFailed, InputError, LaunchError, RunFailed
 from launcher.raycluster.spec import cluster_folder
 from launcher.remote.cluster_runs import ClusterRuns, RemoteRun, run_names
-from launcher.ssh.protocol import Connection, Progress, file_progress
+from launcher.ssh.protocol import Connection, TransferProgress, file_progress
 from nanochat.lock import hold_lock
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -41,7 +41,7 @@ class StoredCheckpoint:
 
 
 def fetch_newest_checkpoints(
-    runs: ClusterRuns, connections: Mapping[str, Connection], progress: Progress
+    runs: ClusterRuns, connections: Mapping[str, Connection], progress: TransferProgress
 ) -> dict[str, str]:
     """The newest whole checkpoint of every run, from whichever host has it. Run -> its folder here.
 
@@ -154,7 +154,7 @@ def stored_checkpoints(run: RemoteRun, hosts: Sequence[Connection]) -> list[Stor
 def fetch_newest_checkpoint(
     run: RemoteRun,
     found: Sequence[StoredCheckpoint],
-    progress: Progress,
+    progress: TransferProgress,
     *,
     names: Sequence[str] = (MODEL, OPTIMIZER, STATE),
 ) -> Path | None:
@@ -171,7 +171,7 @@ def fetch_newest_checkpoint(
 
 
 def _fetch(
-    checkpoint: StoredCheckpoint, folder: Path, names: Sequence[str], progress: Progress
+    checkpoint: StoredCheckpoint, folder: Path, names: Sequence[str], progress: TransferProgress
 ) -> bool:
     """False where it is torn. A file that is here already with the right hash is not fetched."""
     host = checkpoint.host

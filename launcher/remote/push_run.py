@@ -21,7 +21,7 @@ from launcher.remote.fetch_checkpoints import (
 )
 from launcher.runs.folder import RunFolder
 from launcher.runs.state import last_saved_step
-from launcher.ssh.protocol import Connection, Progress, file_progress
+from launcher.ssh.protocol import Connection, TransferProgress, file_progress
 from nanochat.atomic_write import sha256_of
 
 RECORDS = ("metrics.jsonl", "events.jsonl", "log.txt", TOKENIZER)
@@ -62,7 +62,7 @@ def push_run(
     checkpoint: Path | None,
     path: str,
     changes: Mapping[str, Any],
-    progress: Progress,
+    progress: TransferProgress,
 ) -> None:
     """Into the run's folder on the head, `path`: the record, and the checkpoint. `changes`: of
     run.json, which goes last: a run without one is not there.

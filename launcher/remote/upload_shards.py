@@ -10,7 +10,7 @@ from launcher.config.recipe import DataSettings
 from launcher.provision.client_lock import client_lock
 from launcher.raycluster.control import ask_host
 from launcher.raycluster.spec import ClusterSpec
-from launcher.ssh.protocol import Connection, Progress, file_progress
+from launcher.ssh.protocol import Connection, TransferProgress, file_progress
 from nanochat.dataset.climbmix import ADDRESS, CLIMBMIX, is_address
 from nanochat.dataset.hashes import FileHashes
 from nanochat.dataset.sources import climbmix_source
@@ -24,7 +24,7 @@ def upload_shards(
     spec: ClusterSpec,
     data: DataSettings,
     base: Path,
-    progress: Progress,
+    progress: TransferProgress,
     waiting: Callable[[], None],
 ) -> bool:
     """Whether all shards that `data` names are there now; else the head fetches them itself.

@@ -21,7 +21,7 @@ from launcher.raycluster.control import ask_host
 from launcher.raycluster.spec import ClusterSpec
 from launcher.remote.upload_shards import upload_shards
 from launcher.ssh.parallel import call_on_all
-from launcher.ssh.protocol import Connection, Progress, file_progress
+from launcher.ssh.protocol import Connection, TransferProgress, file_progress
 from nanochat.atomic_write import sha256_of
 from nanochat.dataset.climbmix import CLIMBMIX
 from nanochat.dataset.hashes import FileHashes
@@ -43,7 +43,7 @@ def upload_text(
     spec: ClusterSpec,
     data: DataSettings,
     base: Path,
-    progress: Progress,
+    progress: TransferProgress,
     waiting: Callable[[], None],
 ) -> dict[str, str]:
     """Bring the text to the head. Key of Data -> what the head finds it by, where it was sent.
@@ -97,7 +97,7 @@ def _send_files(
     spec: ClusterSpec,
     files: str,
     base: Path,
-    progress: Progress,
+    progress: TransferProgress,
     waiting: Callable[[], None],
 ) -> str:
     source = parse_source(files, base)
@@ -119,7 +119,7 @@ def _send_files(
     return key
 
 
-def _hash(paths: Mapping[str, Path], progress: Progress) -> dict[str, str]:
+def _hash(paths: Mapping[str, Path], progress: TransferProgress) -> dict[str, str]:
     """Name -> SHA-256. Files of the same size and time as last time are not read again."""
     known = FileHashes(launch_home() / "data" / "file-hashes.json")
     total = sum(path.stat().st_size for path in paths.values())
@@ -132,7 +132,7 @@ def _hash(paths: Mapping[str, Path], progress: Progress) -> dict[str, str]:
     return hashes
 
 
-def _send_blobs(head: Connection, files: Mapping[str, Path], progress: Progress) -> None:
+def _send_blobs(head: Connection, files: Mapping[str, Path], progress: TransferProgress) -> None:
     sizes = {digest: path.stat().st_size for digest, path in files.items()}
     total, done = sum(sizes.values()), 0
     for digest, size in sizes.items():

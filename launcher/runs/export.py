@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from launcher import __version__
 from launcher.errors import RunFailed
 from launcher.runs.folder import RunFolder
 from launcher.runs.spec import RunSpec
+from launcher.version import __version__
 from nanochat.atomic_write import sha256_of, write_atomically
 from nanochat.sizes import parameter_counts
 

@@ -6,7 +6,7 @@ schedule is that of the new length from the next step on, as if it had been mean
 
 from __future__ import annotations
 
-from launcher.config.recipe import HORIZON
+from launcher.config.recipe import HORIZON_KEYS
 from launcher.errors import InputError
 from launcher.runs.folder import RunFolder
 from launcher.runs.spec import Extension, RunSpec
@@ -28,7 +28,7 @@ def extend_run(folder: RunFolder, spec: RunSpec, more: int) -> RunSpec:
     if after > MOST_STEPS:
         raise InputError(f"--extend: {after:,} steps", fix=f"at most {MOST_STEPS:,} in all")
     data = {**spec.settings["data"], "source": recipe.text_source}
-    horizon = {key: None for key in HORIZON} | {"steps": after}
+    horizon = {key: None for key in HORIZON_KEYS} | {"steps": after}
     at_step = last_saved_step(folder)
     if spec.extended and spec.extended[-1].at_step == at_step:
         # No event tells of a checkpoint with that length: the one before is what the run has

@@ -13,23 +13,25 @@ from typing import Any
 
 import paramiko
 
+from launcher.config.address import SSH_PORT
 from launcher.errors import ConnectionLost, HostTimeout, LoginRefused
 from launcher.ssh import prompts
-from launcher.ssh.process import GONE
-from launcher.ssh.target import SSH_PORT, SshTarget
+from launcher.ssh.process import CONNECTION_ERRORS
+from launcher.ssh.target import SshTarget
 from launcher.ssh.user_keys import (
     LOCKED,
+    MAX_TRIES,
     NOT_OPENED,
-    TRIES,
-    Candidate,
-    agent_keys,
-    candidates,
+    KeyCandidate,
+    connect_agent,
+    key_candidates,
 )
 
-ANSWER_SECONDS = 600.0  # for a person; sshd itself hangs up after 120 s (LoginGraceTime)
-SLOW_SECONDS = 20.0  # a host that hangs up after more of them did not wait for the user
+USER_ANSWER_SECONDS = 600.0  # for a person; sshd itself hangs up after 120 s (LoginGraceTime)
+SLOW_LOGIN_SECONDS = 20.0  # a host that hangs up after more of them did not wait for the user
 
-_passwords: dict[tuple[str, str], str] = {}  # of this process: user and place -> what was typed
+# Of this process: user and name in known_hosts -> what was typed.
+_passwords: dict[tuple[str, str], str] = {}
 
 
 def log_in(transport: paramiko.Transport, target: SshTarget) -> None:
@@ -38,94 +40,94 @@ def log_in(transport: paramiko.Transport, target: SshTarget) -> None:
     Raises LoginRefused with what was tried, ConnectionLost where the host has hung up while the
     user was asked.
     """
-    asks = target.asks and prompts.can_ask()
-    with agent_keys(target) as held:
-        keys, unusable = candidates(target, held, asks=asks)
-        _Login(transport, target, keys, unusable, asks).run()
+    may_prompt = target.may_prompt and prompts.can_ask()
+    with connect_agent(target) as agent_keys:
+        keys, unusable = key_candidates(target, agent_keys, may_prompt=may_prompt)
+        _Login(transport, target, keys, unusable, may_prompt).run()
 
 
 class _Login:
     def __init__(
-        self, transport: paramiko.Transport, target: SshTarget, keys: Sequence[Candidate],
-        unusable: dict[Path, str], asks: bool,
+        self, transport: paramiko.Transport, target: SshTarget, keys: Sequence[KeyCandidate],
+        unusable: dict[Path, str], may_prompt: bool,
     ) -> None:  # fmt: skip
         self._transport = transport
         self._target = target
-        self._keys = iter(keys)  # goes on where a host wants a second one
+        self._candidates = iter(keys)  # goes on where a host wants a second one
         self._unusable = unusable
-        self._asks = asks
-        self._who = f"{target.user}@{target.address}"
-        self._began, self._asked = time.monotonic(), prompts.asked()
-        self._tried: list[str] = []  # keys
-        self._typed = 0  # passwords and other answers
+        self._may_prompt = may_prompt
+        self._login_name = f"{target.user}@{target.address}"
+        self._started, self._prompts_before = time.monotonic(), prompts.prompt_count()
+        self._tried_keys: list[str] = []  # keys
+        self._answer_count = 0  # passwords and other answers
         self._gave_up = False
 
     def run(self) -> None:
         """A host may want several methods, one after the other."""
         methods = (
-            ("publickey", self._by_key),
-            ("keyboard-interactive", self._by_answers),
-            ("password", self._by_password),
+            ("publickey", self._try_keys),
+            ("keyboard-interactive", self._try_keyboard_interactive),
+            ("password", self._try_password),
         )
-        wanted, partly = self._first_wanted(), False
-        while wanted:
+        wanted_methods, partial = self._initial_methods(), False
+        while wanted_methods:
             for method, attempt in methods:
-                left = attempt() if method in wanted else None
-                if left is not None:
-                    wanted, partly = left, True
+                remaining = attempt() if method in wanted_methods else None
+                if remaining is not None:
+                    wanted_methods, partial = remaining, True
                     break
             else:
-                raise self._refused(wanted, partly)
+                raise self._refused_error(wanted_methods, partial)
 
-    def _first_wanted(self) -> list[str]:
+    def _initial_methods(self) -> list[str]:
         """Nothing where the host lets everybody in. Asking is no attempt that counts."""
         user = self._target.user
         try:
-            left: list[str] = self._call(self._transport.auth_none, user)
-            return left
+            remaining: list[str] = self._call(self._transport.auth_none, user)
+            return remaining
         except paramiko.BadAuthenticationType as error:
             return list(error.allowed_types)
         except paramiko.AuthenticationException:
             return ["publickey"]
 
-    def _by_key(self) -> list[str] | None:
+    def _try_keys(self) -> list[str] | None:
         """What the host still wants; None where it accepts no key."""
-        for candidate in self._keys:
-            key = candidate.opened()
+        for candidate in self._candidates:
+            key = candidate.unlock()
             if key is None and candidate.path is not None:
                 self._unusable[candidate.path] = NOT_OPENED
                 continue
-            self._tried.append(candidate.label)
-            left = self._offer(self._transport.auth_publickey, self._target.user, key)
-            if left is not None:
-                return left
+            self._tried_keys.append(candidate.label)
+            remaining = self._attempt(self._transport.auth_publickey, self._target.user, key)
+            if remaining is not None:
+                return remaining
         return None
 
-    def _by_password(self) -> list[str] | None:
-        for _ in range(TRIES):
+    def _try_password(self) -> list[str] | None:
+        for _ in range(MAX_TRIES):
             if self._gave_up or not (password := self._password()):
                 return None
             user = self._target.user
-            left = self._offer(self._transport.auth_password, user, password, None, False)
-            if left is not None:
-                return left
+            remaining = self._attempt(self._transport.auth_password, user, password, None, False)
+            if remaining is not None:
+                return remaining
             _passwords.pop(self._account, None)
         return None
 
-    def _by_answers(self) -> list[str] | None:
+    def _try_keyboard_interactive(self) -> list[str] | None:
         """Whatever the host asks: a password, a one-time code."""
-        if not self._asks:
+        if not self._may_prompt:
             return None
-        patience, self._transport.auth_timeout = self._transport.auth_timeout, ANSWER_SECONDS
+        patience, self._transport.auth_timeout = self._transport.auth_timeout, USER_ANSWER_SECONDS
         try:
-            for _ in range(TRIES):
-                before = self._typed
+            for _ in range(MAX_TRIES):
+                before = self._answer_count
                 user = self._target.user
-                left = self._offer(self._transport.auth_interactive, user, self._answers)
-                if left is not None:
-                    return left
+                remaining = self._attempt(self._transport.auth_interactive, user, self._answers)
+                if remaining is not None:
+                    return remaining
                 _passwords.pop(self._account, None)
-                if self._typed == before:  # nothing was asked: there is the other method
+                if self._answer_count == before:  # nothing was asked: there is the other method
                     return None
                 if self._gave_up:
                     return None
@@ -143,47 +145,49 @@ class _Login:
             if not echo and prompt.strip().rstrip(":").lower() == "password":
                 answer = self._password()
             else:
-                words = f"{instructions}\n{prompt}" if instructions.strip() else prompt
-                answer = self._ask(f"{self._who} ({self._target.name}) asks: {words}", echo=echo)
+                text = f"{instructions}\n{prompt}" if instructions.strip() else prompt
+                answer = self._ask(
+                    f"{self._login_name} ({self._target.name}) asks: {text}", echo=echo
+                )
             answers.append(answer or "")
         return answers
 
     @property
     def _account(self) -> tuple[str, str]:
-        return self._target.user, self._target.place
+        return self._target.user, self._target.known_host_name
 
     def _password(self) -> str | None:
         """The one that was typed before, where the host has not refused it."""
         if self._account not in _passwords:
-            text = f"password of {self._who} ({self._target.name}): "
+            text = f"password of {self._login_name} ({self._target.name}): "
             if not (typed := self._ask(text)):
                 return None
             _passwords[self._account] = typed
         else:
-            self._typed += 1
+            self._answer_count += 1
         return _passwords[self._account]
 
     def _ask(self, text: str, *, echo: bool = False) -> str | None:
-        answer = prompts.ask(text, echo=echo) if self._asks and not self._gave_up else None
+        answer = prompts.ask(text, echo=echo) if self._may_prompt and not self._gave_up else None
         if answer:
-            self._typed += 1
+            self._answer_count += 1
         else:
             self._gave_up = True
         return answer
 
-    def _offer(self, method: Callable[..., Any], *arguments: Any) -> list[str] | None:
+    def _attempt(self, method: Callable[..., Any], *arguments: Any) -> list[str] | None:
         """What the host still wants after it, None where it is not accepted."""
         try:
-            left: list[str] = self._call(method, *arguments)
+            remaining: list[str] = self._call(method, *arguments)
         except paramiko.AuthenticationException:
             return None
-        return left
+        return remaining
 
     def _call(self, method: Callable[..., Any], *arguments: Any) -> Any:
         """Raises paramiko's AuthenticationException where the host says no and waits for more."""
         try:
             return method(*arguments)
-        except GONE as error:
+        except CONNECTION_ERRORS as error:
             target, transport = self._target, self._transport
             if "timeout" in str(error).lower():
                 seconds = f"{transport.auth_timeout:g} s"
@@ -193,47 +197,50 @@ class _Login:
                 if isinstance(error, paramiko.AuthenticationException):
                     raise
                 raise paramiko.AuthenticationException(str(error)) from None
-            refused = isinstance(error, paramiko.AuthenticationException) or len(self._tried) > 1
-            slow = time.monotonic() - self._began > SLOW_SECONDS
-            waited = slow and prompts.asked() > self._asked
-            if (self._tried or self._typed) and refused and not waited:
-                raise self._hung_up() from None
+            refused = (
+                isinstance(error, paramiko.AuthenticationException) or len(self._tried_keys) > 1
+            )
+            slow = time.monotonic() - self._started > SLOW_LOGIN_SECONDS
+            waited = slow and prompts.prompt_count() > self._prompts_before
+            if (self._tried_keys or self._answer_count) and refused and not waited:
+                raise self._hung_up_error() from None
             message = f"the connection to {target.address} was lost during the login"
             raise ConnectionLost(target.name, message, fix="try again") from None
 
-    def _hung_up(self) -> LoginRefused:
-        tried = f"{len(self._tried)} keys" if self._tried or not self._typed else ""
-        typed = f"{self._typed} answers" if self._typed else ""
-        after = " and ".join(words for words in (tried, typed) if words)
-        message = f"{self._who} hung up after {after}"
-        message += f": {', '.join(self._tried)}" if self._tried else ""
+    def _hung_up_error(self) -> LoginRefused:
+        counts_keys = self._tried_keys or not self._answer_count
+        tried = f"{len(self._tried_keys)} keys" if counts_keys else ""
+        typed = f"{self._answer_count} answers" if self._answer_count else ""
+        after = " and ".join(count for count in (tried, typed) if count)
+        message = f"{self._login_name} hung up after {after}"
+        message += f": {', '.join(self._tried_keys)}" if self._tried_keys else ""
         fix = f"name the right one: `key:` of node {self._target.name!r} in the cluster file"
         return LoginRefused(self._target.name, message, fix=fix)
 
-    def _refused(self, wanted: Sequence[str], partly: bool) -> LoginRefused:
-        """With all that was tried. `partly`: something has been accepted, but is not enough."""
-        target, who = self._target, self._who
+    def _refused_error(self, wanted_methods: Sequence[str], partial: bool) -> LoginRefused:
+        """With all that was tried. `partial`: something has been accepted, but is not enough."""
+        target, login = self._target, self._login_name
         port = f" -p {target.port}" if target.port != SSH_PORT else ""
-        fix = f"ssh-copy-id{port} {who}   or correct `user:` and `key:` of node {target.name!r}"
-        if partly:
-            first = "a key" if self._tried else "a password"
-            message = f"{who} wants {' or '.join(wanted)} besides {first}"
-            message += "" if self._asks else ", and there is no terminal to ask for it"
+        fix = f"ssh-copy-id{port} {login}   or correct `user:` and `key:` of node {target.name!r}"
+        if partial:
+            first = "a key" if self._tried_keys else "a password"
+            message = f"{login} wants {' or '.join(wanted_methods)} besides {first}"
+            message += "" if self._may_prompt else ", and there is no terminal to ask for it"
             fix = "let this key log in alone"
-        elif "publickey" not in wanted:
-            message = f"{who} takes no keys, only {', '.join(wanted)}"
+        elif "publickey" not in wanted_methods:
+            message = f"{login} takes no keys, only {', '.join(wanted_methods)}"
             fix = "allow them: PubkeyAuthentication yes in its sshd_config"
-        elif self._tried:
-            message = f"{who} accepts none of these keys: {', '.join(self._tried)}"
+        elif self._tried_keys:
+            message = f"{login} accepts none of these keys: {', '.join(self._tried_keys)}"
         else:
-            message = f"there is no key here to log in to {who} with"
+            message = f"there is no key here to log in to {login} with"
             fix = fix if self._unusable else f"ssh-keygen -t ed25519 && {fix}"
-        message += "\n  what was typed is not accepted" if self._typed else ""
+        message += "\n  what was typed is not accepted" if self._answer_count else ""
         for path, reason in self._unusable.items():
             message += f"\n  not tried: {path} {reason}"
         reasons = (LOCKED, NOT_OPENED)
         if locked := [path for path, reason in self._unusable.items() if reason in reasons]:
             fix = f"ssh-add {locked[0]}   or: {fix}"
-        if target.note:
-            message += f"\n  {target.note}"
+        if target.config_note:
+            message += f"\n  {target.config_note}"
         return LoginRefused(target.name, message, fix=fix)

@@ -13,10 +13,10 @@ from launcher.errors import ConnectionLost, HostError, HostTimeout, Unreachable
 from launcher.ssh import prompts
 from launcher.ssh.auth import log_in
 from launcher.ssh.host_transport import HostTransport, hang_up
-from launcher.ssh.jump import Jump, through_jump
+from launcher.ssh.jump import Jump, open_jump_channel
 from launcher.ssh.known_hosts import HostKey, known_kinds, verify_host_key
-from launcher.ssh.process import GONE
-from launcher.ssh.proxy_command import CommandSocket, run_proxy_command
+from launcher.ssh.process import CONNECTION_ERRORS
+from launcher.ssh.proxy_command import CommandSocket, start_proxy_command
 from launcher.ssh.target import SshTarget
 
 # A dead peer is noticed after DEAD_SECONDS of silence, whether something is under way or not. 12 is
@@ -38,16 +38,16 @@ def open_transport(target: SshTarget, timeout: float) -> tuple[HostTransport, Ho
     a jump host on the way is checked, and it is logged in to.
 
     `timeout`: seconds for each of the TCP connection, the greeting and the key exchange. Raises
-    Unreachable or HostTimeout; for a jump host also what `verify` and `log_in` do.
+    Unreachable or HostTimeout; for a jump host also what `verify_host_key` and `log_in` do.
     """
-    jump = None if target.jump is None else _to_jump(target, target.jump, timeout)
+    jump = None if target.jump is None else _acquire_jump(target, target.jump, timeout)
     try:
         if jump is not None:
-            connection: Any = through_jump(target, jump, timeout)
+            connection: Any = open_jump_channel(target, jump, timeout)
         elif target.proxy_command is not None:
-            connection = run_proxy_command(target)
+            connection = start_proxy_command(target)
         else:
-            connection = _dial(target, timeout)
+            connection = _open_tcp(target, timeout)
     except BaseException:
         if jump is not None:
             jump.release()
@@ -65,7 +65,7 @@ def open_transport(target: SshTarget, timeout: float) -> tuple[HostTransport, Ho
         transport.banner_timeout = transport.handshake_timeout = timeout
         transport.auth_timeout = transport.channel_timeout = timeout
         _choose_algorithms(transport, target)
-        _shake_hands(transport, target, timeout)
+        _handshake(transport, target, timeout)
         key = transport.get_remote_server_key()
         return transport, HostKey(key.get_name(), key.asbytes())
     except BaseException:
@@ -75,12 +75,12 @@ def open_transport(target: SshTarget, timeout: float) -> tuple[HostTransport, Ho
 
 def open_login(target: SshTarget, timeout: float) -> HostTransport:
     """A connection whose host key is checked and that is logged in. Raises what `open_transport`,
-    `verify` and `log_in` do."""
-    before = prompts.asked()
+    `verify_host_key` and `log_in` do."""
+    before = prompts.prompt_count()
     try:
         return _log_in_once(target, timeout)
     except ConnectionLost:
-        if prompts.asked() == before:
+        if prompts.prompt_count() == before:
             raise
     return _log_in_once(target, timeout)  # it hung up while the user typed: now that is known
 
@@ -96,16 +96,16 @@ def _log_in_once(target: SshTarget, timeout: float) -> HostTransport:
     return transport
 
 
-def _to_jump(target: SshTarget, through: SshTarget, timeout: float) -> Jump:
+def _acquire_jump(target: SshTarget, jump_target: SshTarget, timeout: float) -> Jump:
     """Raises errors of the target: it is what the user knows."""
 
     try:
-        return Jump.to(through, lambda: open_login(through, timeout))
+        return Jump.acquire(jump_target, lambda: open_login(jump_target, timeout))
     except HostError as error:
         raise error.through(target.name) from None
 
 
-def _dial(target: SshTarget, timeout: float) -> socket.socket:
+def _open_tcp(target: SshTarget, timeout: float) -> socket.socket:
     address, port = target.address, target.port
     node = f"node {target.name!r}"
     try:
@@ -123,14 +123,14 @@ def _dial(target: SshTarget, timeout: float) -> socket.socket:
         message = f"no way to {address}: {(error.strerror or str(error)).lower()}"
         fix = f"check that the machine is on and on the network, or correct `host:` of {node}"
     else:
-        _watch(connection)
+        _set_keepalive(connection)
         return connection
-    if target.note:
-        message += f"; {target.note}"
+    if target.config_note:
+        message += f"; {target.config_note}"
     raise Unreachable(target.name, message, fix=fix) from None
 
 
-def _watch(connection: socket.socket) -> None:
+def _set_keepalive(connection: socket.socket) -> None:
     """Small packets leave at once, and the system notices a peer that has gone."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -165,23 +165,23 @@ def _choose_algorithms(transport: paramiko.Transport, target: SshTarget) -> None
     options.key_types = list(dict.fromkeys([*known, *options.key_types]))
 
 
-def _shake_hands(transport: paramiko.Transport, target: SshTarget, timeout: float) -> None:
-    place = f"{target.address} port {target.port}"
+def _handshake(transport: paramiko.Transport, target: SshTarget, timeout: float) -> None:
+    endpoint = f"{target.address} port {target.port}"
     try:
         transport.start_client(timeout=2 * timeout)
     except paramiko.IncompatiblePeer as error:
-        message = f"{place} has no way of encryption in common with us: {error}"
+        message = f"{endpoint} has no way of encryption in common with us: {error}"
         raise HostError(target.name, message, fix="update its OpenSSH to 7.4 or newer") from None
-    except GONE as error:
+    except CONNECTION_ERRORS as error:
         fix = f"check `port:` of node {target.name!r}; a busy sshd may need another try"
         if isinstance(transport.sock, CommandSocket) and not transport.remote_version:
-            message = transport.sock.why()
+            message = transport.sock.exit_message()
             fix = f"correct ProxyCommand in ~/.ssh/config until this works: ssh {target.address}"
         elif transport.remote_version:
-            message = f"{place} hung up during the key exchange: {error}"
+            message = f"{endpoint} hung up during the key exchange: {error}"
         else:
-            message = f"{place} answers, but not as an SSH server"
+            message = f"{endpoint} answers, but not as an SSH server"
         raise Unreachable(target.name, message, fix=fix) from None
     if not transport.initial_kex_done:
-        message = f"{place}: the key exchange took longer than {2 * timeout:g} s"
+        message = f"{endpoint}: the key exchange took longer than {2 * timeout:g} s"
         raise HostTimeout(target.name, message, fix="try again: it may be busy")

@@ -7,7 +7,7 @@ from pathlib import Path
 from launcher.errors import CommandFailed, LoginRefused
 from launcher.ssh import transfer
 from launcher.ssh.host_transport import HostTransport, hang_up
-from launcher.ssh.process import GONE
+from launcher.ssh.process import CONNECTION_ERRORS
 from launcher.ssh.protocol import COMMAND_SECONDS, BytesDone, Completed
 from launcher.ssh.rediscovery import log_in_or_rediscover
 from launcher.ssh.sessions import SshSessions
@@ -41,14 +41,14 @@ class SshConnection(SshSessions):
         self, command: str, *, step: str, timeout: float = COMMAND_SECONDS, stdin: bytes = b""
     ) -> Completed:
         with self.process(command, step=step, seconds=timeout) as process:
-            process.end_by(timeout)
-            process.feed_and_end(stdin)
-            began = process.skip_noise()
+            process.set_deadline(timeout)
+            process.write_stdin_and_close(stdin)
+            started = process.skip_login_output()
             stdout = process.read_all()
             status = process.wait()
-        if self.gone(status):
-            raise self.lost(step)
-        if not began and status != -1:
+        if self.is_disconnected(status):
+            raise self.connection_lost_error(step)
+        if not started and status != -1:
             raise self._no_shell(stdout.decode("utf-8", "replace") + process.stderr())
         return Completed(status, stdout.decode("utf-8", "replace"), process.stderr())
 
@@ -57,7 +57,7 @@ class SshConnection(SshSessions):
     ) -> str:
         done = self.run(command, step=step, timeout=timeout, stdin=stdin)
         if done.status:
-            raise self.failed(done, step, f"\n  command: {_shortened(command)}")
+            raise self.command_failed_error(done, step, f"\n  command: {_shortened(command)}")
         return done.stdout
 
     def read(self, path: str, offset: int = 0) -> bytes:
@@ -67,19 +67,19 @@ class SshConnection(SshSessions):
         except FileNotFoundError:
             raise FileNotFoundError(2, "no such file on the host", f"{self.name}:{path}") from None
         except TimeoutError:
-            raise self.timed_out(step, f"stood still for {READ_SECONDS:g} s") from None
+            raise self.timeout_error(step, f"stood still for {READ_SECONDS:g} s") from None
         except PermissionError:
             raise CommandFailed(self.name, f"{step} failed: permission denied") from None
-        except GONE as error:
-            if self.gone():
-                raise self.lost(step) from None
+        except CONNECTION_ERRORS as error:
+            if self.is_disconnected():
+                raise self.connection_lost_error(step) from None
             raise CommandFailed(self.name, f"{step} failed: {error or 'no SFTP there'}") from None
 
     def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
         step = f"writing {path}"
         done = self.run(transfer.write_script(path, len(data), mode), step=step, stdin=data)
         if done.status:
-            raise self.failed(done, step)
+            raise self.command_failed_error(done, step)
 
     def send(
         self, local: Path, path: str, *, sha256: str, on_bytes: BytesDone = lambda done: None
@@ -96,9 +96,9 @@ class SshConnection(SshSessions):
         self._tunnels.append(tunnel)
         return tunnel
 
-    def _no_shell(self, said: str) -> LoginRefused:
+    def _no_shell(self, output: str) -> LoginRefused:
         user = self.target.user
-        message = f"{user} may log in, but runs no commands: {said.strip() or 'nothing was said'}"
+        message = f"{user} may log in, but runs no commands: {output.strip() or 'nothing was said'}"
         fix = f"give {user} a shell (sudo chsh -s /bin/bash {user}), or correct `user:`"
         return LoginRefused(self.name, message, fix=fix)
 

@@ -11,7 +11,7 @@ from functools import partial
 
 import paramiko
 
-from launcher.ssh.process import GONE
+from launcher.ssh.process import CONNECTION_ERRORS
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False  # its errors reach the user as ours
@@ -27,7 +27,7 @@ class HostTransport(paramiko.Transport):
     def run(self) -> None:
         """Paramiko's thread. At its end it closes its socket, which may be a channel of a jump
         host: that raises if the jump host's connection ends at the same moment."""
-        with contextlib.suppress(*GONE):
+        with contextlib.suppress(*CONNECTION_ERRORS):
             super().run()
 
     def get_exception(self) -> Exception | None:
@@ -46,7 +46,7 @@ def hang_up(transport: HostTransport) -> None:
     shut_down = partial(transport.sock.shutdown, socket.SHUT_RDWR)
     # Shutting down first ends its thread now, not at its next poll.
     for end in (shut_down, transport.close, transport.sock.close):
-        with contextlib.suppress(*GONE):
+        with contextlib.suppress(*CONNECTION_ERRORS):
             end()
     release, transport.on_hang_up = transport.on_hang_up, None
     if release is not None:

@@ -9,7 +9,7 @@ import paramiko
 
 from launcher.errors import HostError, Unreachable
 from launcher.ssh.host_transport import HostTransport, hang_up
-from launcher.ssh.process import GONE
+from launcher.ssh.process import CONNECTION_ERRORS
 from launcher.ssh.target import SshTarget
 
 FORBIDDEN = 1  # administratively prohibited: why a channel is not opened (RFC 4254, section 5.1)
@@ -30,8 +30,8 @@ class Jump:
         self._error: HostError | None = None  # everybody's who waited: it is not tried again
 
     @classmethod
-    def to(cls, target: SshTarget, open_it: Callable[[], HostTransport]) -> Jump:
-        """The one that is there, else a new one; to be given back. Raises what `open_it` does."""
+    def acquire(cls, target: SshTarget, connect: Callable[[], HostTransport]) -> Jump:
+        """The one that is there, else a new one; to be given back. Raises what `connect` does."""
         with _lock:
             jump = _jumps.get(target)
             if jump is None or jump.is_dead():
@@ -42,13 +42,13 @@ class Jump:
                 if jump._error is not None:
                     raise jump._error
                 if jump.transport is None:
-                    jump.transport = open_it()
+                    jump.transport = connect()
         except HostError as error:
             jump._error = error
-            jump._forget()
+            jump._remove_user()
             raise
         except BaseException:
-            jump._forget()
+            jump._remove_user()
             raise
         return jump
 
@@ -57,10 +57,10 @@ class Jump:
 
     def release(self) -> None:
         """Close it if no other host goes through it any more."""
-        if self._forget() and self.transport is not None:
+        if self._remove_user() and self.transport is not None:
             hang_up(self.transport)
 
-    def _forget(self) -> bool:
+    def _remove_user(self) -> bool:
         """One user less; whether that was the last one."""
         with _lock:
             self._users -= 1
@@ -70,21 +70,23 @@ class Jump:
         return last
 
 
-def through_jump(target: SshTarget, jump: Jump, timeout: float) -> paramiko.Channel:
+def open_jump_channel(target: SshTarget, jump: Jump, timeout: float) -> paramiko.Channel:
     """A channel to the target's SSH server. Raises Unreachable or HostError."""
     assert target.jump is not None and jump.transport is not None
-    gate, place = target.jump.name, f"{target.address} port {target.port}"
+    jump_name, endpoint = target.jump.name, f"{target.address} port {target.port}"
     try:
         return jump.transport.open_channel(
             "direct-tcpip", (target.address, target.port), ("127.0.0.1", 0), timeout=timeout
         )
     except paramiko.ChannelException as error:
         if error.code == FORBIDDEN:
-            message = f"its jump host {gate} forbids connections to other hosts"
-            fix = f"allow them on {gate}: AllowTcpForwarding yes in its sshd_config"
+            message = f"its jump host {jump_name} forbids connections to other hosts"
+            fix = f"allow them on {jump_name}: AllowTcpForwarding yes in its sshd_config"
             raise HostError(target.name, message, fix=fix) from None
-        message = f"its jump host {gate} does not reach {place}: {error.text}"
-    except GONE:
-        message = f"its jump host {gate} got no answer from {place} within {timeout:g} s"
-    fix = f"check that the machine is on, and `host:` of node {target.name!r} as {gate} knows it"
+        message = f"its jump host {jump_name} does not reach {endpoint}: {error.text}"
+    except CONNECTION_ERRORS:
+        message = f"its jump host {jump_name} got no answer from {endpoint} within {timeout:g} s"
+    fix = (
+        f"check that the machine is on, and `host:` of node {target.name!r} as {jump_name} knows it"
+    )
     raise Unreachable(target.name, message, fix=fix)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 from launcher.errors import HostError, HostsFailed
 from launcher.ssh.connection import connect
-from launcher.ssh.prompts import run_all
+from launcher.ssh.prompts import run_in_threads
 from launcher.ssh.protocol import Connection
-from launcher.ssh.target import target_of
+from launcher.ssh.target import node_target
 
 if TYPE_CHECKING:
     from launcher.config.loaded_cluster import LoadedCluster
     from launcher.config.node import Node
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 Work = TypeVar("Work")
 
 
@@ -26,20 +26,20 @@ def connect_all(loaded: LoadedCluster, nodes: Sequence[Node]) -> dict[str, Conne
     Where any host fails, none stays connected. Raises its HostError, or HostsFailed for several.
     """
 
-    opened, errors = connect_each(loaded, nodes)
+    opened, errors = try_connect_all(loaded, nodes)
     if errors:
         close_all(opened)
         raise combine_errors(errors)
     return opened
 
 
-def connect_each(
+def try_connect_all(
     loaded: LoadedCluster, nodes: Sequence[Node]
 ) -> tuple[dict[str, Connection], list[HostError]]:
-    """Those that answered, and why the others did not."""
+    """Connections to the hosts that answer, and the errors of the others."""
 
     def one(node: Node) -> Connection:
-        return connect(target_of(loaded, node))
+        return connect(node_target(loaded, node))
 
     return in_parallel({node.name: node for node in nodes}, one)
 
@@ -50,8 +50,8 @@ def close_all(connections: Mapping[str, Connection]) -> None:
 
 
 def call_on_all(
-    connections: Mapping[str, Connection], function: Callable[[Connection], Answer]
-) -> dict[str, Answer]:
+    connections: Mapping[str, Connection], function: Callable[[Connection], Result]
+) -> dict[str, Result]:
     """Call it for every host and wait for all. Name -> what it returned.
 
     Raises the HostError of the one that failed, or HostsFailed. Ctrl-C ends the wait at once; what
@@ -69,13 +69,13 @@ def combine_errors(errors: Sequence[HostError]) -> HostError | HostsFailed:
 
 
 def in_parallel(
-    work: Mapping[str, Work], function: Callable[[Work], Answer]
-) -> tuple[dict[str, Answer], list[HostError]]:
+    work: Mapping[str, Work], function: Callable[[Work], Result]
+) -> tuple[dict[str, Result], list[HostError]]:
     """What went well and what did not, each in the order of `work`.
 
     Any other exception is raised once all have ended. Ctrl-C ends the wait at once.
     """
-    answers: dict[str, Answer] = {}
+    answers: dict[str, Result] = {}
     errors: dict[str, Exception] = {}
 
     def call(name: str) -> None:
@@ -84,7 +84,7 @@ def in_parallel(
         except Exception as error:
             errors[name] = error
 
-    run_all([partial(call, name) for name in work])
+    run_in_threads([partial(call, name) for name in work])
     failed = [errors[name] for name in work if name in errors]
     for error in failed:
         if not isinstance(error, HostError):

@@ -12,11 +12,12 @@ import paramiko
 from paramiko.common import cMSG_CHANNEL_REQUEST
 
 READ_BYTES = 1 << 18
-GONE = (OSError, EOFError, paramiko.SSHException)  # what a connection raises that has ended
-START = b"--launch--\n"
+# What a connection that has ended raises.
+CONNECTION_ERRORS = (OSError, EOFError, paramiko.SSHException)
+START_LINE = b"--launch--\n"
 
 
-def for_any_shell(script: str) -> str:
+def wrap_for_any_shell(script: str) -> str:
     """A command line that runs a POSIX script whatever the login shell is.
 
     sshd hands it to that shell. In single quotes only ! \\ ' and line ends mean something to one of
@@ -24,11 +25,11 @@ def for_any_shell(script: str) -> str:
     tells the script's output from what a .bashrc prints.
     """
     coded = re.sub(r"[\x00-\x1f\\'!\x7f]", lambda found: f"\\0{ord(found[0]):03o}", script)
-    begin = START.decode().strip()
+    begin = START_LINE.decode().strip()
     return f"""sh -c 'echo {begin}; exec sh -c "$(printf %b "$1")" sh' sh '{coded}'"""
 
 
-def request(channel: paramiko.Channel, kind: str, argument: str) -> None:
+def send_channel_request(channel: paramiko.Channel, kind: str, argument: str) -> None:
     """Ask something of a channel without asking for a reply.
 
     That saves a round trip, and paramiko's own exec_command waits for the reply without a limit.
@@ -58,13 +59,13 @@ def open_session(transport: paramiko.Transport, seconds: float) -> paramiko.Chan
 
 
 def close_session(channel: paramiko.Channel) -> None:
-    with contextlib.suppress(*GONE):
+    with contextlib.suppress(*CONNECTION_ERRORS):
         channel.close()
 
 
 class Process:
     """A script at work. Reading and feeding raise TimeoutError once nothing has moved for
-    `seconds`, or past the time set by `end_by`."""
+    `seconds`, or past the time set by `set_deadline`."""
 
     def __init__(self, channel: paramiko.Channel, script: str, seconds: float) -> None:
         self._channel = channel
@@ -72,38 +73,38 @@ class Process:
         self._seconds = seconds
         self._unread = b""
         self._stderr = bytearray()
-        request(channel, "exec", for_any_shell(script))
+        send_channel_request(channel, "exec", wrap_for_any_shell(script))
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
-    def end_by(self, seconds: float) -> None:
+    def set_deadline(self, seconds: float) -> None:
         """All that follows has to be over within this time."""
         self._deadline = time.monotonic() + seconds
         self._seconds = seconds
 
     @property
-    def late(self) -> str:
+    def timeout_message(self) -> str:
         """What a TimeoutError means."""
         if self._deadline is not None:
             return f"took longer than {self._seconds:g} s"
         return f"stood still for {self._seconds:g} s"
 
-    def wait_for(self, seconds: float) -> None:
+    def set_stall_timeout(self, seconds: float) -> None:
         """From now on, nothing may stand still for longer than this."""
         self._seconds = seconds
 
-    def skip_noise(self) -> bool:
+    def skip_login_output(self) -> bool:
         """Read up to where the script's own output begins. False: it never does, and what was
-        said instead is read next."""
-        noise = b""
-        while line := self.line():
-            noise += line
-            if line.endswith(START):
+        printed instead is read next."""
+        skipped = b""
+        while line := self.read_line():
+            skipped += line
+            if line.endswith(START_LINE):
                 return True
-        self._unread = noise
+        self._unread = skipped
         return False
 
-    def line(self) -> bytes:
+    def read_line(self) -> bytes:
         """The next line of standard output with its end; less at the end of the output."""
         while b"\n" not in self._unread:
             if not (data := self._receive()):
@@ -123,7 +124,7 @@ class Process:
             parts.append(data)
         return b"".join(parts)
 
-    def feed(self, data: bytes) -> bool:
+    def write_stdin(self, data: bytes) -> bool:
         """Write to its standard input. False once nobody reads it any more."""
         view = memoryview(data)
         while view:
@@ -139,20 +140,20 @@ class Process:
             view = view[sent:]
         return True
 
-    def feed_and_end(self, data: bytes) -> None:
+    def write_stdin_and_close(self, data: bytes) -> None:
         """Write all of its standard input while its output is being read."""
 
-        def feed() -> None:
-            with contextlib.suppress(*GONE):
-                self.feed(data)  # whoever reads the output meets the same end
-                self.end_input()
+        def write() -> None:
+            with contextlib.suppress(*CONNECTION_ERRORS):
+                self.write_stdin(data)  # whoever reads the output meets the same end
+                self.close_stdin()
 
         if data:
-            threading.Thread(target=feed, daemon=True).start()
+            threading.Thread(target=write, daemon=True).start()
         else:
-            self.end_input()
+            self.close_stdin()
 
-    def end_input(self) -> None:
+    def close_stdin(self) -> None:
         self._channel.shutdown_write()
 
     def wait(self) -> int:
@@ -167,8 +168,8 @@ class Process:
 
     def kill(self) -> None:
         """It and its children; sshd does that for us since OpenSSH 7.9."""
-        with contextlib.suppress(*GONE):
-            request(self._channel, "signal", "KILL")
+        with contextlib.suppress(*CONNECTION_ERRORS):
+            send_channel_request(self._channel, "signal", "KILL")
 
     def _limit(self) -> float:
         """Seconds that the next read or write may take, set on the channel as well."""
@@ -190,7 +191,7 @@ class Process:
                 data: Any = self._channel.recv_stderr(READ_BYTES)
             except TimeoutError:
                 continue
-            except GONE:
+            except CONNECTION_ERRORS:
                 return
             if not data:
                 return

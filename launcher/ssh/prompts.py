@@ -1,6 +1,6 @@
-"""Questions to the user, and words for him, while hosts are reached from many threads.
+"""Prompt the user from the main thread while worker threads connect to hosts.
 
-The main thread asks, one question after the other: it alone hears Ctrl-C, which ends the question
+It asks one question after the other: the main thread alone hears Ctrl-C, which ends the question
 with the terminal's echo on again. Answers are kept nowhere here.
 """
 
@@ -33,84 +33,84 @@ class _Question:
     answered: threading.Event = field(default_factory=threading.Event)
 
 
-class _Desk:
-    """Where the main thread waits for questions; None stands for a worker that has ended, a
-    string for words to the user."""
+class _PromptQueue:
+    """What the main thread waits for: a question; None when a worker has ended; a string to
+    print."""
 
     def __init__(self) -> None:
-        self.line: queue.SimpleQueue[_Question | str | None] = queue.SimpleQueue()
+        self.items: queue.SimpleQueue[_Question | str | None] = queue.SimpleQueue()
 
 
 _lock = threading.Lock()
-_desk: _Desk | None = None
+_queue: _PromptQueue | None = None
 _screens: list[Screen] = []
-_asked = 0
+_prompt_count = 0
 
 
-def run_all(calls: Sequence[Callable[[], None]]) -> None:
+def run_in_threads(calls: Sequence[Callable[[], None]]) -> None:
     """Each in a thread of its own, until all have ended; none may raise. Called in the main
     thread, it asks what they want to know. Ctrl-C ends the wait at once."""
-    global _desk
-    desk = _Desk()
+    global _queue
+    prompt_queue = _PromptQueue()
 
     def work(call: Callable[[], None]) -> None:
         try:
             call()
         finally:
-            desk.line.put(None)
+            prompt_queue.items.put(None)
 
     # Not an executor: it would hold Ctrl-C back until the slowest host is done.
     threads = [threading.Thread(target=work, args=(call,), daemon=True) for call in calls]
-    serves = threading.current_thread() is threading.main_thread() and _desk is None
+    serves = threading.current_thread() is threading.main_thread() and _queue is None
     if serves:
-        _desk = desk
+        _queue = prompt_queue
     try:
         for thread in threads:
             thread.start()
         left = len(threads)
         while left:
-            said = desk.line.get()
-            if said is None:
+            item = prompt_queue.items.get()
+            if item is None:
                 left -= 1
-            elif isinstance(said, str):
-                print(said, file=sys.stderr)
+            elif isinstance(item, str):
+                print(item, file=sys.stderr)
             else:
-                _put(said)
+                _ask_user(item)
     finally:
         if serves:
             with _lock:
-                _desk = None
-            _dismiss(desk)
+                _queue = None
+            _cancel_questions(prompt_queue)
 
 
 def can_ask() -> bool:
     """Whether there is a terminal, and somebody at it."""
-    return _desk is not None and _has_terminal()
+    return _queue is not None and _has_terminal()
 
 
 def ask(text: str, *, echo: bool = False) -> str | None:
     """Wait for the user's answer to this prompt. None where nobody can be asked any more."""
     question = _Question(_printable(text), echo)
     with _lock:
-        if _desk is None:
+        if _queue is None:
             return None
-        _desk.line.put(question)
+        _queue.items.put(question)
     question.answered.wait()
     return question.answer
 
 
-def say(text: str) -> None:
-    """A line on stderr, but not while a question is open."""
+def print_notice(text: str) -> None:
+    """Print a line on stderr, but not while a question is open."""
     with _lock:
-        if _desk is not None:
-            _desk.line.put(text)
+        if _queue is not None:
+            _queue.items.put(text)
             return
     print(text, file=sys.stderr)
 
 
-def asked() -> int:
+def prompt_count() -> int:
     """How many questions this process has asked."""
-    return _asked
+    return _prompt_count
 
 
 def add_screen(screen: Screen) -> None:
@@ -123,9 +123,9 @@ def remove_screen(screen: Screen) -> None:
         _screens.remove(screen)
 
 
-def _put(question: _Question) -> None:
+def _ask_user(question: _Question) -> None:
     """Raises KeyboardInterrupt; the question is answered with None then."""
-    global _asked
+    global _prompt_count
     screens = list(_screens)
     try:
         for screen in screens:
@@ -133,7 +133,7 @@ def _put(question: _Question) -> None:
         with contextlib.suppress(EOFError, OSError):  # Ctrl-D; a terminal that has gone
             read = _read_visibly if question.echo else getpass.getpass
             question.answer = read(question.text)
-        _asked += 1
+        _prompt_count += 1
         for screen in screens:
             screen.start()
     finally:
@@ -155,10 +155,10 @@ def _read_visibly(text: str) -> str:
     return line.rstrip("\n")
 
 
-def _dismiss(desk: _Desk) -> None:
+def _cancel_questions(prompt_queue: _PromptQueue) -> None:
     while True:
         try:
-            question = desk.line.get_nowait()
+            question = prompt_queue.items.get_nowait()
         except queue.Empty:
             return
         if isinstance(question, _Question):
@@ -179,4 +179,4 @@ def _has_terminal() -> bool:
 
 def _printable(text: str) -> str:
     """A host's own words may hold escape sequences."""
-    return "".join(each if each.isprintable() or each == "\n" else "?" for each in text)
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)

@@ -13,56 +13,56 @@ from typing import IO
 
 from launcher.ssh.target import SshTarget
 
-ENDING_SECONDS = 1.0
+EXIT_STATUS_SECONDS = 1.0
 
 
 class CommandSocket(socket.socket):
     """The other end of a ProxyCommand, which ends with it."""
 
     process: subprocess.Popen[bytes]
-    said: IO[bytes]
-    reading: threading.Lock  # of `said`
-    words = ""
+    output: IO[bytes]
+    output_lock: threading.Lock
+    output_text = ""
 
     def close(self) -> None:
         """Also called by paramiko's thread, at the end of what it reads, and so twice at a time."""
         super().close()
-        with self.reading:
-            self._words()
-            self.said.close()
+        with self.output_lock:
+            self._read_output()
+            self.output.close()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGTERM)
 
-    def why(self) -> str:
-        """What it said of its end."""
+    def exit_message(self) -> str:
+        """Why it leads nowhere: its exit status and the last line that it printed."""
         try:
-            status = self.process.wait(ENDING_SECONDS)
+            status = self.process.wait(EXIT_STATUS_SECONDS)
         except subprocess.TimeoutExpired:
             return "its ProxyCommand leads to no SSH server"
-        with self.reading:
-            words = self._words()
-        last = "".join(f": {line}" for line in words.strip().splitlines()[-1:])
+        with self.output_lock:
+            text = self._read_output()
+        last = "".join(f": {line}" for line in text.strip().splitlines()[-1:])
         return f"its ProxyCommand ended with exit status {status}{last}"
 
-    def _words(self) -> str:
-        if not self.said.closed:
-            self.said.seek(0)
-            self.words = self.said.read().decode("utf-8", "replace")
-        return self.words
+    def _read_output(self) -> str:
+        if not self.output.closed:
+            self.output.seek(0)
+            self.output_text = self.output.read().decode("utf-8", "replace")
+        return self.output_text
 
 
-def run_proxy_command(target: SshTarget) -> CommandSocket:
+def start_proxy_command(target: SshTarget) -> CommandSocket:
     """Run it as ssh does, in a shell."""
     assert target.proxy_command is not None
     ours, theirs = socket.socketpair()
-    line = CommandSocket(fileno=ours.detach())
-    line.said = tempfile.TemporaryFile()  # noqa: SIM115
-    line.reading = threading.Lock()
+    connection = CommandSocket(fileno=ours.detach())
+    connection.output = tempfile.TemporaryFile()  # noqa: SIM115
+    connection.output_lock = threading.Lock()
     with theirs:
-        line.process = subprocess.Popen(
+        connection.process = subprocess.Popen(
             ["sh", "-c", f"exec {target.proxy_command}"],
-            stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=line.said,
+            stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=connection.output,
             start_new_session=True,
         )  # fmt: skip
-    threading.Thread(target=line.process.wait, daemon=True).start()  # no zombie is left
-    return line
+    threading.Thread(target=connection.process.wait, daemon=True).start()  # no zombie is left
+    return connection

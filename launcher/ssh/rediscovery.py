@@ -25,26 +25,26 @@ from launcher.ssh.connect import open_login, open_transport
 from launcher.ssh.host_transport import HostTransport, hang_up
 from launcher.ssh.interfaces import parse_interfaces
 from launcher.ssh.known_hosts import HostKey, pinned_keys
-from launcher.ssh.prompts import run_all, say
+from launcher.ssh.prompts import print_notice, run_in_threads
 from launcher.ssh.target import SshTarget
 
 PRIVATE = [
-    IPv4Network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "198.18.0.0/15")
+    IPv4Network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "198.18.0.0/15")
 ]
-LEAST_PREFIX_LENGTH = 22  # 1,022 addresses
-AT_ONCE = 128  # macOS gives a process 256 files
-KNOCK_SECONDS = 0.7  # ARP and TCP on a LAN take 1 ms, on Wi-Fi that saves power 0.3 s
+MIN_PREFIX_LENGTH = 22  # 1,022 addresses
+ADDRESSES_AT_ONCE = 128  # macOS gives a process 256 files
+TCP_PROBE_SECONDS = 0.7  # ARP and TCP on a LAN take 1 ms, on Wi-Fi that saves power 0.3 s
 KEY_SECONDS = 3.0
 KEYS_AT_ONCE = 16
-AGAIN_SECONDS = 60.0  # a host that is off is not looked for at every attempt to reach it
+SEARCH_AGAIN_SECONDS = 60.0  # a host that is off is not looked for at every attempt to reach it
 INTERFACES = 'PATH="$PATH:/usr/sbin:/sbin"; ip -o -4 addr show 2>/dev/null || ifconfig -a'
 NEIGHBOURS = Path("/proc/net/arp")
 
-Host = tuple[Path, str]  # its pins and its place in them
+PinnedHost = tuple[Path, str]  # the cluster's known_hosts file and the host's name in it
 
-_knocking = threading.Lock()
-_found: dict[Host, SshTarget] = {}  # in this process
-_missed: dict[Host, float] = {}  # when it was not found last
+_probe_lock = threading.Lock()
+_found: dict[PinnedHost, SshTarget] = {}  # in this process
+_not_found: dict[PinnedHost, float] = {}  # when it was not found last
 
 
 def log_in_or_rediscover(target: SshTarget, timeout: float) -> tuple[SshTarget, HostTransport]:
@@ -53,7 +53,7 @@ def log_in_or_rediscover(target: SshTarget, timeout: float) -> tuple[SshTarget, 
     Says so on stderr then. Raises what `open_login` does: what was wrong at its own address where
     it is not found.
     """
-    host = (target.pins, target.place)
+    host = (target.cluster_known_hosts, target.known_host_name)
     if known := _found.get(host):
         try:
             return known, open_login(known, timeout)
@@ -66,9 +66,9 @@ def log_in_or_rediscover(target: SshTarget, timeout: float) -> tuple[SshTarget, 
         if found is None:
             raise
         changed = isinstance(error, KeyChanged)
-        what = "is another machine" if changed else "does not answer"
-        say(
-            f"{target.name}: {target.address} {what}; found by its host key at {found.address} "
+        problem = "is another machine" if changed else "does not answer"
+        print_notice(
+            f"{target.name}: {target.address} {problem}; found by its host key at {found.address} "
             f"(write it into the file: launch edit cluster {target.cluster})"
         )
     transport = open_login(found, timeout)
@@ -81,29 +81,31 @@ def with_new_address(error: Unreachable, target: SshTarget) -> Unreachable:
     found = rediscover(target)
     if found is None:
         return error
-    words = error.message.removeprefix(f"{target.name}: ")
-    message = f"{words}; the machine with its host key answers at {found.address}"
+    reason = error.message.removeprefix(f"{target.name}: ")
+    message = f"{reason}; the machine with its host key answers at {found.address}"
     fix = f"write host: {found.address} for node {target.name!r}: "
     return Unreachable(target.name, message, fix=f"{fix}launch edit cluster {target.cluster}")
 
 
 def rediscover(target: SshTarget) -> SshTarget | None:
-    """Where it answers now, to be verified by the pin of its old place. At most about 2 s on a
+    """Where it answers now, to be verified by the pin of its old address. At most about 2 s on a
     network of 254 addresses."""
-    host = (target.pins, target.place)
+    host = (target.cluster_known_hosts, target.known_host_name)
     keys = pinned_keys(target)
     network = _network_to_search(target) if keys else None
-    if network is None or time.monotonic() - _missed.get(host, -AGAIN_SECONDS) < AGAIN_SECONDS:
+    last_search = _not_found.get(host, -SEARCH_AGAIN_SECONDS)
+    if network is None or time.monotonic() - last_search < SEARCH_AGAIN_SECONDS:
         return None
-    every = [text for each in network.hosts() if (text := str(each)) != target.address]
-    first = sorted(set(_neighbours()) & set(every))
-    for addresses in (first, [address for address in every if address not in first]):
-        for start in range(0, len(addresses), AT_ONCE):
-            with _knocking:
-                answering = list(_knock(addresses[start : start + AT_ONCE], target.port))
+    candidates = [text for address in network.hosts() if (text := str(address)) != target.address]
+    first = sorted(set(_neighbours()) & set(candidates))
+    for addresses in (first, [address for address in candidates if address not in first]):
+        for start in range(0, len(addresses), ADDRESSES_AT_ONCE):
+            with _probe_lock:
+                batch = addresses[start : start + ADDRESSES_AT_ONCE]
+                answering = list(_probe_tcp(batch, target.port))
             if found := _with_key(target, answering, keys):
                 return found
-    _missed[host] = time.monotonic()
+    _not_found[host] = time.monotonic()
     return None
 
 
@@ -117,20 +119,20 @@ def _network_to_search(target: SshTarget) -> IPv4Network | None:
         return None
     if not any(address in network for network in PRIVATE):
         return None
-    for network in _networks_here():
-        if address in network and network.prefixlen >= LEAST_PREFIX_LENGTH:
+    for network in _local_networks():
+        if address in network and network.prefixlen >= MIN_PREFIX_LENGTH:
             return network
     return None
 
 
-def _networks_here() -> list[IPv4Network]:
+def _local_networks() -> list[IPv4Network]:
     """Nothing where no program tells: on Windows."""
     try:
         done = subprocess.run(["sh", "-c", INTERFACES], capture_output=True, text=True, timeout=5)
     except (OSError, subprocess.TimeoutExpired):
         return []
     found = parse_interfaces(line.strip() for line in done.stdout.splitlines())
-    return [IPv4Interface(f"{each.address}/{each.prefix_length}").network for each in found]
+    return [IPv4Interface(f"{item.address}/{item.prefix_length}").network for item in found]
 
 
 def _neighbours() -> list[str]:
@@ -143,15 +145,15 @@ def _neighbours() -> list[str]:
     return [row[0] for row in rows if int(row[2], 16) & 2]  # complete: its answer has come
 
 
-def _knock(addresses: Sequence[str], port: int) -> Iterator[str]:
+def _probe_tcp(addresses: Sequence[str], port: int) -> Iterator[str]:
     """Those where something listens."""
     with contextlib.ExitStack() as sockets, selectors.DefaultSelector() as selector:
         for address in addresses:
-            knock = sockets.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            knock.setblocking(False)
-            if knock.connect_ex((address, port)) in (0, errno.EINPROGRESS):
-                selector.register(knock, selectors.EVENT_WRITE, address)
-        end = time.monotonic() + KNOCK_SECONDS
+            probe = sockets.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            probe.setblocking(False)
+            if probe.connect_ex((address, port)) in (0, errno.EINPROGRESS):
+                selector.register(probe, selectors.EVENT_WRITE, address)
+        end = time.monotonic() + TCP_PROBE_SECONDS
         while selector.get_map() and (left := end - time.monotonic()) > 0:
             for ready, _ in selector.select(left):
                 selector.unregister(ready.fileobj)
@@ -167,15 +169,17 @@ def _with_key(
     found: list[SshTarget] = []
 
     def ask(address: str) -> None:
-        there = replace(target, address=address, host_key_alias=target.place)
+        moved = replace(target, address=address, host_key_alias=target.known_host_name)
         with contextlib.suppress(HostError):
-            transport, key = open_transport(there, KEY_SECONDS)
+            transport, key = open_transport(moved, KEY_SECONDS)
             hang_up(transport)
             if key in keys:
-                found.append(there)
+                found.append(moved)
 
     for start in range(0, len(addresses), KEYS_AT_ONCE):
-        run_all([partial(ask, address) for address in addresses[start : start + KEYS_AT_ONCE]])
+        run_in_threads(
+            [partial(ask, address) for address in addresses[start : start + KEYS_AT_ONCE]]
+        )
         if found:
             return found[0]
     return None

@@ -11,15 +11,15 @@ import paramiko
 
 from launcher.errors import CommandFailed, ConnectionLost, DiskFull, HostError, HostTimeout
 from launcher.ssh.host_transport import HostTransport
-from launcher.ssh.process import GONE, Process, close_session, open_session
+from launcher.ssh.process import CONNECTION_ERRORS, Process, close_session, open_session
 from launcher.ssh.protocol import Completed
 from launcher.ssh.target import SshTarget
 
-OPEN_SECONDS = 30.0  # for the channel of a command: a busy host forks slowly
-SESSIONS = 8  # commands and transfers at a time; sshd's MaxSessions is 10, SFTP takes one
-ENDING_SECONDS = 1.0
+SESSION_OPEN_SECONDS = 30.0  # for the channel of a command: a busy host forks slowly
+MAX_SESSIONS = 8  # commands and transfers at a time; sshd's MaxSessions is 10, SFTP takes one
+TRANSPORT_END_SECONDS = 1.0
 STDERR_LINES = 12
-FREE = re.compile(r"\s\d+\s+\d+\s+(\d+)\s+\d+%")  # a line of df -P
+DF_FREE = re.compile(r"\s\d+\s+\d+\s+(\d+)\s+\d+%")  # a line of df -P
 
 
 class SshSessions:
@@ -30,7 +30,7 @@ class SshSessions:
         self.address = target.address
         self.target = target
         self._transport = transport
-        self._sessions = threading.BoundedSemaphore(SESSIONS)
+        self._sessions = threading.BoundedSemaphore(MAX_SESSIONS)
 
     @contextlib.contextmanager
     def process(self, script: str, *, step: str, seconds: float) -> Iterator[Process]:
@@ -49,47 +49,55 @@ class SshSessions:
                     process.kill()
                     raise
             except TimeoutError:
-                raise self.timed_out(step, process.late) from None
+                raise self.timeout_error(step, process.timeout_message) from None
             except (paramiko.SSHException, EOFError):
-                raise self.lost(step) from None
+                raise self.connection_lost_error(step) from None
             finally:
                 close_session(channel)
 
-    def gone(self, status: int = -1) -> bool:
+    def is_disconnected(self, status: int = -1) -> bool:
         """Whether a command without an exit status has none because its host has gone."""
         if status == -1:
-            self._transport.join(ENDING_SECONDS)  # channels end a moment before their connection
+            self._transport.join(
+                TRANSPORT_END_SECONDS
+            )  # channels end a moment before their connection
         return status == -1 and not self._transport.is_alive()
 
-    def lost(self, step: str) -> ConnectionLost:
+    def connection_lost_error(self, step: str) -> ConnectionLost:
         message = f"the connection to {self.address} was lost during: {step}"
         fix = "check that the machine is on and on the network, then do the same again"
         return ConnectionLost(self.name, message, fix=fix)
 
-    def failed(self, done: Completed, step: str, more: str = "") -> CommandFailed | DiskFull:
+    def command_failed_error(
+        self, done: Completed, step: str, more: str = ""
+    ) -> CommandFailed | DiskFull:
         """The error of a command that ended badly, with the last that it said."""
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-STDERR_LINES:]
-        words = more + "".join(f"\n  {line}" for line in said)
+        last_lines = (done.stderr.strip() or done.stdout.strip()).splitlines()[-STDERR_LINES:]
+        details = more + "".join(f"\n  {line}" for line in last_lines)
         if done.met_full_disk:
-            free = FREE.search(done.stdout)  # in KiB, where the script has asked df
+            free = DF_FREE.search(done.stdout)  # in KiB, where the script has asked df
             room = f", {int(free[1]) * 1024:,} bytes are free" if free else ""
-            message = f"its disk is full{room}: {step} failed{words}"
+            message = f"its disk is full{room}: {step} failed{details}"
             fix = f"free some room on {self.name}: `df -h` shows how much there is"
             return DiskFull(self.name, message, fix=fix)
         how = f"with exit status {done.status}" if done.status != -1 else "(it was killed)"
-        return CommandFailed(self.name, f"{step} failed {how}{words}")
+        return CommandFailed(self.name, f"{step} failed {how}{details}")
 
     def _open(self, step: str) -> paramiko.Channel:
         try:
-            return open_session(self._transport, OPEN_SECONDS)
-        except GONE as error:
-            if self.gone():
-                raise self.lost(step) from None
+            return open_session(self._transport, SESSION_OPEN_SECONDS)
+        except CONNECTION_ERRORS as error:
+            if self.is_disconnected():
+                raise self.connection_lost_error(step) from None
             if "Timeout" in str(error):
-                raise self.timed_out(step, f"did not begin in {OPEN_SECONDS:g} s") from None
+                raise self.timeout_error(
+                    step, f"did not begin in {SESSION_OPEN_SECONDS:g} s"
+                ) from None
             message = f"it opens no channel for {step}: {error}"
             fix = "MaxSessions in its sshd_config must be 10 (the default) or more"
             raise HostError(self.name, message, fix=fix) from None
 
-    def timed_out(self, step: str, late: str) -> HostTimeout:
-        return HostTimeout(self.name, f"{step} {late}", fix=f"see what {self.name} is busy with")
+    def timeout_error(self, step: str, timeout_message: str) -> HostTimeout:
+        return HostTimeout(
+            self.name, f"{step} {timeout_message}", fix=f"see what {self.name} is busy with"
+        )

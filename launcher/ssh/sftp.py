@@ -6,13 +6,13 @@ import threading
 
 import paramiko
 
-from launcher.ssh.process import close_session, open_session, request
+from launcher.ssh.process import close_session, open_session, send_channel_request
 
 READ_SECONDS = 30.0
 
 # SSH_FXP_INIT and what comes behind the length in SSH_FXP_VERSION (draft-ietf-secsh-filexfer-02).
-VERSION = b"\0\0\0\3"
-INIT, VERSION_REPLY = b"\0\0\0\5\1" + VERSION, b"\2" + VERSION
+SFTP_VERSION = b"\0\0\0\3"
+SFTP_INIT, SFTP_VERSION_REPLY = b"\0\0\0\5\1" + SFTP_VERSION, b"\2" + SFTP_VERSION
 
 
 class _Client(paramiko.SFTPClient):
@@ -20,12 +20,12 @@ class _Client(paramiko.SFTPClient):
 
     def _send_version(self) -> int:
         """Called by its constructor, in place of paramiko's own."""
-        self._write_all(INIT)
+        self._write_all(SFTP_INIT)
         seen = b""
-        while not (len(seen) == 9 and seen[:2] == b"\0\0" and seen.endswith(VERSION_REPLY)):
+        while not (len(seen) == 9 and seen[:2] == b"\0\0" and seen.endswith(SFTP_VERSION_REPLY)):
             seen = seen[-8:] + self._read_all(1)
-        self._read_all(int.from_bytes(seen[:4]) - len(VERSION_REPLY))  # its extensions
-        return VERSION[-1]
+        self._read_all(int.from_bytes(seen[:4]) - len(SFTP_VERSION_REPLY))  # its extensions
+        return SFTP_VERSION[-1]
 
 
 class FileReader:
@@ -48,14 +48,13 @@ class FileReader:
                 return data
             except (TimeoutError, EOFError, paramiko.SSHException):
                 self._client = None
-                close_session(
-                    client.get_channel()
-                )  # an answer that comes late would be taken for the next one's
+                # An answer that comes late would be taken for the next one's.
+                close_session(client.get_channel())
                 raise
 
     def _open(self) -> paramiko.SFTPClient:
         channel = open_session(self._transport, READ_SECONDS)
         channel.settimeout(READ_SECONDS)
-        request(channel, "subsystem", "sftp")
+        send_channel_request(channel, "subsystem", "sftp")
         self._client = _Client(channel)
         return self._client

@@ -14,15 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.config.address import split_address
+from launcher.config.address import SSH_PORT, parse_address
 from launcher.errors import HostError, HostTimeout
 
 if TYPE_CHECKING:
     from launcher.config.loaded_cluster import LoadedCluster
     from launcher.config.node import Node
 
-SSH_PORT = 22
-MOST_JUMPS = 8  # more is a circle
+MAX_JUMPS = 8  # more is a circle
 SSH_SECONDS = 10.0  # `ssh -G` takes 10 ms; a `Match exec` of the user's may take longer
 NO_SSH = "there is no ssh program here, so ~/.ssh/config was not read"
 
@@ -38,37 +37,38 @@ class SshTarget:
     port: int
     user: str
     cluster: str  # as typed after `launch cluster trust`
-    pins: Path  # the cluster's own known_hosts
+    cluster_known_hosts: Path  # the cluster's own known_hosts
     known_hosts: tuple[Path, ...]  # the user's and the system's
-    first_key: Path | None  # the node's `key:`, tried before all others
-    keys: tuple[Path, ...]  # all key files, whether they exist or not
-    identities_only: bool  # of the agent's keys, only those that are among `keys`
-    agent: str | None  # the agent's socket; None for none
+    node_key: Path | None  # the node's `key:`, tried before all others
+    key_files: tuple[Path, ...]  # all key files, whether they exist or not
+    identities_only: bool  # of the agent's keys, only those that are among `key_files`
+    agent_socket: str | None  # the agent's socket; None for none
     host_key_alias: str | None = None
     jump: SshTarget | None = None  # the host to go through, which may have one of its own
     proxy_command: str | None = None  # the user's own way to it
-    note: str | None = None  # what was not looked at
+    config_note: str | None = None  # what of its configuration was not read
     node_host: str | None = None  # `host:` of a node, as its cluster file has it
-    others: tuple[str, ...] = ()  # places of the cluster's other nodes, as far as the file tells
-    asks: bool = True  # for passphrases and passwords, where there is a terminal
+    other_node_names: tuple[str, ...] = ()  # the other nodes' names in known_hosts files
+    may_prompt: bool = True  # for passphrases and passwords, where there is a terminal
 
     @property
-    def place(self) -> str:
+    def known_host_name(self) -> str:
         """Its name in a known_hosts file."""
-        return self.host_key_alias or place_of(self.address, self.port)
+        return self.host_key_alias or format_known_host(self.address, self.port)
 
 
-def place_of(address: str, port: int | None) -> str:
+def format_known_host(address: str, port: int | None) -> str:
+    """As known_hosts files write it: pc1, or [pc1]:2222."""
     address = address.lower()
     return address if port in (SSH_PORT, None) else f"[{address}]:{port}"
 
 
-def target_of(loaded: LoadedCluster, node: Node) -> SshTarget:
+def node_target(loaded: LoadedCluster, node: Node) -> SshTarget:
     """A node of a cluster file, which messages call by its name, or its path where it lies
     elsewhere than in a folder of clusters. Raises as `resolve` does."""
     path = loaded.path
     named = path.stem if path.parent.name == "clusters" else str(path)
-    nodes = {each.name: each for each in loaded.file_nodes}
+    nodes = {other.name: other for other in loaded.file_nodes}
     return resolve_target(node, loaded.known_hosts, cluster=named, nodes=nodes)
 
 
@@ -89,7 +89,7 @@ def resolve_target(
     Raises HostError where the file is wrong, the node's key is missing or jump hosts go round in
     circles.
     """
-    if jumps > MOST_JUMPS:
+    if jumps > MAX_JUMPS:
         fix = "correct `jump:` in the cluster file, or ProxyJump in ~/.ssh/config"
         raise HostError(node.name, "its jump hosts go round in circles", fix=fix)
     first_key = Path(node.key).expanduser() if node.key else None
@@ -97,68 +97,72 @@ def resolve_target(
         message = f"its key {node.key} is not a file"
         raise HostError(node.name, message, fix=f"correct `key:` of node {node.name!r}")
     ssh = shutil.which("ssh")
-    settings = _ask_ssh(ssh, node, first_key) if ssh else _defaults(node)
+    settings = _ask_ssh(ssh, node, first_key) if ssh else _default_settings(node)
     address = settings["hostname"][0]
     user = settings["user"][0]
     port = int(settings["port"][0])
     tokens = {"d": str(Path.home()), "u": getpass.getuser(), "h": address, "n": node.host}
     tokens |= {"r": user, "p": str(port), "%": "%"}
-    files = [_expanded(value, tokens) for value in settings.get("identityfile", ())]
+    files = [_expand_path(value, tokens) for value in settings.get("identityfile", ())]
     chain = node.jump or settings.get("proxyjump", ["none"])[0]
     command = settings.get("proxycommand", ["none"])[0] if node.jump is None else "none"
     jump = None
     if chain != "none":
         try:
-            jump = _jump(chain, known_hosts, cluster=cluster, nodes=nodes or {}, jumps=jumps + 1)
+            jump = _jump_target(
+                chain, known_hosts, cluster=cluster, nodes=nodes or {}, jumps=jumps + 1
+            )
         except HostError as error:
             raise error.through(node.name) if not jumps else error from None
     return SshTarget(
         name=node.name,
         jump=jump,
-        proxy_command=None if jump or command == "none" else _replaced(command, tokens),
+        proxy_command=None if jump or command == "none" else _replace_tokens(command, tokens),
         address=address,
         port=port,
         user=user,
         cluster=cluster or known_hosts.name.removesuffix(".known_hosts"),
-        pins=known_hosts,
+        cluster_known_hosts=known_hosts,
         known_hosts=tuple(
-            _expanded(path, tokens)
+            _expand_path(path, tokens)
             for keyword in ("userknownhostsfile", "globalknownhostsfile")
             for path in settings.get(keyword, [""])[0].split()
             if path != "none"
         ),
-        first_key=first_key,
-        keys=tuple(dict.fromkeys([first_key, *files] if first_key else files)),
+        node_key=first_key,
+        key_files=tuple(dict.fromkeys([first_key, *files] if first_key else files)),
         identities_only=settings.get("identitiesonly", ["no"])[0] == "yes",
-        agent=_agent(settings.get("identityagent", ["SSH_AUTH_SOCK"])[0], tokens),
+        agent_socket=_agent_socket(settings.get("identityagent", ["SSH_AUTH_SOCK"])[0], tokens),
         host_key_alias=settings.get("hostkeyalias", [None])[0],
-        note=None if ssh else NO_SSH,
+        config_note=None if ssh else NO_SSH,
         node_host=node.host if nodes is not None else None,
-        others=tuple(
-            place_of(each.host, each.port) for each in (nodes or {}).values() if each != node
+        other_node_names=tuple(
+            format_known_host(other.host, other.port)
+            for other in (nodes or {}).values()
+            if other != node
         ),
-        asks=settings.get("batchmode", ["no"])[0] != "yes",
+        may_prompt=settings.get("batchmode", ["no"])[0] != "yes",
     )
 
 
-def _jump(
+def _jump_target(
     chain: str, known_hosts: Path, *, cluster: str | None, nodes: Mapping[str, Node], jumps: int
 ) -> SshTarget:
     """The last host of [USER@]HOST[:PORT],..., reached through those before it; the first one as
     its own configuration says."""
     before, _, last = chain.rpartition(",")
-    hop = nodes.get(last) or _hop(last)
+    hop = nodes.get(last) or _parse_hop(last)
     if before:
         hop = hop.model_copy(update={"jump": before})
     return resolve_target(hop, known_hosts, cluster=cluster, nodes=nodes, jumps=jumps)
 
 
-def _hop(written: str) -> Node:
+def _parse_hop(text: str) -> Node:
     from launcher.config.node import Node
 
-    address = split_address(written.removeprefix("ssh://").rstrip("/"))
+    address = parse_address(text.removeprefix("ssh://").rstrip("/"))
     if address is None or not 1 <= (SSH_PORT if address.port is None else address.port) <= 65535:
-        raise HostError(written, "is no jump host", fix="write it as [USER@]HOST[:PORT]")
+        raise HostError(text, "is no jump host", fix="write it as [USER@]HOST[:PORT]")
     hop = Node(host=address.host, user=address.user, port=address.port)
     return hop.model_copy(update={"name": address.host})  # an IPv6 address is no name of a node
 
@@ -179,8 +183,8 @@ def _ask_ssh(ssh: str, node: Node, key: Path | None) -> Settings:
         message = f"reading the ssh configuration took longer than {SSH_SECONDS:g} s"
         raise HostTimeout(node.name, message, fix=f"try: ssh -G {node.host}") from None
     if done.returncode:
-        said = done.stderr.strip().splitlines() or ["no reason given"]
-        message = f"ssh refuses its configuration: {said[0]}"
+        lines = done.stderr.strip().splitlines() or ["no reason given"]
+        message = f"ssh refuses its configuration: {lines[0]}"
         raise HostError(node.name, message, fix=f"correct it until this works: ssh {node.host}")
     settings = defaultdict(list)
     for line in done.stdout.splitlines():
@@ -189,7 +193,7 @@ def _ask_ssh(ssh: str, node: Node, key: Path | None) -> Settings:
     return settings
 
 
-def _defaults(node: Node) -> Settings:
+def _default_settings(node: Node) -> Settings:
     """What ssh says without any configuration file."""
     return {
         "hostname": [node.host],
@@ -200,48 +204,48 @@ def _defaults(node: Node) -> Settings:
     }
 
 
-def _expanded(path: str, tokens: Mapping[str, str]) -> Path:
+def _expand_path(path: str, tokens: Mapping[str, str]) -> Path:
     """%-tokens, ${VARIABLES} and ~, as in ssh_config(5)."""
-    return Path(os.path.expandvars(_replaced(path, tokens))).expanduser()
+    return Path(os.path.expandvars(_replace_tokens(path, tokens))).expanduser()
 
 
-def _replaced(text: str, tokens: Mapping[str, str]) -> str:
+def _replace_tokens(text: str, tokens: Mapping[str, str]) -> str:
     return re.sub(r"%(.)", lambda found: tokens.get(found[1], found[0]), text)
 
 
-def _agent(setting: str, tokens: Mapping[str, str]) -> str | None:
+def _agent_socket(setting: str, tokens: Mapping[str, str]) -> str | None:
     """The socket. IdentityAgent is a path, $VARIABLE, SSH_AUTH_SOCK or none."""
     if setting == "none":
         return None
     if setting == "SSH_AUTH_SOCK" or setting.startswith("$"):
         return os.environ.get(setting.strip("${}")) or None
-    return str(_expanded(setting, tokens))
+    return str(_expand_path(setting, tokens))
 
 
 def openssh_command(target: SshTarget) -> list[str]:
     """What reaches the same host with the user's own ssh program, its keys verified as ours are."""
-    known = " ".join(f'"{path}"' for path in (target.pins, *target.known_hosts))
+    known = " ".join(f'"{path}"' for path in (target.cluster_known_hosts, *target.known_hosts))
     options = ["-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes"]
     if config := os.environ.get("LAUNCH_SSH_CONFIG"):
         options = ["-F", config, *options]
     if target.host_key_alias:
         options += ["-o", f"HostKeyAlias={target.host_key_alias}"]
-    # It connects to an address, for which the blocks of an alias do not count: so they are said.
-    files = [path for path in (target.first_key, *target.keys) if path and path.is_file()]
+    # It connects to an address, for which the blocks of an alias do not count: they are repeated.
+    files = [path for path in (target.node_key, *target.key_files) if path and path.is_file()]
     keys = [part for path in files for part in ("-i", str(path))]
-    options += ["-o", f"IdentityAgent={target.agent or 'none'}"]
+    options += ["-o", f"IdentityAgent={target.agent_socket or 'none'}"]
     options += ["-o", "IdentitiesOnly=yes"] * target.identities_only
     options += _proxy_options(target)
-    place = ["-p", str(target.port), "-l", target.user, target.address]
-    return ["ssh", *options, *keys, *place]
+    destination = ["-p", str(target.port), "-l", target.user, target.address]
+    return ["ssh", *options, *keys, *destination]
 
 
 def _proxy_options(target: SshTarget) -> list[str]:
     """Not -J: the ssh of a jump host would read its own known_hosts."""
     if target.jump is not None:
         onward = [*openssh_command(target.jump), "-W", "[%h]:%p"]
-        words = [word if word == "[%h]:%p" else word.replace("%", "%%") for word in onward]
-        return ["-o", f"ProxyCommand={shlex.join(words)}"]
+        arguments = [word if word == "[%h]:%p" else word.replace("%", "%%") for word in onward]
+        return ["-o", f"ProxyCommand={shlex.join(arguments)}"]
     if target.proxy_command is not None:
         return ["-o", f"ProxyCommand={target.proxy_command.replace('%', '%%')}"]
     return []

@@ -7,7 +7,6 @@ full disk "Failure"; `cat` says "No space left on device".
 from __future__ import annotations
 
 import hashlib
-import os
 import posixpath
 import secrets
 from pathlib import Path
@@ -16,11 +15,11 @@ from shlex import quote
 from launcher.errors import CommandFailed
 from launcher.ssh.protocol import BytesDone, Completed
 from launcher.ssh.sessions import SshSessions
-from nanochat.atomic_write import sha256_of
+from nanochat.atomic_write import flush, sha256_of
 
 STALL_SECONDS = 60.0  # a transfer may stand still for this long
 HASHED_BYTES_PER_SECOND = 20e6  # on the slowest host that we wait for
-BLOCK_BYTES = 1 << 18
+SEND_BLOCK_BYTES = 1 << 18
 NO_SUCH_FILE = 66
 ATTEMPTS = 2  # a file that arrives with another hash is sent once more, from its beginning
 
@@ -73,7 +72,7 @@ def write_script(path: str, size: int, mode: int) -> str:
 def send(connection: SshSessions, local: Path, path: str, sha256: str, on_bytes: BytesDone) -> None:
     """See Connection.send."""
     for _ in range(ATTEMPTS):
-        if _sent(connection, local, path, sha256, on_bytes):
+        if _send_once(connection, local, path, sha256, on_bytes):
             return
     if sha256_of(local) != sha256:
         message, fix = f"{local} is not the file that {path} is to be: another hash", None
@@ -83,7 +82,7 @@ def send(connection: SshSessions, local: Path, path: str, sha256: str, on_bytes:
     raise CommandFailed(connection.name, message, fix=fix)
 
 
-def _sent(
+def _send_once(
     connection: SshSessions, local: Path, path: str, sha256: str, on_bytes: BytesDone
 ) -> bool:
     """Whether it is there now. False: it has the wrong hash and has been removed."""
@@ -95,28 +94,28 @@ def _sent(
         connection.process(script, step=step, seconds=hashing) as process,
         local.open("rb") as file,
     ):
-        process.skip_noise()
-        answer = process.line()
+        process.skip_login_output()
+        answer = process.read_line()
         if answer.startswith(b"at "):
-            process.wait_for(STALL_SECONDS)
+            process.set_stall_timeout(STALL_SECONDS)
             done = file.seek(int(answer.split()[1]))
-            while (block := file.read(BLOCK_BYTES)) and process.feed(block):
+            while (block := file.read(SEND_BLOCK_BYTES)) and process.write_stdin(block):
                 done += len(block)
                 on_bytes(done)
-            process.end_input()
-            process.wait_for(hashing)
-            answer = process.line()
+            process.close_stdin()
+            process.set_stall_timeout(hashing)
+            answer = process.read_line()
         rest = answer + process.read_all()
         status = process.wait()
-    if connection.gone(status):
-        raise connection.lost(step)
+    if connection.is_disconnected(status):
+        raise connection.connection_lost_error(step)
     if status == 0 and answer in (b"have\n", b"ok\n"):
         on_bytes(size)
         return True
     if status == 0 and answer == b"wrong\n":
         return False
     done_badly = Completed(status, rest.decode("utf-8", "replace"), process.stderr())
-    raise connection.failed(done_badly, step)
+    raise connection.command_failed_error(done_badly, step)
 
 
 def fetch(
@@ -129,15 +128,17 @@ def fetch(
     local.parent.mkdir(parents=True, exist_ok=True)
     partial = local.with_name(f"{local.name}.partial")
     for _ in range(ATTEMPTS):
-        if _fetched(connection, path, partial, sha256, on_bytes):
-            os.replace(partial, local)
+        if _fetch_once(connection, path, partial, sha256, on_bytes):
+            flush(partial)
+            partial.replace(local)
+            flush(local.parent)
             return
         partial.unlink()
     message = f"{path} is not the file that was asked for: another hash"
     raise CommandFailed(connection.name, message)
 
 
-def _fetched(
+def _fetch_once(
     connection: SshSessions, path: str, partial: Path, sha256: str, on_bytes: BytesDone
 ) -> bool:
     """Whether the partial file is the whole one now, with the right hash."""
@@ -148,21 +149,21 @@ def _fetched(
         done = file.tell()
         script = FETCH.format(path=quote(path), first=done + 1, no_such_file=NO_SUCH_FILE)
         with connection.process(script, step=step, seconds=STALL_SECONDS) as process:
-            process.skip_noise()
-            size = int(process.line() or -1)
+            process.skip_login_output()
+            size = int(process.read_line() or -1)
             while data := process.read():
                 file.write(data)
                 digest.update(data)
                 done += len(data)
                 on_bytes(done)
             status = process.wait()
-    if connection.gone(status):
-        raise connection.lost(step)
+    if connection.is_disconnected(status):
+        raise connection.connection_lost_error(step)
     if status == NO_SUCH_FILE:
         partial.unlink()
         raise FileNotFoundError(2, "no such file on the host", f"{connection.name}:{path}")
     if status:
-        raise connection.failed(Completed(status, "", process.stderr()), step)
+        raise connection.command_failed_error(Completed(status, "", process.stderr()), step)
     return done == size and digest.hexdigest() == sha256
 
 

@@ -8,11 +8,11 @@ import threading
 
 import paramiko
 
-from launcher.ssh.process import GONE, close_session
+from launcher.ssh.process import CONNECTION_ERRORS, close_session
 
 LOOPBACK = "127.0.0.1"
-OPEN_SECONDS = 10.0
-PIECE_BYTES = 1 << 16
+TUNNEL_OPEN_SECONDS = 10.0
+TUNNEL_READ_BYTES = 1 << 16
 
 
 class SshTunnel:
@@ -57,14 +57,14 @@ class SshTunnel:
         try:
             channel = self._transport.open_channel(
                 "direct-tcpip", (LOOPBACK, self._host_port), client.getpeername(),
-                timeout=OPEN_SECONDS,
+                timeout=TUNNEL_OPEN_SECONDS,
             )  # fmt: skip
             back = threading.Thread(target=_to_client, args=(channel, client), daemon=True)
             back.start()
             _to_host(client, channel)
             back.join()
             close_session(channel)
-        except GONE:
+        except CONNECTION_ERRORS:
             pass  # nothing listens there, or the host has gone: the client sees its end
         finally:
             self._open.discard(client)
@@ -74,15 +74,15 @@ class SshTunnel:
 def _to_host(client: socket.socket, channel: paramiko.Channel) -> None:
     """Until the client has no more to say; the other way stays open."""
     with contextlib.suppress(OSError):
-        while data := client.recv(PIECE_BYTES):
+        while data := client.recv(TUNNEL_READ_BYTES):
             channel.sendall(data)
-    with contextlib.suppress(*GONE):
+    with contextlib.suppress(*CONNECTION_ERRORS):
         channel.shutdown_write()
 
 
 def _to_client(channel: paramiko.Channel, client: socket.socket) -> None:
-    with contextlib.suppress(*GONE):
-        while data := channel.recv(PIECE_BYTES):
+    with contextlib.suppress(*CONNECTION_ERRORS):
+        while data := channel.recv(TUNNEL_READ_BYTES):
             client.sendall(data)
     with contextlib.suppress(OSError):
         client.shutdown(socket.SHUT_WR)

@@ -22,72 +22,73 @@ from launcher.ssh.target import SshTarget
 LOCKED = "is locked by a passphrase and no agent holds it"
 NOT_OPENED = "is locked by a passphrase, and no right one was typed"
 UNSUPPORTED = "is of a format that is not supported"
-TRIES = 3  # as OpenSSH
-AGENT_SECONDS = 30.0  # the agent may ask its user, or wait for a finger on a token
+MAX_TRIES = 3  # as OpenSSH
+KEY_AGENT_SECONDS = 30.0  # the agent may ask its user, or wait for a finger on a token
 
 _unlocked: dict[Path, Any] = {}  # of this process; None: the user gave no passphrase
-_unlocking = threading.Lock()
+_unlock_lock = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
-class Candidate:
+class KeyCandidate:
     """A key to try. `label`: what it is, in messages. `key`: None while a passphrase locks it."""
 
     label: str
     key: Any  # paramiko's
     path: Path | None = None
 
-    def opened(self) -> Any:
+    def unlock(self) -> Any:
         """The key, its passphrase asked for where it is locked: once for all hosts. None where no
         right one was given."""
         if self.key is not None or self.path is None:
             return self.key
-        with _unlocking:
+        with _unlock_lock:
             if self.path not in _unlocked:
-                _unlocked[self.path] = _unlock(self.path)
+                _unlocked[self.path] = _ask_passphrase(self.path)
             return _unlocked[self.path]
 
 
-def candidates(
-    target: SshTarget, held: list[Any], *, asks: bool
-) -> tuple[list[Candidate], dict[Path, str]]:
+def key_candidates(
+    target: SshTarget, agent_keys: list[Any], *, may_prompt: bool
+) -> tuple[list[KeyCandidate], dict[Path, str]]:
     """The keys in the order to try them, and why some cannot be.
 
     The node's own key, keys of the agent that are also configured as files, the agent's others, key
     files, locked ones last. As ssh does, but for the first: with `ssh -i` the agent's go before it,
-    and a host hangs up after six. `asks`: whether the user may be asked for passphrases.
+    and a host hangs up after six. `may_prompt`: whether the user may be asked for passphrases.
     """
     agent = {
-        key.asbytes(): Candidate(f"{key.comment or key.get_name()} (agent)", key) for key in held
+        key.asbytes(): KeyCandidate(f"{key.comment or key.get_name()} (agent)", key)
+        for key in agent_keys
     }
-    files = {path: _public_part(path) for path in target.keys if path.is_file()}
+    files = {path: _public_part(path) for path in target.key_files if path.is_file()}
     configured = [agent[blob] for blob in files.values() if blob in agent]
     others = [] if target.identities_only else list(agent.values())
-    loaded: dict[Path, Candidate] = {}
+    loaded: dict[Path, KeyCandidate] = {}
     unusable: dict[Path, str] = {}
     for path, blob in files.items():
         if blob in agent:
             continue
         try:
-            loaded[path] = Candidate(str(path), paramiko.PKey.from_path(path), path)
+            loaded[path] = KeyCandidate(str(path), paramiko.PKey.from_path(path), path)
         except (TypeError, paramiko.PasswordRequiredException):
-            if asks:
-                loaded[path] = Candidate(str(path), None, path)
+            if may_prompt:
+                loaded[path] = KeyCandidate(str(path), None, path)
             else:
                 unusable[path] = LOCKED
         except Exception:  # cryptography has many for what it cannot read
             unusable[path] = UNSUPPORTED
     in_files = sorted(loaded.values(), key=lambda candidate: candidate.key is None)
     ordered = [*configured, *others, *in_files]
-    if target.first_key:
-        own = agent.get(files[target.first_key] or b"") or loaded.get(target.first_key)
+    if target.node_key:
+        own = agent.get(files[target.node_key] or b"") or loaded.get(target.node_key)
         ordered.sort(key=lambda candidate: candidate is not own)
     return list(dict.fromkeys(ordered)), unusable
 
 
-def _unlock(path: Path) -> Any:
-    for _ in range(TRIES):
-        passphrase = prompts.ask(f"passphrase of {_shown(path)}: ")
+def _ask_passphrase(path: Path) -> Any:
+    for _ in range(MAX_TRIES):
+        passphrase = prompts.ask(f"passphrase of {_display_path(path)}: ")
         if not passphrase:
             return None
         try:
@@ -99,7 +100,7 @@ def _unlock(path: Path) -> Any:
     return None
 
 
-def _shown(path: Path) -> str:
+def _display_path(path: Path) -> str:
     home = Path.home()
     return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
@@ -125,19 +126,19 @@ def _public_part(path: Path) -> bytes | None:
 
 
 @contextmanager
-def agent_keys(target: SshTarget) -> Iterator[list[Any]]:
+def connect_agent(target: SshTarget) -> Iterator[list[Any]]:
     """What the user's agent holds, and the line to it kept open. Nothing where there is none."""
     if sys.platform == "win32":
         with closing(paramiko.Agent()) as agent:
             yield list(agent.get_keys())
-    elif target.agent is None:
+    elif target.agent_socket is None:
         yield []
     else:
         with socket.socket(socket.AF_UNIX) as line:
-            line.settimeout(AGENT_SECONDS)
+            line.settimeout(KEY_AGENT_SECONDS)
             agent = AgentSSH()
             try:
-                line.connect(target.agent)
+                line.connect(target.agent_socket)
                 agent._connect(line)  # paramiko.Agent only knows the socket of SSH_AUTH_SOCK
             except (OSError, paramiko.SSHException):  # left over from an earlier login
                 yield []

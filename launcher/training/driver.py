@@ -25,7 +25,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from launcher import __version__
 from launcher.agent.processes import die_with_parent
 from launcher.agent.text_store import stored_source
 from launcher.config.paths import launch_home
@@ -48,6 +47,7 @@ from launcher.runs.state import Status, summarize
 from launcher.training.cluster_session import ClusterSession
 from launcher.training.local_session import LocalSession
 from launcher.training.session import RayLost, Session
+from launcher.version import __version__
 from nanochat.dataset.climbmix import CLIMBMIX, is_address
 from nanochat.dataset.prepare import prepare
 from nanochat.dataset.rows import PreparedData

@@ -82,9 +82,9 @@ def test_a_jump_host_that_goes_while_hosts_behind_it_hang_up_leaves_no_traceback
     one, two = lab.hosts
     log_in_with(ssh_home, lab)
     behind = connected(two, jump=f"ada@{one.address}", pinned=both(one, two))._transport
-    assert behind.jump is not None and behind.jump.transport is not None
+    to_jump_host = behind.sock.get_transport()  # its socket is a channel of that connection
     refused = Mock(side_effect=EOFError)
-    monkeypatch.setattr(behind.jump.transport, "_send_user_message", refused)
+    monkeypatch.setattr(to_jump_host, "_send_user_message", refused)
     if ended_by == "us":
         hang_up(behind)
     else:

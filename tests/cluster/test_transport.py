@@ -111,7 +111,7 @@ def test_sessions_that_are_refused_together_all_come_later(
     connected: Connect, box: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """sshd refuses eight of eighteen at a time, again and again, until the first ones end."""
-    monkeypatch.setattr("launcher.ssh.sessions.SESSIONS", 18)
+    monkeypatch.setattr("launcher.ssh.sessions.MAX_SESSIONS", 18)
     connection = connected(box)
     statuses: list[int] = []
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from launcher.config import paths
-from launcher.config.address import Address, split_address
+from launcher.config.address import Address, parse_address
 from launcher.config.cluster import Cluster, Environment, Network
 from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import (
@@ -18,7 +18,7 @@ from launcher.config.loaded_cluster import (
     require_pool,
 )
 from launcher.config.node import Node
-from launcher.config.schema import schema
+from launcher.config.schema import json_schema
 from launcher.errors import ConfigError, InputError, NotFound
 
 GOOD = "nodes:\n  - host: pc1\n  - host: pc2\n"
@@ -255,7 +255,7 @@ def test_all_problems_are_shown_from_top_to_bottom() -> None:
 def test_two_hosts_need_few_lines() -> None:
     loaded = load(GOOD)
     cluster = loaded.cluster
-    assert (loaded.name, cluster.name, loaded.typed) == ("c", "c", "c")
+    assert (loaded.name, cluster.name, loaded.cli_name) == ("c", "c", "c")
     assert loaded.known_hosts == Path("clusters/c.known_hosts")
     assert cluster.nodes == (Node(name="pc1", host="pc1"), Node(name="pc2", host="pc2"))
     assert cluster.head_node.name == "pc1"
@@ -332,7 +332,7 @@ def test_pools_and_head() -> None:
     cluster = loaded.cluster
     assert (cluster.head_node.name, cluster.pools) == ("b", ("x", "default"))
     assert [node.name for node in require_pool(loaded, "x")] == ["a", "c"]
-    assert require_pool(loaded, None) == cluster.in_pool(None) == cluster.nodes
+    assert require_pool(loaded, None) == cluster.nodes_in_pool(None) == cluster.nodes
     assert require_node(loaded, "c") is cluster.nodes[2]
     for require, name, said in (
         (require_pool, "defualt", "cluster c has no pool 'defualt': did you mean 'default'?"),
@@ -437,11 +437,11 @@ def test_a_cluster_is_found_by_the_name_in_its_file() -> None:
     ],
 )
 def test_addresses(written: str, address: Address | None) -> None:
-    assert split_address(written) == address
+    assert parse_address(written) == address
 
 
 def test_schema_has_every_key_with_its_meaning() -> None:
-    found = schema("cluster")
+    found = json_schema("cluster")
     blocks = {"Cluster": found, **found["$defs"]}
     for model in (Cluster, Node, Network, Environment):
         block = blocks[model.__name__]

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from launcher.hosts.facts import FACTS_SECONDS, SCRIPT, HostFacts, Python, gather_facts
+from launcher.hosts.facts import (
+    FACTS_SCRIPT,
+    FACTS_SECONDS,
+    HostFacts,
+    InstalledPython,
+    gather_facts,
+)
 from launcher.hosts.facts import parse_facts as parse
 from launcher.ssh.fake import FakeConnection
 from launcher.ssh.interfaces import Interface
@@ -34,10 +40,10 @@ def test_a_debian_host() -> None:
         Interface("eth0", "198.18.1.11", 24),
     )
     assert facts.hostname_addresses == ("127.0.1.1",)
-    assert facts.pythons == (Python("/usr/bin/python3", "3.11.2"),)
+    assert facts.pythons == (InstalledPython("/usr/bin/python3", "3.11.2"),)
     assert facts.listening_ports == {22}
     assert facts.ready["env/a1aa7fd9e0baccf4"] == "559110a28d19f43e"
-    assert facts.rays == facts.gpus.gpus == ()
+    assert facts.ray_processes == facts.gpus.gpus == ()
 
 
 def test_the_interface_of_an_ipv6_address() -> None:
@@ -59,9 +65,9 @@ def test_a_host_that_can_tell_little() -> None:
     assert facts.architecture == "aarch64" and facts.glibc is None
     assert facts.ssh_address is None and facts.shm_free_bytes is None
     assert facts.interfaces == facts.hostname_addresses == ()
-    assert facts.pythons == (Python("/usr/bin/python3", "3.12.3"),)
+    assert facts.pythons == (InstalledPython("/usr/bin/python3", "3.12.3"),)
     assert facts.listening_ports == {8080, 22}
-    assert len(facts.rays) == 1 and facts.gpus.may_use_kfd is False
+    assert len(facts.ray_processes) == 1 and facts.gpus.can_open_kfd is False
 
 
 @pytest.mark.parametrize(
@@ -109,5 +115,5 @@ def test_interfaces(line: str, interface: Interface) -> None:
 def test_it_takes_one_command() -> None:
     host = FakeConnection("one", {"say clock": (CASES / "debian12.txt").read_text()})
     assert gather_facts(host).hostname == "one"
-    assert host.ran == [SCRIPT]
+    assert host.ran == [FACTS_SCRIPT]
     assert FACTS_SECONDS >= 10  # a laptop that wakes its disk

@@ -42,15 +42,15 @@ def test_an_rtx_4070() -> None:
                 memory_used_bytes=327 * 2**20, driver="550.54.14", architecture="8.9",
             ),
         ),
-        trouble={},
-        on_bus=("nvidia",),
+        tool_errors={},
+        pci_vendors=("nvidia",),
     )  # fmt: skip
 
 
 def test_a_rented_mi300x() -> None:
     facts = gpus_of("mi300x_vf")
-    assert facts.may_use_kfd is True and facts.on_bus == ("amd",)
-    assert facts.of("amd") == [
+    assert facts.can_open_kfd is True and facts.pci_vendors == ("amd",)
+    assert facts.of_vendor("amd") == [
         Gpu(
             vendor="amd", name="AMD Instinct MI300X VF", memory_bytes=205571227648,
             memory_used_bytes=None, driver="6.16.13", architecture="gfx942", device_id="0x74b5",
@@ -164,5 +164,5 @@ def test_memory_that_our_own_run_uses_is_no_warning() -> None:
     [card] = gpus_of("rtx4070").gpus
     busy = replace(HOST, gpus=GpuFacts((replace(card, memory_used_bytes=9 * 10**9),)))
     assert "gpu-memory" in {each.code for each in judge_gpus("box", busy, "cuda", None)}
-    ours = judge_gpus("box", busy, "cuda", None, ours=True)
+    ours = judge_gpus("box", busy, "cuda", None, is_up=True)
     assert "gpu-memory" not in {each.code for each in ours}

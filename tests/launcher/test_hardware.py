@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-
 from launcher.cli.cluster_run import OpenCluster
+
 from launcher.config.cluster_file import load_cluster
 from launcher.config.recipe import Recipe
 from launcher.planner.tuning import Tuning

@@ -32,8 +32,9 @@ def target(
     (folder / "known_hosts").write_text(known)
     return SshTarget(
         name="one", address="pc1.lan", port=port, user="ada", cluster="c",
-        pins=folder / "c.known_hosts", known_hosts=(folder / "known_hosts", folder / "none"),
-        first_key=None, keys=(), identities_only=False, agent=None, host_key_alias=alias,
+        cluster_known_hosts=folder / "c.known_hosts",
+        known_hosts=(folder / "known_hosts", folder / "none"),
+        node_key=None, key_files=(), identities_only=False, agent_socket=None, host_key_alias=alias,
     )  # fmt: skip
 
 
@@ -89,7 +90,7 @@ def test_the_kinds_to_ask_for(tmp_path: Path) -> None:
 def test_a_fingerprint_is_openssh_s() -> None:
     blob = "AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"  # GitHub's
     key = HostKey("ssh-ed25519", base64.b64decode(blob))
-    assert key.shown == "ED25519 SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"
+    assert key.label == "ED25519 SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"
 
 
 @pytest.mark.parametrize(
@@ -124,5 +125,5 @@ def test_pinning(tmp_path: Path, before: str, after: str) -> None:
 )
 def test_keys_that_no_other_node_has(tmp_path: Path, pins: str, keys: list[HostKey]) -> None:
     known = f"pc1.lan {text(OTHER)}"  # the user's file says nothing about this
-    one = replace(target(tmp_path, pins, known), others=("pc2", "[pc3]:2222"))
+    one = replace(target(tmp_path, pins, known), other_node_names=("pc2", "[pc3]:2222"))
     assert pinned_keys(one) == keys

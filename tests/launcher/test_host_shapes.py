@@ -11,7 +11,13 @@ from dataclasses import replace
 import pytest
 from test_facts import CLOCK, captured
 
-from launcher.hosts.facts import EPHEMERAL_PORTS, SCRIPT, HostFacts, Python, parse_facts
+from launcher.hosts.facts import (
+    EPHEMERAL_PORTS,
+    FACTS_SCRIPT,
+    HostFacts,
+    InstalledPython,
+    parse_facts,
+)
 from launcher.hosts.network import ClusterAddress, choose_addresses
 from launcher.hosts.pair_preflight import judge_addresses
 from launcher.hosts.preflight import Finding, judge_host
@@ -27,7 +33,7 @@ def test_a_gaming_box() -> None:
     assert [each.name for each in UBUNTU.interfaces] == [
         "lo", "enp5s0", "wlp6s0", "docker0", "tailscale0",
     ]  # fmt: skip
-    assert UBUNTU.pythons[1] == Python("/home/ada/.local/bin/python3.14", "3.14.0rc2")
+    assert UBUNTU.pythons[1] == InstalledPython("/home/ada/.local/bin/python3.14", "3.14.0rc2")
     assert UBUNTU.listening_ports == {22, 53, 8888}
     assert UBUNTU.listeners[8888] == "jupyter-lab (process 9163)"
     assert UBUNTU.listeners[22] == "sshd (process 2952)"
@@ -37,7 +43,7 @@ def test_a_gaming_box() -> None:
 
 def test_only_rays_and_torchruns_are_called_so() -> None:
     """Not an editor, a grep, or the shell that runs our own script and has these words in it."""
-    assert [line.split()[0] for line in UBUNTU.rays] == ["2201", "2305", "2306"]
+    assert [line.split()[0] for line in UBUNTU.ray_processes] == ["2201", "2305", "2306"]
 
 
 def test_busybox() -> None:
@@ -102,7 +108,10 @@ def test_this_machine() -> None:
         began = time.time()
         # As a login shell hands it on: its text is in the command lines of two shells.
         output = subprocess.run(
-            ["sh", "-c", 'sh -c "$0"; true', SCRIPT], capture_output=True, text=True, timeout=30
+            ["sh", "-c", 'sh -c "$0"; true', FACTS_SCRIPT],
+            capture_output=True,
+            text=True,
+            timeout=30,
         ).stdout
         facts = parse_facts(output, asked_at=began, answered_at=time.time())
     finally:
@@ -113,12 +122,12 @@ def test_this_machine() -> None:
     assert facts.clock_offset_seconds == 0.0
     assert facts.memory_bytes > facts.memory_available_bytes > 0
     assert facts.pythons and "lo" in {each.name for each in facts.interfaces}
-    assert f"{ray.pid} /opt/ray/raylet/raylet 60" in [line.strip() for line in facts.rays]
-    assert not any("LC_ALL" in line for line in facts.rays)
+    assert f"{ray.pid} /opt/ray/raylet/raylet 60" in [line.strip() for line in facts.ray_processes]
+    assert not any("LC_ALL" in line for line in facts.ray_processes)
 
 
 def judge(facts: HostFacts, ports: tuple[int, ...] = (), *, ours: bool = False) -> list[Finding]:
-    return list(judge_host("box", facts, None, ports, ours=ours))
+    return list(judge_host("box", facts, None, ports, is_up=ours))
 
 
 def test_who_holds_a_port_is_named_where_that_can_be_seen() -> None:

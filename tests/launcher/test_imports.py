@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 # A room imports from rooms further down only.
 ROOMS = (
     "cli", "operations", "training", "planner", "remote", "agent", "raycluster", "runs",
-    "provision", "hosts", "ssh", "config", "formatting", "errors",
+    "provision", "hosts", "ssh", "config", "formatting", "errors", "version",
 )  # fmt: skip
 ONLY_IN = {  # imported package -> the rooms of launcher that may
     "click": {"cli"},

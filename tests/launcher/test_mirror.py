@@ -10,7 +10,6 @@ import pytest
 from launcher.runs.records import RecordTail
 
 from launcher.cli.logs import follow, show
-from launcher.operations.run_address import open_run, open_run_to_read, resolve_run
 from launcher.errors import (
     CommandFailed,
     ConnectionLost,
@@ -20,6 +19,7 @@ from launcher.errors import (
     NotFound,
     RunFailed,
 )
+from launcher.operations.run_address import open_run, open_run_to_read, resolve_run
 from launcher.raycluster.spec import ClusterSpec
 from launcher.remote.cluster_runs import ClusterRuns, RemoteRun
 from launcher.remote.fetch_checkpoints import fetch_newest_checkpoints

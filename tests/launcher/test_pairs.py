@@ -13,9 +13,9 @@ from test_facts import captured
 
 from launcher.errors import ConnectionLost
 from launcher.hosts import links, pairs
-from launcher.hosts.facts import HostFacts, Python
+from launcher.hosts.facts import HostFacts, InstalledPython
 from launcher.hosts.network import ClusterAddress
-from launcher.hosts.pair_preflight import judge_pairs, unbroken_pairs
+from launcher.hosts.pair_preflight import judge_pairs, working_pairs
 from launcher.hosts.pairs import PairResults, try_pairs
 from launcher.ssh.fake import FakeConnection
 from launcher.ssh.protocol import COMMAND_SECONDS
@@ -27,7 +27,7 @@ PORTS = (61_301, 61_302)  # above what Linux hands out
 EPHEMERAL = (61_311, 61_313)  # three thirds of one port each
 HOST = replace(
     captured("debian12"),
-    pythons=(Python(sys.executable, "3.11.2"),),
+    pythons=(InstalledPython(sys.executable, "3.11.2"),),
     ephemeral_ports=EPHEMERAL,
 )
 
@@ -77,12 +77,12 @@ def held(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def test_all_pairs_both_ways() -> None:
     results = attempt()
-    assert (results.taken, results.skipped, results.failed) == ({}, (), ())
+    assert (results.occupied_ports, results.skipped, results.failed) == ({}, (), ())
     expected = {(host, peer) for host in NAMES for peer in NAMES if host != peer}
     assert {(link.host, link.peer) for link in results.links} == expected
-    assert {link.what for link in results.links} == {"ok"}
-    assert {link.port for link in results.links if link.fixed} == set(PORTS)
-    assert len({link.port for link in results.links if not link.fixed}) == 3
+    assert {link.outcome for link in results.links} == {"ok"}
+    assert {link.port for link in results.links if link.is_cluster_port} == set(PORTS)
+    assert len({link.port for link in results.links if not link.is_cluster_port}) == 3
     # A loopback's packets leave from its first address: as from a card that is not the cluster's.
     found = list(judge_pairs(results, PLACES))
     assert {finding.code for finding in found} == {"pair-path"}
@@ -92,7 +92,7 @@ def test_all_pairs_both_ways() -> None:
 @pytest.mark.parametrize("held", [PORTS[0]], indirect=True)
 def test_a_port_that_something_holds_is_one_finding(held: None) -> None:
     results = attempt()
-    assert results.taken == {"two": (PORTS[0],)}
+    assert results.occupied_ports == {"two": (PORTS[0],)}
     errors = [each for each in judge_pairs(results, PLACES) if each.severity == "error"]
     assert [(each.host, each.code) for each in errors] == [("two", "port-taken")]
 
@@ -100,7 +100,7 @@ def test_a_port_that_something_holds_is_one_finding(held: None) -> None:
 @pytest.mark.parametrize("held", [EPHEMERAL[1]], indirect=True)
 def test_an_ephemeral_port_in_use_is_none(held: None) -> None:
     results = attempt()
-    assert results.taken == {}
+    assert results.occupied_ports == {}
     assert "error" not in {finding.severity for finding in judge_pairs(results, PLACES)}
 
 
@@ -123,7 +123,7 @@ def test_every_link_is_measured_once_each_way(monkeypatch: pytest.MonkeyPatch) -
     """The pair that a firewall keeps apart is left out."""
     monkeypatch.setattr(links, "STREAM_SECONDS", 0.02)
     connections = {name: Here(name) for name in NAMES}
-    pairs = unbroken_pairs(attempt()) - {frozenset(("one", "three"))}
+    pairs = working_pairs(attempt()) - {frozenset(("one", "three"))}
     wide = replace(HOST, ephemeral_ports=(61_400, 61_900))
     found = links.measure_links(connections, dict.fromkeys(NAMES, wide), ADDRESSES, pairs)
     assert {(each.host, each.peer) for each in found} == {
@@ -135,7 +135,7 @@ def test_every_link_is_measured_once_each_way(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 16])
 def test_everybody_meets_everybody_in_as_few_rounds_as_there_can_be(count: int) -> None:
     names = [str(number) for number in range(count)]
-    rounds = links.tournament(names)
+    rounds = links.round_robin(names)
     assert len(rounds) == count - 1 + count % 2
     met = [frozenset(pair) for each in rounds for pair in each.items()]
     assert len(met) == 2 * len(set(met)) == count * (count - 1)

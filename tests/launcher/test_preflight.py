@@ -23,7 +23,7 @@ PORTS = (20000, 20001)
 
 
 def findings(facts: HostFacts, **options: bool) -> list[Finding]:
-    return list(judge_host("one", facts, PLACE, PORTS, **{"ours": False, **options}))
+    return list(judge_host("one", facts, PLACE, PORTS, **{"is_up": False, **options}))
 
 
 def test_a_good_host() -> None:
@@ -50,13 +50,13 @@ def test_a_good_host() -> None:
         ({"clock_offset_seconds": 10.0}, "warning", "clock", "10.0 s ahead of ours"),
         ({"clock_offset_seconds": -4000.0}, "error", "clock", "4000.0 s behind ours"),
         ({"listening_ports": frozenset({20001, 22})}, "error", "port-taken", "port 20001 is taken"),
-        ({"rays": ("1/cmdline raylet",)}, "ok", "ray-foreign", "left alone"),
+        ({"ray_processes": ("1/cmdline raylet",)}, "ok", "ray-foreign", "left alone"),
         ({"cores": 24, "performance_cores": 16, "efficiency_cores": 8}, "ok", "system",
          "24 cores (16 performance, 8 efficiency)"),
         ({"boot_hooks": ()}, "warning", "boot", "rejoins at the next client command"),
         ({"boot_hooks": ("linger", "crontab")}, "ok", "boot", "asks to run without a login"),
-        ({"logout_kills": True}, "error", "logout", "Ray would end when the client leaves"),
-        ({"logout_kills": True, "boot_hooks": ("systemd",)}, "ok", "boot", "systemd"),
+        ({"kills_user_processes": True}, "error", "logout", "Ray would end when the client leaves"),
+        ({"kills_user_processes": True, "boot_hooks": ("systemd",)}, "ok", "boot", "systemd"),
         ({"kernel": "5.15.167.4-microsoft-standard-WSL2"}, "warning", "wsl", "Linux in Windows"),
     ],
 )  # fmt: skip
@@ -68,8 +68,8 @@ def test_what_is_found(changes: dict[str, object], severity: str, code: str, wor
 
 
 def test_ports_of_our_own_ray_are_not_taken() -> None:
-    busy = replace(GOOD, listening_ports=frozenset(PORTS), rays=("1/cmdline raylet",))
-    codes = {finding.code for finding in findings(busy, ours=True)}
+    busy = replace(GOOD, listening_ports=frozenset(PORTS), ray_processes=("1/cmdline raylet",))
+    codes = {finding.code for finding in findings(busy, is_up=True)}
     assert "port-taken" not in codes and "ray-foreign" not in codes
 
 

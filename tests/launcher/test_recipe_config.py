@@ -10,7 +10,7 @@ import pytest
 
 from launcher.config import paths
 from launcher.config.recipe import Recipe, load_recipe
-from launcher.config.schema import schema
+from launcher.config.schema import json_schema
 from launcher.errors import ConfigError, NotFound
 from nanochat.sizes import ModelConfig
 
@@ -416,14 +416,16 @@ def test_shipped_recipe(name: str, tokens_per_step: int, steps: int, source: str
 def test_nearer_recipes_hide_farther_ones(here: Path) -> None:
     shipped = paths.shipped_folder("recipe") / "d4.yaml"
     home = here / "home" / "recipes" / "d4.yml"
-    assert paths.find_file("recipe", "d4") == shipped
+    assert paths.find_config_file("recipe", "d4") == shipped
     home.parent.mkdir(parents=True)
     home.write_text(GOOD)
-    assert paths.find_file("recipe", "d4") == home
+    assert paths.find_config_file("recipe", "d4") == home
     write(GOOD, "d4.yaml")
-    assert paths.find_file("recipe", "d4") == Path("recipes/d4.yaml")
-    assert paths.find_file("recipe", str(shipped)) == shipped
-    assert [file.origin for file in paths.list_files("recipe") if file.name == "d4"] == ["here"]
+    assert paths.find_config_file("recipe", "d4") == Path("recipes/d4.yaml")
+    assert paths.find_config_file("recipe", str(shipped)) == shipped
+    assert [file.origin for file in paths.list_config_files("recipe") if file.name == "d4"] == [
+        "here"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -437,7 +439,7 @@ def test_nearer_recipes_hide_farther_ones(here: Path) -> None:
 )
 def test_recipe_not_found(name: str, said: str) -> None:
     with pytest.raises(NotFound) as raised:
-        paths.find_file("recipe", name)
+        paths.find_config_file("recipe", name)
     assert raised.value.message == said
     assert "d12 (shipped), d20 (shipped)" in (raised.value.fix or "")
 
@@ -466,7 +468,7 @@ def test_launch_home(
 
 
 def test_schema_has_every_key_with_its_meaning() -> None:
-    found = schema("recipe")
+    found = json_schema("recipe")
     assert list(found["properties"]) == list(Recipe.model_fields)
     assert found["required"] == ["depth"]
     assert (found["properties"]["depth"]["minimum"], found["properties"]["depth"]["maximum"]) == (

@@ -66,12 +66,12 @@ def found(host: str, folder: Path, **keys: Any) -> SshTarget:
 def test_an_alias(folder: Path) -> None:
     target = found("gamer", folder)
     assert (target.name, target.address, target.port) == ("one", "198.18.0.11", 2201)
-    assert (target.user, target.place, target.cluster) == ("steam", "the-gamer", "home")
+    assert (target.user, target.known_host_name, target.cluster) == ("steam", "the-gamer", "home")
     keys = (Path.home() / ".ssh" / "id_gamer", folder / "steam-198.18.0.11")
-    assert (target.keys, target.first_key, target.identities_only) == (keys, None, True)
-    assert target.agent == str(folder / "agent")
+    assert (target.key_files, target.node_key, target.identities_only) == (keys, None, True)
+    assert target.agent_socket == str(folder / "agent")
     assert target.known_hosts == (folder / "known", folder / "known2")
-    assert (target.pins, target.note) == (folder / "home.known_hosts", None)
+    assert (target.cluster_known_hosts, target.config_note) == (folder / "home.known_hosts", None)
 
 
 @pytest.mark.parametrize(
@@ -90,14 +90,18 @@ def test_the_nodes_own_keys_win(
     folder: Path, host: str, keys: dict[str, Any], place: str, user: str
 ) -> None:
     target = found(host, folder, **keys)
-    assert (target.place, target.user, target.agent is not None) == (place, user, True)
+    assert (target.known_host_name, target.user, target.agent_socket is not None) == (
+        place,
+        user,
+        True,
+    )
 
 
 def test_the_nodes_key_comes_first(folder: Path) -> None:
     target = found("gamer", folder, key=str(folder / "key"))
-    assert target.first_key == folder / "key"
-    assert target.keys[0] == folder / "key"
-    assert len(target.keys) == 3
+    assert target.node_key == folder / "key"
+    assert target.key_files[0] == folder / "key"
+    assert len(target.key_files) == 3
 
 
 @pytest.mark.parametrize(
@@ -107,7 +111,7 @@ def test_an_agent_in_a_variable(
     folder: Path, monkeypatch: pytest.MonkeyPatch, variable: str, agent: str | None
 ) -> None:
     monkeypatch.setenv("OTHER_AGENT", variable)
-    assert found("anything", folder).agent == agent
+    assert found("anything", folder).agent_socket == agent
 
 
 @pytest.mark.parametrize(
@@ -127,7 +131,7 @@ def test_jump_hosts(folder: Path) -> None:
     target = found("jumping", folder)
     assert target.address == "jumping" and target.jump is not None
     assert (target.jump.name, target.jump.user, target.jump.address) == ("gate", "me", "10.0.0.1")
-    assert (target.jump.jump, target.jump.pins) == (None, target.pins)
+    assert (target.jump.jump, target.jump.cluster_known_hosts) == (None, target.cluster_known_hosts)
     assert found("direct", folder).jump is None
     assert found("jumping", folder, jump="none").jump is None
 
@@ -135,7 +139,7 @@ def test_jump_hosts(folder: Path) -> None:
 def test_a_chain_and_the_first_ones_own_way(folder: Path) -> None:
     target = found("pc1", folder, jump="jumping,ada@inner:2222")
     inner = target.jump
-    assert inner is not None and (inner.place, inner.user) == ("[inner]:2222", "ada")
+    assert inner is not None and (inner.known_host_name, inner.user) == ("[inner]:2222", "ada")
     first = inner.jump
     assert first is not None and first.address == "jumping"
     assert first.jump is not None and first.jump.address == "10.0.0.1"
@@ -145,13 +149,16 @@ def test_a_jump_host_that_is_a_node(folder: Path) -> None:
     gate = Node(name="gate", host="198.18.0.5", user="root", port=2200, key=str(folder / "key"))
     node = Node(name="one", host="pc1", jump="gate")
     target = resolve_target(node, folder / "home.known_hosts", nodes={"gate": gate, "one": node})
-    assert target.jump is not None and target.jump.place == "[198.18.0.5]:2200"
-    assert target.jump.first_key == folder / "key"
+    assert target.jump is not None and target.jump.known_host_name == "[198.18.0.5]:2200"
+    assert target.jump.node_key == folder / "key"
 
 
 def test_a_jump_host_with_an_ipv6_address(folder: Path) -> None:
     jump = found("pc1", folder, jump="ada@[2001:2::7]:2222").jump
-    assert jump is not None and (jump.name, jump.place) == ("2001:2::7", "[2001:2::7]:2222")
+    assert jump is not None and (jump.name, jump.known_host_name) == (
+        "2001:2::7",
+        "[2001:2::7]:2222",
+    )
 
 
 def test_a_command_of_ones_own(folder: Path) -> None:
@@ -166,14 +173,14 @@ def test_what_a_cluster_file_says_of_a_node(folder: Path) -> None:
     one, two = Node(name="one", host="198.18.0.5"), Node(name="two", host="PC2", port=2200)
     nodes = {"one": one, "two": two}
     target = resolve_target(one, folder / "home.known_hosts", nodes=nodes)
-    assert (target.node_host, target.others) == ("198.18.0.5", ("[pc2]:2200",))
+    assert (target.node_host, target.other_node_names) == ("198.18.0.5", ("[pc2]:2200",))
     assert found("pc1", folder).node_host is None
 
 
 def test_batch_mode_asks_nobody(folder: Path) -> None:
-    assert found("pc1", folder).asks
+    assert found("pc1", folder).may_prompt
     (folder / "config").write_text("BatchMode yes\n")
-    assert not found("pc1", folder).asks
+    assert not found("pc1", folder).may_prompt
 
 
 def test_openssh_takes_the_same_way(folder: Path) -> None:
@@ -193,6 +200,6 @@ def test_a_configuration_that_ssh_refuses(folder: Path) -> None:
 def test_without_an_ssh_program(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     target = found("gamer", folder)
-    assert (target.address, target.port, target.note) == ("gamer", 22, NO_SSH)
-    assert Path.home() / ".ssh" / "id_ed25519" in target.keys
-    assert found("gamer", folder, user="ada", port=23).place == "[gamer]:23"
+    assert (target.address, target.port, target.config_note) == ("gamer", 22, NO_SSH)
+    assert Path.home() / ".ssh" / "id_ed25519" in target.key_files
+    assert found("gamer", folder, user="ada", port=23).known_host_name == "[gamer]:23"

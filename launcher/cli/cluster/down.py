@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 
 import click
 
-from launcher.cli.options import json_option
+from launcher.cli.options import json_option, notify
 from launcher.cli.render.bring_up import BringUpView
 from launcher.cli.render.table import print_json
 from launcher.cli.stop import save_and_stop
 from launcher.config.cluster_file import load_cluster
-from launcher.config.loaded_cluster import LoadedCluster, require_addresses
+from launcher.config.loaded_cluster import require_addresses
 from launcher.config.subcluster import subclusters
-from launcher.errors import HostError, HostsFailed, InputError, Interrupted, RunBusy
+from launcher.errors import InputError, Interrupted, RunBusy
 from launcher.formatting import format_bytes
-from launcher.provision.purge import Removed, purge
-from launcher.raycluster.control import active_runs, host_states, read_spec, stop
-from launcher.remote.cluster_runs import ClusterRuns, run_names
-from launcher.remote.fetch_checkpoints import fetch_newest_checkpoints
-from launcher.ssh.parallel import call_on_all, close_all, combine_errors, connect_each
-from launcher.ssh.protocol import Connection
+from launcher.operations.shut_down import ClusterShutdown, describe_forgotten_subclusters
+from launcher.provision.purge import Removed
+from launcher.ssh.parallel import call_on_all, close_all, combine_errors, try_connect_all
 
 
 @click.command()
@@ -43,25 +39,27 @@ def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json
     loaded = load_cluster(cluster)
     nodes = tuple(loaded.cluster.nodes)
     require_addresses(loaded, nodes)
-    connections, unreached = connect_each(loaded, nodes)
+    connections, unreached = try_connect_all(loaded, nodes)
     home: dict[str, str] = {}
     stopped: list[str] = []
     removed: dict[str, list[Removed]] = {name: [] for name in connections if purges}
     try:
         if purges and unreached:
             raise combine_errors(unreached)
-        ends = [_Part(part, connections) for part in subclusters(loaded)]
-        _name_forgotten(loaded, connections)
-        at_work = [part for part in ends if part.asks_about_runs(force=force)]
-        for part in at_work:
-            part.save_and_stop_runs()
+        ends = [ClusterShutdown(part, connections) for part in subclusters(loaded)]
+        for words in describe_forgotten_subclusters(loaded, connections):
+            notify(words)
+        for part in [part for part in ends if _confirm_runs(part, force=force)]:
+            for run in part.active_runs():
+                save_and_stop(run)
         for part in ends:
             stopped += part.stop()
         if purges and not discard_runs:
-            for part in ends:
-                home |= part.bring_home()
+            with BringUpView() as view:
+                for part in ends:
+                    home |= part.fetch_checkpoints(view.sent)
         if purges:
-            click.echo("removing what was put on the hosts", err=True)
+            notify("removing what was put on the hosts")
             for part in ends:
                 for node, items in call_on_all(part.connections, part.purge).items():
                     removed[node] += items
@@ -72,120 +70,38 @@ def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json
             node: [{"path": f"~/.launch/{item.path}", "bytes": item.bytes} for item in items]
             for node, items in removed.items()
         }
-        purged = {"brought_home": home, "removed": lists} if purges else {}
+        hooks = {node: hook for part in ends for node, hook in part.boot_hooks.items() if hook}
+        purged = {"brought_home": home, "removed": lists, "boot_hooks": hooks} if purges else {}
         print_json({"cluster": loaded.cluster.name, "stopped": stopped, **purged})
     else:
-        _print(home, stopped, removed)
+        _print(home, stopped, removed, ends)
     if unreached:
         raise combine_errors(unreached)
 
 
-def _name_forgotten(loaded: LoadedCluster, connections: Mapping[str, Connection]) -> None:
-    """Pools that were clusters of their own before the file gave them another name or the head:
-    nothing else would say that they are still there."""
-    name = loaded.cluster.name
-    known = {part.cluster.name for part in subclusters(loaded)}
-    listed = f"cd .launch/clusters 2>/dev/null && ls -d {shlex.quote(name)}.* 2>/dev/null; true"
-    for host, said in call_on_all(
-        connections, lambda each: each.check(listed, step="list")
-    ).items():
-        for other in sorted(set(said.split()) - known):
-            click.echo(
-                f"{host}: {other} is there too, which the file has no more: name pool "
-                f"{other.removeprefix(f'{name}.')} as before, and down {loaded.typed} again",
-                err=True,
-            )
-
-
-class _Part:
-    """One of the clusters that a file's hosts can be joined to. `connections`: to those of its
-    hosts that answer."""
-
-    def __init__(self, loaded: LoadedCluster, connections: Mapping[str, Connection]) -> None:
-        self.name = loaded.cluster.name
-        self._typed = loaded.typed
-        self.is_whole = loaded.part is None
-        self._head = loaded.cluster.head_node.name
-        names = (node.name for node in loaded.cluster.nodes)
-        self.connections = {name: connections[name] for name in names if name in connections}
-
-    def asks_about_runs(self, *, force: bool) -> bool:
-        """Whether runs at work are to be saved and stopped first; so says the user. Raises RunBusy
-        or Interrupted where not, HostError where it cannot be known."""
-        if force:
-            for run in self._running(force=True):
-                click.echo(f"run '{run}' is ended: what it has not saved is lost", err=True)
-                runs = self._runs()
-                assert runs is not None  # this one
-                runs.find(run).request_stop()  # else it would go on with the next `up`
-            return False
-        if self._head not in self.connections and (self.connections or self.is_whole):
-            raise HostError(
-                self._head,
-                "the head does not answer: whether a run is at work is not known",
-                fix=f"launch cluster down {self._typed} --force   stops Ray on the other hosts",
-            )
-        running = self._running(force=False)
-        for name in running:
-            if sys.stdin is None or not sys.stdin.isatty():
-                fix = f"save and stop it first: launch stop {self.name}/{name}   (or add --force)"
-                raise RunBusy(f"run '{name}' is at work on {self.name}", fix=fix)
-            question = f"Run '{name}' is at work on {self.name}. Save and stop it?"
-            if not click.confirm(question, err=True):
-                raise Interrupted("nothing was stopped")
-        return bool(running)
-
-    def save_and_stop_runs(self) -> None:
-        runs = self._runs()
-        assert runs is not None  # one of them is at work
-        for name in runs.running():
-            save_and_stop(runs.find(name))
-
-    def _running(self, *, force: bool) -> list[str]:
-        """Raises HostError where it cannot be known, unless that does not matter."""
-        try:
-            return active_runs(self.connections, self.name)
-        except (HostError, HostsFailed):
-            if not force:
-                raise
-            return []
-
-    def stop(self) -> list[str]:
-        """Names of the hosts where something was running."""
-        before = host_states(self.connections, self.name)
-        stop(self.connections, self.name)
-        return [node for node, state in before.items() if state.is_running]
-
-    def bring_home(self) -> dict[str, str]:
-        runs = self._runs()
-        if runs is None:
-            return {}
-        with BringUpView() as view:
-            home = fetch_newest_checkpoints(runs, self.connections, view.sent)
-        return home if self.is_whole else {f"{self.name}/{run}": at for run, at in home.items()}
-
-    def purge(self, connection: Connection) -> list[Removed]:
-        return purge(connection, self.name)
-
-    def _runs(self) -> ClusterRuns | None:
-        """None where there are none. Raises HostError where there are some of which no host has a
-        record."""
-        for host in self.connections.values():
-            if (spec := read_spec(host, self.name)) is not None:
-                head = self.connections.get(spec.head.name, host)
-                return ClusterRuns(read_spec(head, self.name) or spec, head)
-        for host in self.connections.values():
-            if names := run_names(host, self.name):
-                raise HostError(
-                    host.name,
-                    f"it has run '{names[0]}', of which no host has a record",
-                    fix="look at ~/.launch/clusters there, or give it up: add --discard-runs",
-                )
-        return None
+def _confirm_runs(part: ClusterShutdown, *, force: bool) -> bool:
+    """Whether active runs are to be saved and stopped first, as the user says. Raises RunBusy or
+    Interrupted if not, HostError if it cannot be known."""
+    if force:
+        for run in part.give_up_runs():
+            notify(f"run '{run}' is ended: what it has not saved is lost")
+        return False
+    running = part.running()
+    for name in running:
+        if sys.stdin is None or not sys.stdin.isatty():
+            fix = f"save and stop it first: launch stop {part.name}/{name}   (or add --force)"
+            raise RunBusy(f"run '{name}' is at work on {part.name}", fix=fix)
+        question = f"Run '{name}' is at work on {part.name}. Save and stop it?"
+        if not click.confirm(question, err=True):
+            raise Interrupted("nothing was stopped")
+    return bool(running)
 
 
 def _print(
-    home: Mapping[str, str], stopped: Sequence[str], removed: Mapping[str, Sequence[Removed]]
+    home: Mapping[str, str],
+    stopped: Sequence[str],
+    removed: Mapping[str, Sequence[Removed]],
+    parts: Sequence[ClusterShutdown],
 ) -> None:
     for run, path in home.items():
         click.echo(f"run '{run}': its newest checkpoint is at {path}")
@@ -194,5 +110,8 @@ def _print(
         click.secho(node, bold=True)
         for item in items:
             click.echo(f"  removed ~/.launch/{item.path}  {format_bytes(item.bytes)}")
-        if not items:
+        hooks = [hook for part in parts for hook in part.boot_hooks.get(node, ())]
+        for hook in hooks:
+            click.echo(f"  removed {hook}")
+        if not items and not hooks:
             click.echo("  there was nothing to remove")

@@ -39,8 +39,8 @@ def command(cluster: str, node: str, as_json: bool) -> None:
     if node == loaded.cluster.head_node.name:
         raise InputError(
             f"{node} is the head of {name}: it keeps the runs and their text, and leads them",
-            fix=f"stop what runs there (launch cluster down {loaded.typed}), and go on after its "
-            "boot; or make another node its head in the cluster file: head: NAME",
+            fix=f"stop what runs there (launch cluster down {loaded.cli_name}), and go on after "
+            "its boot; or make another node its head in the cluster file: head: NAME",
         )
     with open_cluster_runs(cluster) as runs:
         at_work = [run for run in _at_work(runs) if node in _members(run)]
@@ -50,7 +50,7 @@ def command(cluster: str, node: str, as_json: bool) -> None:
         if as_json:
             print_json({"cluster": name, "node": node, "runs": left})
         else:
-            click.echo(f"{node} is drained: launch cluster up {loaded.typed}   takes it back")
+            click.echo(f"{node} is drained: launch cluster up {loaded.cli_name}   takes it back")
         for run, each in zip(at_work, left, strict=True):
             if each["status"] in ("failed", "interrupted"):
                 print_end(run, as_json=as_json)  # raises

@@ -9,7 +9,7 @@ from launcher.cli.render.table import Column, Row, print_table
 from launcher.config.cluster import LOCAL
 from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import lacks_address
-from launcher.config.paths import ConfigFile, format_path, list_files
+from launcher.config.paths import ConfigFile, format_path, list_config_files
 from launcher.errors import InputError
 
 COLUMNS = [
@@ -27,7 +27,7 @@ COLUMNS = [
 @json_option
 def command(as_json: bool) -> None:
     """List the clusters: ./clusters (here), LAUNCH_HOME (home), and those that came along."""
-    rows = [_row(file) for file in list_files("cluster")]
+    rows = [_row(file) for file in list_config_files("cluster")]
     print_table(COLUMNS, sorted(rows, key=lambda row: row["name"] != LOCAL), as_json=as_json)
 
 

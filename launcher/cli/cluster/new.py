@@ -10,10 +10,10 @@ from typing import Any
 import click
 import yaml
 
-from launcher.config.address import split_address
+from launcher.config.address import parse_address
 from launcher.config.cluster import Cluster
 from launcher.config.paths import SUFFIXES, format_path, user_folder
-from launcher.config.schema import schema_line
+from launcher.config.schema import SCHEMA_LINE, write_schema
 from launcher.config.validation import validate
 from launcher.config.yaml_source import Problem, SourcePosition, YamlSource
 from launcher.errors import InputError
@@ -45,6 +45,7 @@ def command(name: str, nodes: tuple[str, ...], key: str | None, accelerator: str
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.yaml"
     path.write_text(_text(name, source.data["nodes"]), encoding="utf-8")
+    write_schema("cluster", folder)
     click.echo(f"written to {format_path(path)}; next:")
     for line in (
         f"launch cluster trust {name}            compare the host keys, pin them",
@@ -63,7 +64,7 @@ def _source(name: str, nodes: Sequence[str], key: str | None, accelerator: str) 
     source.values[()] = source.values["name",] = SourcePosition("NAME", 1, 1, len(name), name)
     for index, written in enumerate(nodes):
         place = SourcePosition("--node", 1, 1, len(written), written)
-        address = split_address(written)
+        address = parse_address(written)
         if address is None:
             message = "expected [USER@]HOST[:PORT], as in ada@pc1:2222 or [::1]:22"
             raise source.error(Problem(place, message))
@@ -90,7 +91,7 @@ def _text(name: str, nodes: Sequence[Mapping[str, Any]]) -> str:
     """The file's."""
     listed = yaml.safe_dump(list(nodes), sort_keys=False, allow_unicode=True)
     return (
-        f"{schema_line('cluster')}"
+        f"{SCHEMA_LINE}"
         f"# The first node is the head: it keeps the runs. Next: launch cluster trust {name}\n"
         f"nodes:\n{textwrap.indent(listed, '  ')}"
     )

@@ -10,7 +10,7 @@ import click
 from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import require_addresses, require_node
 from launcher.errors import MissingExtra
-from launcher.ssh.target import openssh_command, target_of
+from launcher.ssh.target import node_target, openssh_command
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -24,6 +24,6 @@ def command(cluster: str, node: str, words: tuple[str, ...]) -> None:
     require_addresses(loaded, [chosen])
     if shutil.which("ssh") is None:
         raise MissingExtra("there is no ssh program here", fix="install OpenSSH's client")
-    target = target_of(loaded, chosen)
+    target = node_target(loaded, chosen)
     done = subprocess.run([*openssh_command(target), *words])
     raise click.exceptions.Exit(done.returncode)

@@ -15,7 +15,7 @@ from launcher.config.subcluster import subclusters
 from launcher.errors import HostError
 from launcher.raycluster.control import active_runs, host_state
 from launcher.raycluster.drain import list_drained
-from launcher.ssh.parallel import close_all, combine_errors, connect_each, in_parallel
+from launcher.ssh.parallel import close_all, combine_errors, in_parallel, try_connect_all
 from launcher.ssh.protocol import Connection
 
 COLOURS = {"up": "green", "down": "yellow", "orphaned": "red", "unreachable": "red"}
@@ -41,7 +41,7 @@ def command(cluster: str, as_json: bool) -> None:
     loaded = load_cluster(cluster)
     nodes = tuple(loaded.cluster.nodes)
     require_addresses(loaded, nodes)
-    connections, errors = connect_each(loaded, nodes)
+    connections, errors = try_connect_all(loaded, nodes)
     try:
         rows: dict[str, dict[str, Any]] = {}
         drained: set[str] = set()
@@ -78,7 +78,7 @@ def _rows(
     name, head = part.cluster.name, part.cluster.head_node.name
     states, lost = in_parallel(connections, lambda connection: host_state(connection, name))
     running = active_runs({head: connections[head]}, name) if head in states else []
-    if part.part is not None:  # the table is the file's
+    if part.subcluster is not None:  # the table is the file's
         running = [f"{name}/{run}" for run in running]
     rows = [
         {

@@ -15,7 +15,7 @@ from launcher.config.paths import format_path
 from launcher.errors import HostError, InputError, Untrusted
 from launcher.ssh.known_hosts import verify_host_key
 from launcher.ssh.parallel import combine_errors
-from launcher.ssh.trust import ShownKey, ask_for_keys, pin_keys
+from launcher.ssh.trust import OfferedHostKey, fetch_host_keys, pin_keys
 
 COLUMNS = [
     Column("host", lambda row: row["host"]),
@@ -45,9 +45,9 @@ def command(cluster: str, yes: bool, as_json: bool) -> None:
     loaded = load_cluster(cluster)
     require_addresses(loaded, loaded.cluster.nodes)
     can_ask = sys.stdin is not None and sys.stdin.isatty()
-    agreed: list[ShownKey] = []
+    agreed: list[OfferedHostKey] = []
     while True:
-        shown, errors = ask_for_keys(loaded, loaded.cluster.nodes)
+        shown, errors = fetch_host_keys(loaded, loaded.cluster.nodes)
         open_questions = [key for key in shown if key.verdict.status in ("new", "changed")]
         new = _agreed(open_questions, ask=not yes) if yes or can_ask else []
         if new:
@@ -71,14 +71,16 @@ def command(cluster: str, yes: bool, as_json: bool) -> None:
         raise combine_errors(errors)
 
 
-def _agreed(keys: Sequence[ShownKey], *, ask: bool) -> list[ShownKey]:
+def _agreed(keys: Sequence[OfferedHostKey], *, ask: bool) -> list[OfferedHostKey]:
     """Those that the user trusts. One question for all new keys, one for each changed key."""
     new = [key for key in keys if key.verdict.status == "new"]
     agreed = []
     if new:
         click.echo("New host keys:", err=True)
         for key in new:
-            click.echo(f"  {key.target.name}  {key.target.place}  {key.key.shown}", err=True)
+            click.echo(
+                f"  {key.target.name}  {key.target.known_host_name}  {key.key.label}", err=True
+            )
         click.echo(COMPARE, err=True)
         if not ask or click.confirm(f"Trust {_these(len(new))}?", err=True):
             agreed += new
@@ -86,8 +88,8 @@ def _agreed(keys: Sequence[ShownKey], *, ask: bool) -> list[ShownKey]:
         if key.verdict.status == "changed" and key.verdict.entry:
             name, entry = key.target.name, key.verdict.entry
             click.secho(f"WARNING: THE HOST KEY OF {name} HAS CHANGED", fg="red", err=True)
-            click.echo(f"  was  {entry.key.shown}  ({entry.where})", err=True)
-            click.echo(f"  is   {key.key.shown}", err=True)
+            click.echo(f"  was  {entry.key.label}  ({entry.location})", err=True)
+            click.echo(f"  is   {key.key.label}", err=True)
             click.echo(
                 "It was reinstalled or replaced, or somebody answers in its place.", err=True
             )
@@ -100,15 +102,15 @@ def _these(count: int) -> str:
     return "this key" if count == 1 else f"these {count} keys"
 
 
-def _row(shown: ShownKey, agreed: Sequence[ShownKey]) -> Row:
+def _row(shown: OfferedHostKey, agreed: Sequence[OfferedHostKey]) -> Row:
     entry = shown.verdict.entry
     return {
         "host": shown.target.name,
-        "address": shown.target.place,
+        "address": shown.target.known_host_name,
         "key_type": shown.key.kind,
         "fingerprint": shown.key.fingerprint,
         "status": shown.verdict.status,
         "trusted": shown.verdict.status == "known" or shown in agreed,
         "known_fingerprint": entry.key.fingerprint if entry else None,
-        "known_from": entry.where if entry else None,
+        "known_from": entry.location if entry else None,
     }

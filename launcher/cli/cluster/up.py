@@ -16,7 +16,7 @@ from launcher.config.subcluster import select_pool
 from launcher.operations.open_cluster import open_cluster
 from launcher.provision.host_plan import Operation, Send
 from launcher.raycluster.bring_up import StageTimes, plan_bring_up, start_commands
-from launcher.ssh.parallel import close_all, combine_errors, connect_each
+from launcher.ssh.parallel import close_all, combine_errors, try_connect_all
 
 
 @click.command()
@@ -51,7 +51,7 @@ def command(cluster: str, pool: str | None, dry_run: bool, as_json: bool) -> Non
 def _dry_run(loaded: LoadedCluster, pool: str | None, *, as_json: bool) -> None:
     nodes = require_trainable(loaded, pool)
     require_addresses(loaded, nodes)
-    connections, unreached = connect_each(loaded, nodes)
+    connections, unreached = try_connect_all(loaded, nodes)
     try:
         if not connections:
             raise combine_errors(unreached)

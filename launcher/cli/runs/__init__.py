@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import click
 
 from launcher.cli.lazy import LazyGroup
 from launcher.cli.options import json_option, notify
 from launcher.cli.render.table import Column, Row, print_table
-from launcher.errors import InputError, LaunchError
-from launcher.operations.run_address import last_used_file
-from launcher.remote.cluster_runs import RemoteRun
-from launcher.runs.folder import RunFolder, all_mirrors, all_runs
-from launcher.runs.state import RunState
+from launcher.operations.list_runs import list_runs
 
 
 def _figure(key: str, form: str) -> Column:
@@ -41,7 +35,6 @@ COMMANDS = {
     "compare": "Show what runs reached side by side.",
     "remove": "Remove runs and their checkpoints.",
 }
-ASK_SECONDS = 4.0  # for all clusters together: this is a list, not a search
 TITLES = {"train_loss": "loss", "tokens_per_second": "tok/s"}
 COLOURS = {
     "running": "green", "preparing": "green", "waiting": "yellow", "stopping": "yellow",
@@ -91,71 +84,6 @@ def command(context: click.Context, cluster: str | None, as_json: bool) -> None:
             name = context.invoked_subcommand
             raise click.UsageError(f"Options of `runs {name}` stand behind it", context)
         return
-    if cluster is None or cluster == "local":
-        states = [state for folder in all_runs() if (state := _state(folder)) is not None]
-        if cluster is None:
-            states += _of_clusters(all_mirrors())
-    else:
-        states = _ask(cluster)
+    states = list_runs(cluster, notify=notify)
     rows = [asdict(state) for state in sorted(states, key=lambda state: state.created)]
     print_table(COLUMNS, rows, as_json=as_json, empty="no runs yet: launch recipe d4")
-
-
-def _state(folder: RunFolder) -> RunState | None:
-    """None where it has been removed meanwhile, or cannot be read, which is then said."""
-    try:
-        return RunState.of(folder)
-    except InputError as error:
-        if folder.spec_file.exists():
-            notify(f"left out: {error.message}")
-        return None
-
-
-def _of_clusters(mirrors: Sequence[RunFolder]) -> list[RunState]:
-    """As their heads say, where these answer soon; else as they were seen last."""
-    to_ask = {_cluster(mirror) for mirror in mirrors if mirror.summary() is None}
-    answers: dict[str, dict[str, RunState]] = {}
-
-    def ask(cluster: str) -> None:
-        try:
-            answers[cluster] = {state.run: state for state in _ask(last_used_file(cluster))}
-        except InputError:  # no file, or nothing there any more
-            answers[cluster] = {}
-        except LaunchError:
-            return
-
-    threads = [threading.Thread(target=ask, args=(cluster,), daemon=True) for cluster in to_ask]
-    for thread in threads:
-        thread.start()
-    deadline = time.monotonic() + ASK_SECONDS
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    for cluster in sorted(to_ask - answers.keys()):
-        click.echo(f"{cluster} does not answer: its runs as they were seen last", err=True)
-    states = []
-    for mirror in mirrors:
-        state = answers.get(_cluster(mirror), {}).get(mirror.name) or _state(mirror)
-        if state is None:
-            continue
-        if state.status == "unknown" and _cluster(mirror) in answers:
-            state = replace(state, status="gone")
-        states.append(state)
-    return states
-
-
-def _cluster(mirror: RunFolder) -> str:
-    return mirror.path.parents[1].name
-
-
-def _ask(cluster: str) -> list[RunState]:
-    from launcher.remote.open import open_cluster_runs  # paramiko and YAML: 0.2 s
-
-    with open_cluster_runs(cluster) as runs:
-        running = runs.running()
-        states = []
-        for name in runs.names():
-            run = RemoteRun(runs, name)
-            run.mirror.update(runs.head)
-            if run.folder.find_spec():  # another client is just making it
-                states.append(RunState.of(run.folder, alive=name in running))
-    return states

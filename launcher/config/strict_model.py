@@ -1,4 +1,4 @@
-"""What the models of our files have in common: one block of keys, and its numbers."""
+"""The base of the models of recipe and cluster files, and the types of their fields."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ class StrictModel(BaseModel):
     )
 
 
-def _whole(value: Any) -> Any:
+def _as_whole_number(value: Any) -> Any:
     """1e3 is a float to YAML and a whole number to people."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-AS_WHOLE_NUMBER = BeforeValidator(
-    _whole
-)  # behind Field(ge=...), which the JSON schema lacks otherwise
+# Write it behind Field(ge=...), which the JSON schema lacks otherwise.
+AS_WHOLE_NUMBER = BeforeValidator(_as_whole_number)
 WholeNumber = Annotated[int, AS_WHOLE_NUMBER]
 Positive = Annotated[float, Field(gt=0)]
 Text = Annotated[str, Field(min_length=1)]

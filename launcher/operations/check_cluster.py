@@ -1,0 +1,49 @@
+"""Find out what would go wrong on the hosts of a cluster; nothing is changed there."""
+
+from __future__ import annotations
+
+from launcher.config.loaded_cluster import LoadedCluster
+from launcher.config.node import Node
+from launcher.errors import HostError
+from launcher.hosts.check import check_hosts
+from launcher.hosts.facts import gather_facts
+from launcher.hosts.network import ClusterAddress, choose_addresses
+from launcher.hosts.preflight import Finding
+from launcher.raycluster.control import host_state
+from launcher.raycluster.inventory import save_inventory
+from launcher.raycluster.probe import host_needs
+from launcher.ssh.parallel import close_all, in_parallel, try_connect_all
+
+
+def check_cluster(loaded: LoadedCluster, nodes: tuple[Node, ...]) -> list[Finding]:
+    """Judge every host and every pair of hosts. Hosts that cannot be reached are findings too.
+
+    What the hosts are is kept for `launch plan`.
+    """
+    connections, errors = try_connect_all(loaded, nodes)
+    try:
+        states, lost = in_parallel(connections, lambda each: host_state(each, loaded.cluster.name))
+        answered = {name: connections[name] for name in states}
+        facts, gone = in_parallel(answered, gather_facts)
+        states = {name: states[name] for name in facts}
+        save_inventory(loaded, facts)
+        known = {name: connections[name] for name in facts}
+        findings = [_failed(error) for error in [*errors, *lost, *gone]]
+        addresses: dict[str, ClusterAddress] = {}
+        try:
+            addresses = choose_addresses(loaded.cluster.network.interface, facts)
+        except HostError as error:
+            findings.append(_failed(error, "address"))
+        findings += [Finding("ok", name, "ssh", f"{known[name].address} answers") for name in facts]
+        findings += check_hosts(
+            known, facts, addresses, host_needs(loaded.cluster, states), measure_speeds=True
+        )
+    finally:
+        close_all(connections)
+    order = [node.name for node in nodes]
+    return sorted(findings, key=lambda finding: order.index(finding.host))
+
+
+def _failed(error: HostError, code: str = "ssh") -> Finding:
+    message = error.message.removeprefix(f"{error.host}: ")
+    return Finding("error", error.host, code, message, error.fix)

@@ -1,0 +1,82 @@
+"""What `launch cluster check` and `up` found the hosts of a cluster to be, kept for plans.
+
+LAUNCH_HOME/clusters/CLUSTER/hosts.json on the client:
+
+    {"pc1": {"host": "pc1.lan", "seen_at": 1764434321.5, "cores": 4, "memory_bytes": 16e9, ...}}
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+from launcher.config.loaded_cluster import LoadedCluster
+from launcher.config.paths import launch_home
+from launcher.hosts.facts import HostFacts
+from launcher.hosts.gpu_preflight import VENDOR_BY_ACCELERATOR
+from launcher.runs.record import Record, read_json, write_json
+
+
+class FoundHost(Record):
+    """One host as it was seen last."""
+
+    host: str
+    """Its address in the cluster file then: another one is another machine."""
+    seen_at: float
+    """Seconds since 1970."""
+    cores: int
+    memory_bytes: int | None = None
+    """Of the machine."""
+    memory_available_bytes: int | None = None
+    disk_free_bytes: int | None = None
+    gpus: int = 0
+    """GPUs of the node's accelerator."""
+    gpu_model: str | None = None
+    gpu_memory_bytes: int | None = None
+    """Of one GPU."""
+
+    @property
+    def day(self) -> str:
+        return f"{datetime.fromtimestamp(self.seen_at):%Y-%m-%d}"
+
+
+def save_inventory(loaded: LoadedCluster, facts: Mapping[str, HostFacts]) -> None:
+    """Keep what these hosts were found to be, beside what is known of the others."""
+    known = read_json(_file(loaded.cluster.name)) or {}
+    for node in loaded.cluster.nodes:
+        if node.name not in facts:
+            continue
+        host = facts[node.name]
+        vendor = VENDOR_BY_ACCELERATOR.get(node.accelerator)
+        gpus = [] if vendor is None else host.gpus.of_vendor(vendor)
+        found = FoundHost(
+            host=node.host,
+            seen_at=round(time.time(), 3),
+            cores=host.cores,
+            memory_bytes=host.memory_bytes,
+            memory_available_bytes=host.memory_available_bytes,
+            disk_free_bytes=host.disk_free_bytes,
+            gpus=len(gpus),
+            gpu_model=gpus[0].name if gpus else None,
+            gpu_memory_bytes=gpus[0].memory_bytes if gpus else None,
+        )
+        known[node.name] = found.as_json()
+    file = _file(loaded.cluster.name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, known)
+
+
+def load_inventory(loaded: LoadedCluster) -> dict[str, FoundHost]:
+    """Node -> what its host was found to be; without those that nobody has looked at."""
+    known = read_json(_file(loaded.cluster.name)) or {}
+    found = {node.name: FoundHost.parse(known.get(node.name)) for node in loaded.cluster.nodes}
+    hosts = {node.name: node.host for node in loaded.cluster.nodes}
+    return {
+        name: host for name, host in found.items() if host is not None and host.host == hosts[name]
+    }
+
+
+def _file(cluster: str) -> Path:
+    return launch_home() / "clusters" / cluster / "hosts.json"

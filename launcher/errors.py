@@ -17,10 +17,20 @@ LaunchError                 exit 1   a run or a host failed
     ├── ConfigError         exit 2   a line of YAML or a --set is wrong (file:line:column, caret)
     ├── NotFound            exit 2   no recipe, run or file of that name
     ├── RunBusy             exit 2   a driver is at work in the run's folder
+    │   └── HostsInUse      exit 2   another run uses the hosts of this one
     └── MissingExtra        exit 2   needs packages that are not installed here
 
-The message says what is wrong and where; `fix` says what to do. `launcher.cli` prints both and
-never a traceback.
+NanochatError               exit 1   errors of `nanochat.errors`, which knows nothing of this module
+├── DataError               exit 1   text or prepared data is wrong (exit 2 if the command named it:
+│                                    raised again as ConfigError or InputError)
+├── CheckpointError         exit 1   a checkpoint cannot be written
+├── IdentityError           exit 1   a checkpoint belongs to another run
+├── TrainingError           exit 1   the loss has diverged, or it or the weights are not finite
+└── BatchSplitError         exit 1   the rows of a step cannot be split among these ranks
+
+Both trees have the same form: `message` says what is wrong and where, `fix` says what to do; both
+are lower case without a full stop. `launcher.cli.main` prints both and never a traceback. Workers
+and drivers pass an error of either tree on as the end of the run: RunFailed for who follows it.
 """
 
 from __future__ import annotations
@@ -120,6 +130,18 @@ class NotFound(InputError):
 
 class RunBusy(InputError):
     """A driver is at work in the run's folder."""
+
+
+class HostsInUse(RunBusy):
+    """Another run uses the hosts of this one."""
+
+    def __init__(self, run: str, *, fix: str | None = None) -> None:
+        super().__init__(hosts_in_use(run), fix=fix)
+
+
+def hosts_in_use(run: str) -> str:
+    """The one sentence for this, in errors and while a run waits."""
+    return f"run '{run}' uses these hosts"
 
 
 class MissingExtra(InputError):

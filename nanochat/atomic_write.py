@@ -1,20 +1,19 @@
-"""Files that are whole or absent."""
+"""Atomic writes: a file is complete under its name, or absent, even after a power cut.
+
+New content is written under a temporary name, flushed to the disk (fsync) and renamed; then the
+folder that holds the name is flushed. Whole files go through `write_atomically`, streams through
+`open_atomically`; a checkpoint's folder and a resumed download, which have temporary names of their
+own, end with `replace_durably`.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -25,18 +24,22 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextmanager
 def open_atomically(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears at `path` when the block ends and leaves nothing when it raises."""
+    """Open a file that appears at `path` when the block ends and leaves nothing if it raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with temporary.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        replace_durably(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def replace_durably(temporary: Path, path: Path) -> None:
+    """Flush `temporary`, a file or a folder, and rename it to `path`, replacing a file there."""
+    flush(temporary)
+    temporary.replace(path)
     flush(path.parent)
 
 

@@ -15,8 +15,8 @@ def available_bytes(root: Path = Path("/")) -> int | None:
 
 def _left_on_machine(root: Path) -> Iterator[int]:
     with contextlib.suppress(OSError, ValueError):
-        words = (root / "proc/meminfo").read_text().split()
-        yield int(words[words.index("MemAvailable:") + 1]) * 1024
+        fields = (root / "proc/meminfo").read_text().split()
+        yield int(fields[fields.index("MemAvailable:") + 1]) * 1024
 
 
 def _left_in_groups(root: Path) -> Iterator[int]:
@@ -38,9 +38,9 @@ def _left_in_groups(root: Path) -> Iterator[int]:
         else:
             continue
         group = PurePosixPath(name.lstrip("/"))
-        for folder in (top / each for each in (group, *group.parents)):
+        for folder in (top / name for name in (group, *group.parents)):
             with contextlib.suppress(OSError, ValueError):  # not there, or no limit: "max"
-                most, used = (int((folder / file).read_text()) for file in files)
-                words = (folder / "memory.stat").read_text().split()
-                cached = int(words[words.index(reclaimed) + 1])  # of files: it goes first
-                yield max(0, most - used + cached)
+                limit, used = (int((folder / file).read_text()) for file in files)
+                fields = (folder / "memory.stat").read_text().split()
+                cached = int(fields[fields.index(reclaimed) + 1])  # of files: it goes first
+                yield max(0, limit - used + cached)

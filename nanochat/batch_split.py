@@ -1,5 +1,5 @@
-"""How the rows of a step, or of an evaluation, are dealt out to ranks of unequal strength, and
-each rank's to its passes."""
+"""How the rows of a step, or of an evaluation, are split among ranks of unequal speed, and
+each rank's rows among its passes."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ def largest_micro_batch(
     """Rows per pass of a rank that has `rows` per step: in as few passes as stay within
     `pass_tokens` (default: those above), all of one size but for a last one that may be smaller."""
     tokens = MICRO_BATCH_TOKENS[device_type] if pass_tokens is None else pass_tokens
-    most = max(1, tokens // sequence_length)
-    passes = -(-rows // most)
+    max_rows = max(1, tokens // sequence_length)
+    passes = -(-rows // max_rows)
     return -(-rows // passes)

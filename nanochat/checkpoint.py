@@ -22,13 +22,15 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from nanochat.atomic_write import flush, sha256_of
+from nanochat.atomic_write import replace_durably
+from nanochat.disk_space import free_bytes
 from nanochat.errors import CheckpointError
+from nanochat.file_hash import sha256_of
 from nanochat.hashed_file import write_hashed
 from nanochat.tensor_file import safetensors_parts
 
 FORMAT = 1
-MAKE_ROOM = "Make room there and resume; what is saved already is whole."
+FREE_SPACE_FIX = "free some space there and resume: what is saved already is complete"
 MODEL, OPTIMIZER, STATE, MANIFEST = (
     "model.safetensors",
     "optimizer.safetensors",
@@ -70,18 +72,18 @@ class CheckpointFolder:
 
         Raises CheckpointError where the disk is full or cannot be written.
         """
-        final = self.place(state["step"])
+        final = self.path_of(state["step"])
         partial = self.path / f".partial-{final.name}"
         need = sum(t.numel() * t.element_size() for t in (*model.values(), *optimizer.values()))
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._remove(partial)
-            free = shutil.disk_usage(self.path).free
+            free = free_bytes(self.path)
             if free < need:
                 raise CheckpointError(
                     f"the disk is full: a checkpoint needs {need / 1e6:,.0f} MB, "
                     f"{free / 1e6:,.0f} MB are free at {self.path}",
-                    fix=MAKE_ROOM,
+                    fix=FREE_SPACE_FIX,
                 )
             partial.mkdir()
             contents = {
@@ -91,20 +93,18 @@ class CheckpointFolder:
             }
             files = {name: write_hashed(partial / name, parts) for name, parts in contents.items()}
             write_hashed(partial / MANIFEST, _json_parts({"format": FORMAT, "files": files}))
-            flush(partial / ".")
             self._remove(final)  # left by an attempt whose copy was found to be torn
-            partial.rename(final)
-            flush(self.path)
+            replace_durably(partial, final)
         except OSError as error:
             self._remove(partial)
             raise CheckpointError(
                 f"cannot write a checkpoint of {need / 1e6:,.0f} MB at {final}: {error}",
-                fix=MAKE_ROOM,
+                fix=FREE_SPACE_FIX,
             ) from error
         return Checkpoint(final, state)
 
-    def place(self, step: int) -> Path:
-        """Where the checkpoint of a step is."""
+    def path_of(self, step: int) -> Path:
+        """Return the folder of a step's checkpoint."""
         return self.path / f"step-{step:08d}"
 
     def newest(self, *, weights_only: bool = False) -> Checkpoint | None:
@@ -131,15 +131,15 @@ class CheckpointFolder:
         """
         paths = self._newest_first()
         steps = [int(path.name.removeprefix("step-")) for path in paths]
-        kept = [each for each in steps if each <= step][:keep]
-        older = [each for each in steps if each <= step and each not in kept]
-        if older and verify_checkpoint(self.place(step)) is None:
+        kept = [saved for saved in steps if saved <= step][:keep]
+        older = [saved for saved in steps if saved <= step and saved not in kept]
+        if older and verify_checkpoint(self.path_of(step)) is None:
             raise CheckpointError(
-                f"{self.place(step)}: the disk gives back another content than was written",
-                fix="Look after that disk; the checkpoints before are kept.",
+                f"{self.path_of(step)}: the disk gives back another content than was written",
+                fix="check that disk: the checkpoints before are kept",
             )
-        for path, each in zip(paths, steps, strict=True):
-            if each in older or (each > step and verify_checkpoint(path) is None):
+        for path, saved in zip(paths, steps, strict=True):
+            if saved in older or (saved > step and verify_checkpoint(path) is None):
                 self._remove(path)
         for path in self.path.glob(".partial-*"):
             self._remove(path)
@@ -162,7 +162,7 @@ def verify_checkpoint(
         if manifest["format"] != FORMAT:
             return None
         for name in names:
-            if _describe(path / name) != manifest["files"][name]:
+            if _file_record(path / name) != manifest["files"][name]:
                 return None
         return Checkpoint(path, json.loads((path / STATE).read_text()))
     except (OSError, ValueError, KeyError, TypeError):
@@ -183,5 +183,5 @@ def _json_parts(content: dict[str, Any]) -> list[memoryview]:
     return [memoryview(json.dumps(content, indent=1).encode())]
 
 
-def _describe(path: Path) -> dict[str, Any]:
+def _file_record(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}

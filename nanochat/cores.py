@@ -23,13 +23,13 @@ class Cores:
     physical: tuple[int, ...]
     performance: tuple[int, ...]
 
-    def thread_counts(self, most: int) -> list[int]:
+    def thread_counts(self, max_threads: int) -> list[int]:
         """Numbers of threads that are worth a try, ascending: powers of two, the kinds of cores
-        above, and all, none above `most`."""
-        most = min(most, len(self.usable))
-        counts = {2**power for power in range(most.bit_length())}
-        counts |= {len(self.physical), len(self.performance), most}
-        return sorted(count for count in counts if 1 <= count <= most)
+        above, and all, none above `max_threads`."""
+        max_threads = min(max_threads, len(self.usable))
+        counts = {2**power for power in range(max_threads.bit_length())}
+        counts |= {len(self.physical), len(self.performance), max_threads}
+        return sorted(count for count in counts if 1 <= count <= max_threads)
 
 
 def find_cores(usable: Collection[int] | None = None, root: Path = Path("/")) -> Cores:

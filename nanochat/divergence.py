@@ -28,7 +28,7 @@ class LossWatch:
     """
 
     def __init__(self, vocab_size: int, best: float = math.inf) -> None:
-        """`best`: what the run that goes on has had."""
+        """`best`: the best mean of a run that is resumed."""
         self._untrained = math.log(vocab_size)
         self.best = min(self._untrained, best)
         self._recent: deque[float] = deque(maxlen=STEPS_IN_A_ROW)
@@ -42,16 +42,16 @@ class LossWatch:
             self.best = min(self.best, sum(self._recent) / STEPS_IN_A_ROW)
 
     @property
-    def suspicious(self) -> bool:
+    def spiking(self) -> bool:
         """The last step was bad: what is saved now may be lost already."""
         return self._bad > 0
 
     @property
-    def exploded(self) -> bool:
+    def diverged(self) -> bool:
         return self._bad >= STEPS_IN_A_ROW
 
-    def words(self, step: int) -> str:
-        """At `step`, of what has exploded."""
+    def message(self, step: int) -> str:
+        """Describe at `step` how the loss has diverged."""
         mean = sum(self._recent) / len(self._recent)
         return (
             f"{mean:.2f} nats from step {step - self._bad + 1} on, as bad as an untrained model's "
@@ -68,12 +68,13 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
 
 
 def diverged_error(what: str, *, newest: int, dtype: str, tokens_per_step: int) -> TrainingError:
-    """`newest`: the step of the last good checkpoint, or 0. Going on from it would come to the
-    same, bit for bit: only another run can go better."""
-    there = f"the newest checkpoint is of step {newest}" if newest else "there is no checkpoint"
+    """`newest`: the step of the last good checkpoint, or 0. Resuming from it would give the same
+    losses, bit for bit: only another run can do better."""
+    saved = f"the newest checkpoint is of step {newest}" if newest else "there is no checkpoint"
     ways = [] if dtype == "float32" else ["--set dtype=float32"]
     ways.append(f"--set tokens_per_step={2 * tokens_per_step}")
     return TrainingError(
-        f"{what}; {there}",
-        fix=f"The same run would come to the same: begin another with {' or '.join(ways)}",
+        f"{what}; {saved}",
+        fix=f"start a new run with {' or '.join(ways)}: resuming would diverge again "
+        "(runs are deterministic)",
     )

@@ -1,29 +1,33 @@
-"""Errors that a caller is expected to handle.
+"""Every error that a caller of nanochat is expected to handle.
 
-NanochatError
-├── DataError         something is wrong with the user's text or with what was made from it
-├── CheckpointError   a checkpoint cannot be written
-├── IdentityError     a checkpoint belongs to another run
-└── TrainingError     the loss has exploded, or it or the weights are no numbers any more
+NanochatError             anything below
+├── DataError             the user's text, its folder or prepared data is wrong or unreadable
+├── CheckpointError       a checkpoint cannot be written
+├── IdentityError         a checkpoint belongs to another run
+├── TrainingError         the loss has diverged, or it or the weights are not finite
+└── BatchSplitError       the rows of a step cannot be split among these ranks
 
-`str(error)` says what is wrong, where, and on the next line what to do; `message` and `fix` hold
-the two apart.
+The conventions are those of `launcher.errors`: `message` says what is wrong and where, `fix` what
+to do; both are lower case without a full stop. `str(error)` is the message. A traceback, which is
+all that a bare process prints, shows the fix below it.
 """
 
 from __future__ import annotations
 
 
 class NanochatError(Exception):
-    """Base of all errors of this package. `fix` is one line: what helps."""
+    """Base of all errors of this package. `fix`: the command or the change that helps."""
 
     def __init__(self, message: str, *, fix: str | None = None) -> None:
-        super().__init__(message if fix is None else f"{message}\n{fix}")
+        super().__init__(message)
         self.message = message
         self.fix = fix
+        if fix is not None:
+            self.add_note(f"fix: {fix}")
 
 
 class DataError(NanochatError):
-    """Something is wrong with the user's text, its folder, or prepared data."""
+    """The user's text, its folder, or prepared data is wrong or unreadable."""
 
 
 class CheckpointError(NanochatError):
@@ -31,12 +35,12 @@ class CheckpointError(NanochatError):
 
 
 class IdentityError(NanochatError):
-    """A checkpoint belongs to another run: the message has the differences."""
+    """A checkpoint belongs to another run: the message lists the differences."""
 
 
 class TrainingError(NanochatError):
-    """Training itself went wrong: the loss has exploded or is no number."""
+    """Training itself went wrong: the loss has diverged, or it or the weights are not finite."""
 
 
-class ShareError(NanochatError):
-    """The rows of a step cannot be dealt out to these ranks."""
+class BatchSplitError(NanochatError):
+    """The rows of a step cannot be split among these ranks."""

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from nanochat.batch_split import split_rows
-from nanochat.dataset import Rows
+from nanochat.dataset import RowDataset
 from nanochat.exchange import GradientExchange
 from nanochat.model import GPT
 
 
 def evaluate_bits_per_byte(
     model: GPT,
-    rows: Rows,
+    rows: RowDataset,
     token_bytes: Tensor,
     *,
     max_tokens: int,
@@ -30,7 +30,7 @@ def evaluate_bits_per_byte(
     """Sum of nats / (ln 2 x sum of bytes) over the first rows, at most `max_tokens` tokens.
 
     token_bytes: (vocab,) bytes of each id, 0 for special ids, whose losses are left out. Rows are
-    dealt out to ranks by their weights; every rank returns the same figure. `sample_tokens`: run
+    split among ranks by their weights; every rank returns the same figure. `sample_tokens`: run
     the model on the first so many tokens only and take their nats per token for those of all rows,
     which is right for an untrained model; the bytes are still counted in all rows.
     """
@@ -49,13 +49,13 @@ def evaluate_bits_per_byte(
             tokens += counts.sum()
             size += counted.sum()
             if first == 0:
-                each = model.nats(batch[:, :-1], batch[:, 1:])
-                nats += (each * counts).sum(dtype=torch.float64)
+                losses = model.nats(batch[:, :-1], batch[:, 1:])
+                nats += (losses * counts).sum(dtype=torch.float64)
                 sampled += counts.sum()
     nats, sampled, tokens, size = exchange.sum(torch.stack((nats, sampled, tokens, size)))
     return float(nats * (tokens / sampled) / (math.log(2) * size))
 
 
-def evaluated_rows(there: int, max_tokens: int, sequence_length: int) -> int:
-    """How many of the first rows are measured."""
-    return max(1, min(there, max_tokens // sequence_length))
+def evaluated_rows(stored: int, max_tokens: int, sequence_length: int) -> int:
+    """How many of the first `stored` rows are measured."""
+    return max(1, min(stored, max_tokens // sequence_length))

@@ -16,7 +16,7 @@ class GradientExchange:
 
     Losses are divided by the tokens of the whole step before backward, hence a plain sum and not
     a mean. Of a lookup table only the rows travel that the step's tokens touch; the others' are
-    zero on every rank. Every rank knows the rows of all ranks, so none are told.
+    zero on every rank. Every rank knows the rows of all ranks, so none are sent.
 
     `wire_bytes` counts what this rank has sent, by the rings that gloo and NCCL use: N ranks send
     2 (N - 1) / N of a tensor's bytes each to sum it, and N - 1 times their own rows of a table.
@@ -73,9 +73,9 @@ class GradientExchange:
     def _send_rows(self, table: Tensor) -> None:
         if self._open:
             assert table.grad is not None
-            most = max(len(ids) for ids in self._touched)
+            longest = max(len(ids) for ids in self._touched)
             own = self._touched[dist.get_rank()]
-            rows = table.grad.new_zeros(most, table.size(1))  # gathered tensors are of one size
+            rows = table.grad.new_zeros(longest, table.size(1))  # gathered tensors are of one size
             rows[: len(own)] = table.grad[own]
             gathered = [torch.empty_like(rows) for _ in self._touched]
             work = dist.all_gather(gathered, rows, async_op=True)
@@ -121,15 +121,15 @@ def all_gather_int(value: int, world_size: int, device: torch.device) -> list[in
     mine = torch.tensor([value], dtype=torch.int64, device=device)
     every = [torch.zeros_like(mine) for _ in range(world_size)]
     dist.all_gather(every, mine)
-    return [int(each) for each in every]
+    return [int(gathered) for gathered in every]
 
 
-def all_gather_str(words: str, world_size: int) -> list[str]:
-    """Every rank's, in rank order, on every rank. Costs some round trips: for what is rare."""
+def all_gather_str(message: str, world_size: int) -> list[str]:
+    """Every rank's message, in rank order, on every rank. Costs some round trips: use it rarely."""
     if world_size == 1:
-        return [words]
+        return [message]
     every: list[str] = [""] * world_size
-    dist.all_gather_object(every, words)
+    dist.all_gather_object(every, message)
     return every
 
 

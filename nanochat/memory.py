@@ -46,7 +46,7 @@ def keep_freed_memory() -> bool:
     )
 
 
-class KeptCopy:
+class StagingBuffer:
     """Host memory for a copy of some tensors, taken and touched once.
 
     First touch of 0.73 GB of fresh pages took 0.4 to 0.8 s on a busy machine of 2 cores, of large
@@ -55,23 +55,23 @@ class KeptCopy:
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        places, end = {}, 0
+        offsets, end = {}, 0
         for name, tensor in tensors.items():
-            places[name] = end
+            offsets[name] = end
             end += -(-tensor.nbytes // _ALIGNED_BYTES) * _ALIGNED_BYTES
         memory = _fresh_memory(end)
         content = torch.frombuffer(memory, dtype=torch.uint8)
         content.numpy()[::_PAGE_BYTES] = 0  # NumPy lets other threads run meanwhile
         self._copies = {
-            name: content[place : place + tensors[name].nbytes]
+            name: content[start : start + tensors[name].nbytes]
             .view(tensors[name].dtype)
             .view(tensors[name].shape)
-            for name, place in places.items()
+            for name, start in offsets.items()
         }
 
-    def take(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The copy, of tensors of the names and shapes it was made for. The next one overwrites
-        it."""
+    def copy(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Copy tensors of the names and shapes that it was made for. The next copy overwrites
+        this one."""
         for name, copy in self._copies.items():
             copy.copy_(tensors[name])
         return self._copies

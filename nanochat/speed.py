@@ -35,8 +35,8 @@ from nanochat.sizes import (
 PASS_TOKENS = 2048  # of the pass in which parts are timed
 # A figure is the median of the calls after a first one, which touches its memory: three, or as many
 # as fill 0.3 s; no more once they have taken a second.
-LEAST_CALLS, LEAST_SECONDS, MOST_SECONDS = 3, 0.3, 1.0
-MOST_CALL_SECONDS = 6.0  # what would take longer for one call is left out
+MIN_CALLS, MIN_SECONDS, MAX_SECONDS = 3, 0.3, 1.0
+MAX_CALL_SECONDS = 6.0  # what would take longer for one call is left out
 ARRAY_BYTES = 2**27  # more than the caches of a core hold
 TABLE = (32_768, 256)  # of d4: 8.4M parameters
 
@@ -62,18 +62,18 @@ class Bench:
         """Of one call."""
         self._time(call)
         times: list[float] = []
-        while len(times) < LEAST_CALLS or sum(times) < LEAST_SECONDS:
+        while len(times) < MIN_CALLS or sum(times) < MIN_SECONDS:
             times.append(self._time(call))
-            if sum(times) >= MOST_SECONDS:
+            if sum(times) >= MAX_SECONDS:
                 break
         return statistics.median(times)
 
     def _time(self, call: Callable[[], object]) -> float:
         self._finish()
-        began = time.perf_counter()
+        started = time.perf_counter()
         call()
         self._finish()
-        return time.perf_counter() - began
+        return time.perf_counter() - started
 
     def _finish(self) -> None:
         if self.device.type == "cuda":
@@ -162,9 +162,9 @@ class Bench:
         variances = [weight.new_zeros(variance_shape(*weight.shape)) for weight in weights]
 
         def call() -> None:
-            for each in zip(weights, gradients, momenta, variances, strict=True):
+            for tensors in zip(weights, gradients, momenta, variances, strict=True):
                 muon_update(
-                    *each, learning_rate=0.02, momentum=0.95, weight_decay=0.1,
+                    *tensors, learning_rate=0.02, momentum=0.95, weight_decay=0.1,
                     low_precision=self.dtype == torch.bfloat16,
                 )  # fmt: skip
 
@@ -177,7 +177,7 @@ class Bench:
         whose gradients add up, as within a step. What is paid once a pass (each table's gradient is
         filled with zeros and added whole) costs a small pass more.
 
-        Ends before one that would take MOST_CALL_SECONDS, or that memory does not do for.
+        Ends before one that would take MAX_CALL_SECONDS, or that memory does not do for.
         """
         gpt = GPT.empty(model, dtype=self.dtype, device=self.device)
         with torch.no_grad():
@@ -188,7 +188,7 @@ class Bench:
         before = available_bytes() or 0
         for tokens in candidates:
             left = available_bytes() or 0
-            if found and tokens / max(found.values()) > MOST_CALL_SECONDS:
+            if found and tokens / max(found.values()) > MAX_CALL_SECONDS:
                 break
             if left < 2 * (before - left):  # one of twice the tokens takes as much again
                 break
@@ -238,13 +238,13 @@ def disk_rate(folder: Path) -> float:
     path = folder / "measured.tmp"
     content = torch.randint(256, (ARRAY_BYTES,), dtype=torch.uint8).numpy().data
     times: list[float] = []
-    while len(times) < LEAST_CALLS and sum(times) < MOST_SECONDS:
-        began = time.perf_counter()
+    while len(times) < MIN_CALLS and sum(times) < MAX_SECONDS:
+        started = time.perf_counter()
         try:
             write_hashed(path, [content])
         finally:
             path.unlink(missing_ok=True)
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - started)
     return ARRAY_BYTES / statistics.median(times)
 
 

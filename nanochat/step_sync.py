@@ -1,4 +1,4 @@
-"""What ranks tell one another in every step: one small sum, so that they stay together."""
+"""What ranks exchange in every step: one small all-reduce that keeps them in step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nanochat.exchange import GradientExchange
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepSum:
+class SyncedStep:
     """The same on every rank. `compute`: seconds of each rank in the step before; `failed`: of each
     rank the step of the checkpoint that it could not write, or 0. In rank order."""
 
@@ -22,21 +22,21 @@ class StepSum:
     failed: Sequence[int]
 
 
-def sum_step(
+def sync_step(
     exchange: GradientExchange, loss: Tensor, *, rank: int, stop: bool, due: bool, writing: bool,
     computed: float, failed: int,
-) -> StepSum:  # fmt: skip
+) -> SyncedStep:  # fmt: skip
     """`loss`: this rank's part. `stop`, `due`: rank 0 asks for an end, or for a checkpoint, which
     is one where no rank is `writing` still: their disks are of unequal speed."""
     ranks = exchange.world_size
     shared = loss.new_zeros(4 + 2 * ranks)
     shared[0], shared[1], shared[2], shared[3] = loss, stop, due, writing
     shared[4 + rank], shared[4 + ranks + rank] = computed, failed  # steps to 2^24 are exact
-    mean, stops, dues, writers, *each = exchange.sum(shared).tolist()
-    return StepSum(
+    mean, stops, dues, writers, *by_rank = exchange.sum(shared).tolist()
+    return SyncedStep(
         loss=mean,
         stop=stops > 0,
         save=dues > 0 and writers == 0,
-        compute=each[:ranks],
-        failed=[int(step) for step in each[ranks:]],
+        compute=by_rank[:ranks],
+        failed=[int(step) for step in by_rank[ranks:]],
     )

@@ -13,21 +13,30 @@ import torch
 TIMES_THE_MEDIAN = 5.0
 # Of the steps at the start of an attempt, which touch their memory first; then steps to compare
 # with, before any is judged.
-SETTLING_STEPS, LEAST_STEPS, RECENT_STEPS = 3, 5, 50
-LEAST_SECONDS = 1.0  # above the median: steps of milliseconds are late by what a system does beside
+SETTLING_STEPS, MIN_STEPS, RECENT_STEPS = 3, 5, 50
+# Above the median: steps of milliseconds are late by what else a system does.
+MIN_EXCESS_SECONDS = 1.0
 
 
 class ComputeClock:
     """How long this rank itself computed in a step, on the clock of the device that computes.
 
-    The caller marks the begin and the end of each stretch; between stretches it waits for others.
+    The caller starts and stops it around each stretch; between stretches it waits for others.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
         self._marks: list[Any] = []
 
-    def mark(self) -> None:
+    def start(self) -> None:
+        """Begin a stretch of computing."""
+        self._mark()
+
+    def stop(self) -> None:
+        """End the stretch: the rank waits for others from here on."""
+        self._mark()
+
+    def _mark(self) -> None:
         if self._on_gpu:
             event = torch.cuda.Event(enable_timing=True)
             event.record()
@@ -61,25 +70,25 @@ class StepTimes:
         self._seen += 1
         if self._seen <= SETTLING_STEPS:
             return None
-        slow = self._judged(seconds, compute)
+        slow = self._check(seconds, compute)
         self._recent.append((seconds, compute))
         return slow
 
-    def _judged(self, seconds: float, compute: Sequence[float]) -> dict[str, Any] | None:
-        if len(self._recent) < LEAST_STEPS:
+    def _check(self, seconds: float, compute: Sequence[float]) -> dict[str, Any] | None:
+        if len(self._recent) < MIN_STEPS:
             return None
         median = statistics.median(usual for usual, _ in self._recent)
         longer = seconds - median
-        if seconds < TIMES_THE_MEDIAN * median or longer < LEAST_SECONDS:
+        if seconds < TIMES_THE_MEDIAN * median or longer < MIN_EXCESS_SECONDS:
             return None
         usual = [
-            statistics.median(each) for each in zip(*(c for _, c in self._recent), strict=True)
+            statistics.median(times) for times in zip(*(c for _, c in self._recent), strict=True)
         ]
         excess = [now - before for now, before in zip(compute, usual, strict=True)]
-        most = max(excess)
+        largest = max(excess)
         return {
             "seconds": round(seconds, 3),
             "median": round(median, 3),
-            "rank": excess.index(most) if most >= longer / 2 else None,
-            "compute": [round(each, 3) for each in compute],
+            "rank": excess.index(largest) if largest >= longer / 2 else None,
+            "compute": [round(value, 3) for value in compute],
         }

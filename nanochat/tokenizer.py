@@ -101,7 +101,7 @@ class Tokenizer:
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{path}: not a tokenizer: {error}",
-                fix="Delete the file; the next preparation of the data makes it again.",
+                fix="delete the file: the next preparation of the data writes it again",
             ) from error
 
     def save(self, path: Path) -> None:

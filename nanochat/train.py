@@ -21,21 +21,25 @@ from torch import Tensor
 from nanochat.async_checkpoint import AsyncCheckpointer
 from nanochat.batch_split import UNTRAINED_TOKENS, largest_micro_batch, split_rows
 from nanochat.checkpoint import Checkpoint, CheckpointFolder
-from nanochat.dataset import PreparedData, TrainOrder
+from nanochat.dataset import PreparedData, RowSampler
 from nanochat.divergence import LossWatch, all_finite, diverged_error
-from nanochat.errors import CheckpointError, DataError, IdentityError, ShareError, TrainingError
+from nanochat.errors import (
+    BatchSplitError,
+    CheckpointError,
+    DataError,
+    IdentityError,
+    TrainingError,
+)
 from nanochat.evaluate import evaluate_bits_per_byte, evaluated_rows
 from nanochat.exchange import GradientExchange, all_gather_int, all_reduce_min
 from nanochat.memory import keep_freed_memory
 from nanochat.model import GPT
 from nanochat.observer import Observer
 from nanochat.optimizer import MuonAdamW, Schedule
-from nanochat.step_sync import sum_step
+from nanochat.step_sync import sync_step
 from nanochat.stragglers import ComputeClock, StepTimes
+from nanochat.text_wait import TextWait
 from nanochat.train_config import TrainConfig
-
-SAID_SECONDS = 30.0  # between two words on waiting for text, where it is what holds a run up
-SILENT_SECONDS = 5.0  # of waiting, before it is said nevertheless: silence looks like a hang
 
 
 @dataclass(frozen=True)
@@ -66,15 +70,14 @@ def train(
     rank takes of a step, in rank order (default: equal). They change who computes what, and sums
     by rounding, but not the run. `saves`: this rank writes checkpoints (one rank per host does).
 
-    Raises ShareError where a rank would get no row of a step, IdentityError where the checkpoint
-    is another run's, CheckpointError where no rank can write one at a stop, or rank 0 at the end,
-    TrainingError where the loss explodes or is no number any more; of a state as bad no checkpoint
-    is written.
+    Raises BatchSplitError if a rank would get no row of a step, IdentityError if the checkpoint is
+    another run's, CheckpointError if no rank can write one at a stop, or rank 0 at the end, and
+    TrainingError if the loss diverges or is not finite; no checkpoint is written of such a state.
     """
     weights = [1.0] * world_size if weights is None else weights
     shares = split_rows(config.rows_per_step, weights)
     if not all(shares):
-        raise ShareError(
+        raise BatchSplitError(
             f"{config.rows_per_step} rows per step leave rank {shares.index(range(0))} none"
         )
     if device.type == "cpu":
@@ -96,7 +99,7 @@ class _Run:
         self.shares = split_rows(config.rows_per_step, weights)
         world_size = self.world_size = len(weights)
         self.identity = config.identity(data, dtype)
-        self.order = TrainOrder(config.seed, data.train_rows.block_rows)
+        self.sampler = RowSampler(config.seed, data.train_rows.block_rows)
         self.token_bytes = torch.from_numpy(data.tokenizer.token_bytes()).to(device)
         self.val_bpb: float | None = None
         self.train_loss: float | None = None
@@ -104,8 +107,8 @@ class _Run:
         mine = checkpoints.newest()
         steps = all_gather_int(mine.step if mine else -1, world_size, device)
         self.step = max(*steps, 0)
-        self.said_waiting = -SAID_SECONDS
-        self.read_before: str | None = None  # after a resume, until it has been compared
+        self.text_wait = TextWait(data, observer)
+        self.resumed_digest: str | None = None  # of rows read before a resume, until compared
         if self.step:
             self.model = GPT.empty(config.model, dtype=dtype, device=device)
         else:
@@ -123,89 +126,75 @@ class _Run:
         self.micro_batch = config.micro_batch or largest_micro_batch(
             len(self.shares[rank]), config.model.sequence_length, device.type
         )
-        self.saver = AsyncCheckpointer(
+        self.checkpointer = AsyncCheckpointer(
             checkpoints if saves else None, observer, keep=config.checkpoint_keep,
-            every_minutes=config.checkpoint_every_minutes, newest=self.step, rank=rank,
+            every_minutes=config.checkpoint_every_minutes, newest_step=self.step, rank=rank,
             world_size=world_size, device=device,
         )  # fmt: skip
-        self.put_off = False  # a checkpoint was due at a loss that is suspicious
+        self.save_deferred = False  # a checkpoint was due while the loss was spiking
         self.clock = ComputeClock(device)
         self.times = StepTimes()
-        self.step_before: float | None = None  # seconds of the last step, where it is to be judged
-        self.apart = False  # the next one is not: ranks begin it at unequal times
+        self.previous_seconds: float | None = None  # of the last step, if it counts as usual
+        self.skip_timing = False  # of the next step: ranks begin it at unequal times
 
     def train(self) -> TrainResult:
         try:
             return self._train()
         finally:  # also before an error goes on: what is being written is a checkpoint soon
-            self.saver.close()
+            self.checkpointer.close()
 
     def _train(self) -> TrainResult:
-        config, began_at = self.config, self.step
+        config, first_step = self.config, self.step
         if self.step == 0 and config.evaluate_every_steps:
             self._evaluate(sample_tokens=UNTRAINED_TOKENS)
         while self.step < config.steps:
-            began = time.perf_counter()
+            started = time.perf_counter()
             try:
-                there = self._bring_rows()
+                arrived = self._wait_for_rows()
             except DataError:
-                if failure := self._save_what_is_new():
-                    self.saver.tell_fault(self.step, failure)
+                if failure := self._save_if_new():
+                    self.checkpointer.report_fault(self.step, failure)
                 raise
-            if not there:
-                self._save_last()
+            if not arrived:
+                self._save_final()
                 self.observer.event("stop", step=self.step)
                 return self._result(stopped=True)
-            record, stop, save = self._update(began)
-            if self.step == began_at + 1 and config.saves_on_the_way:
+            record, stop, save = self._update(started)
+            if self.step == first_step + 1 and config.saves_on_the_way:
                 # Only now: memory has then been taken for all that steps need.
-                self.saver.make_room(self.model.state_dict(), self.optimizer.state_tensors())
+                model, optimizer = self.model.state_dict(), self.optimizer.state_tensors()
+                self.checkpointer.reserve_buffers(model, optimizer)
             if config.evaluate_every_steps and (
                 self.step % config.evaluate_every_steps == 0 or self.step == config.steps
             ):
                 record["val_bpb"] = self._evaluate()
             self.observer.step(record)
-            self.saver.look()
+            self.checkpointer.poll()
             last = stop or self.step == config.steps
-            self.put_off |= save
+            self.save_deferred |= save
             if last:
-                self._save_last()
-            elif self.put_off and not self.losses.suspicious:
-                self._save(must=False)
+                self._save_final()
+            elif self.save_deferred and not self.losses.spiking:
+                self._save(blocking=False)
             if stop:
                 self.observer.event("stop", step=self.step)
                 return self._result(stopped=self.step < config.steps)
         return self._result(stopped=False)
 
-    def _bring_rows(self) -> bool:
+    def _wait_for_rows(self) -> bool:
         """Have the rows of the next step at hand; False: a stop was asked for while they came."""
         first = self.step * self.config.rows_per_step
         stop = first + self.config.rows_per_step
         if not self.data.manifest.complete and self.data.manifest.train.rows < stop:
-            began = time.perf_counter()
-            says_at = max(began, min(self.said_waiting + SAID_SECONDS, began + SILENT_SECONDS))
-            said = False
-
-            def wanted() -> bool:
-                nonlocal said
-                if not said and time.perf_counter() >= says_at:
-                    said = True
-                    self.observer.event("text", step=self.step + 1)
-                return not self.observer.stop_requested()
-
-            there = self.data.grow(stop, wanted)
-            self.order = TrainOrder(self.config.seed, self.data.train_rows.block_rows)
-            if said:
-                self.said_waiting = time.perf_counter()
-                seconds = round(self.said_waiting - began, 3)
-                self.observer.event("text", step=self.step + 1, seconds=seconds)
-            if not there:
+            arrived = self.text_wait.wait_for_rows(stop, step=self.step + 1)
+            self.sampler = RowSampler(self.config.seed, self.data.train_rows.block_rows)
+            if not arrived:
                 return False
-        if self.read_before is not None:
-            self._require_same_rows(self.read_before)
-            self.read_before = None
+        if self.resumed_digest is not None:
+            self._require_same_rows(self.resumed_digest)
+            self.resumed_digest = None
         blocks = self.data.manifest.train.blocks
-        self.data.bring([blocks[number] for number in self.order.blocks(first, stop)])
+        self.data.ensure_blocks([blocks[number] for number in self.sampler.blocks(first, stop)])
         return True
 
     def _require_same_rows(self, digest: str) -> None:
@@ -215,20 +204,20 @@ class _Run:
         if any(all_gather_int(int(changed), self.world_size, self.device)):
             raise IdentityError(
                 f"the rows up to step {self.step} are not those that were trained on",
-                fix="Bring the old text back, or begin a new run.",
+                fix="bring the old text back, or start a new run",
             )
 
     def _rows_digest(self) -> str:
         """What has been read so far."""
         return self.data.manifest.train.digest(self.step * self.config.rows_per_step)
 
-    def _update(self, began: float) -> tuple[dict[str, Any], bool, bool]:
-        """One step: its metrics, whether to stop after it and whether to save it. `began`: before
-        its rows were brought, which is part of what it takes."""
+    def _update(self, started: float) -> tuple[dict[str, Any], bool, bool]:
+        """One step: its metrics, whether to stop after it and whether to save it. `started`: before
+        its rows were waited for, which is part of what it takes."""
         config = self.config
-        sent, started = self.exchange.wire_bytes, time.perf_counter()
+        sent, compute_started = self.exchange.wire_bytes, time.perf_counter()
         computed = self.clock.read()
-        self.clock.mark()
+        self.clock.start()
         loss = torch.zeros((), dtype=torch.float32, device=self.device)
         batches = list(self._micro_batches())
         for number, rows in enumerate(batches, start=1):
@@ -238,32 +227,33 @@ class _Run:
             part = self.model(batch[:, :-1], batch[:, 1:], denominator=config.tokens_per_step)
             part.backward()
             loss += part.detach()
-        self.clock.mark()
+        self.clock.stop()
         self.exchange.finish()
-        self.clock.mark()
+        self.clock.start()
         rate = self.optimizer.step(self.step)
-        self.clock.mark()
+        self.clock.stop()
 
         leads = self.rank == 0
-        told = sum_step(
+        synced = sync_step(
             self.exchange, loss, rank=self.rank, stop=leads and self.observer.stop_requested(),
-            due=leads and self.saver.is_due(), writing=self.saver.is_writing(),
+            due=leads and self.checkpointer.is_due(), writing=self.checkpointer.is_writing(),
             computed=computed,  # in the step before: a GPU is not asked before it is done
-            failed=self.saver.take_failed(),
+            failed=self.checkpointer.take_failed_step(),
         )  # fmt: skip
-        mean_loss = told.loss
-        self._tell_if_slow(told.compute)
-        self.saver.tell_failed(told.failed)
+        mean_loss = synced.loss
+        self._report_if_slow(synced.compute)
+        self.checkpointer.report_remote_faults(synced.failed)
         self.step += 1
         self.train_loss = mean_loss
         ended = time.perf_counter()
-        self.step_before, self.apart = None if self.apart else ended - started, False
-        seconds = ended - began
+        self.previous_seconds = None if self.skip_timing else ended - compute_started
+        self.skip_timing = False
+        seconds = ended - started
         if not math.isfinite(mean_loss):
-            raise self._gone_wrong(f"the loss of step {self.step} is {mean_loss}")
+            raise self._diverged(f"the loss of step {self.step} is {mean_loss}")
         self.losses.add(mean_loss)
-        if self.losses.exploded:
-            raise self._gone_wrong(f"the loss has exploded: {self.losses.words(self.step)}")
+        if self.losses.diverged:
+            raise self._diverged(f"the loss has exploded: {self.losses.message(self.step)}")
         record = {
             "step": self.step,
             "tokens": self.step * config.tokens_per_step,
@@ -274,7 +264,7 @@ class _Run:
             "wire_bytes": self.exchange.wire_bytes - sent,
         }
         every = config.checkpoint_every_steps
-        return record, told.stop, told.save or bool(every and self.step % every == 0)
+        return record, synced.stop, synced.save or bool(every and self.step % every == 0)
 
     def _micro_batches(self) -> Iterator[np.ndarray[Any, Any]]:
         """Row numbers of this rank's share of the step, `micro_batch` at a time."""
@@ -285,7 +275,7 @@ class _Run:
     def _rows(self, start: int, stop: int) -> np.ndarray[Any, Any]:
         """Stored rows of the step's rows [start, stop)."""
         first = self.step * self.config.rows_per_step
-        return self.order.rows(first + start, first + stop)
+        return self.sampler.rows(first + start, first + stop)
 
     def _touched_ids(self, share: range) -> Tensor:
         """(n,) ids that a rank with this share looks up in this step, each once, in order."""
@@ -295,52 +285,52 @@ class _Run:
         return torch.from_numpy(np.flatnonzero(touched)).to(self.device)
 
     def _evaluate(self, sample_tokens: int | None = None) -> float:
-        began = time.perf_counter()
+        started = time.perf_counter()
         rows = evaluated_rows(
             len(self.data.validation_rows),
             self.config.evaluate_tokens,
             self.config.model.sequence_length,
         )
-        self.data.bring(self.data.manifest.validation.blocks_of(rows))
+        self.data.ensure_blocks(self.data.manifest.validation.blocks_of(rows))
         self.val_bpb = evaluate_bits_per_byte(
             self.model, self.data.validation_rows, self.token_bytes,
             max_tokens=self.config.evaluate_tokens, micro_batch=self.micro_batch, rank=self.rank,
             weights=self.weights, exchange=self.exchange, sample_tokens=sample_tokens,
         )  # fmt: skip
-        seconds = round(time.perf_counter() - began, 3)
+        seconds = round(time.perf_counter() - started, 3)
         self.observer.event("evaluate", step=self.step, val_bpb=self.val_bpb, seconds=seconds)
         return self.val_bpb
 
-    def _tell_if_slow(self, compute: Sequence[float]) -> None:
-        """Of the last step, now that it is known what each rank computed in it."""
-        if self.step_before is None:
+    def _report_if_slow(self, compute: Sequence[float]) -> None:
+        """Log an event if the last step was slow, now that each rank's compute time is known."""
+        if self.previous_seconds is None:
             return
-        slow = self.times.add(self.step_before, compute)
+        slow = self.times.add(self.previous_seconds, compute)
         if slow is not None:
             self.observer.event("slow", step=self.step, **slow)
 
-    def _save_last(self) -> None:
-        """Before the ranks part, which all come here together."""
-        failure = self._save_what_is_new()
-        self.saver.part(self.step, failure, at_end=self.step == self.config.steps)
+    def _save_final(self) -> None:
+        """Save the last checkpoint of this call; all ranks come here together."""
+        failure = self._save_if_new()
+        self.checkpointer.finalize(self.step, failure, at_end=self.step == self.config.steps)
 
-    def _save_what_is_new(self) -> CheckpointError | None:
-        """Not all ranks need to come here. What has kept it from the disk."""
+    def _save_if_new(self) -> CheckpointError | None:
+        """Save this step unless it is saved; return what prevented it. A rank may call it alone."""
         try:
-            if self.step > self.saver.newest():
-                self._save(must=True)
+            if self.step > self.checkpointer.newest_step():
+                self._save(blocking=True)
         except CheckpointError as error:
             return error
         return None
 
-    def _save(self, *, must: bool) -> None:
-        """Write a checkpoint, `must`: before this returns. Raises TrainingError on all ranks where
-        the weights are no numbers any more."""
-        began = time.perf_counter()
+    def _save(self, *, blocking: bool) -> None:
+        """Write a checkpoint, `blocking`: before this returns. Raises TrainingError on all ranks if
+        the weights are not finite."""
+        started = time.perf_counter()
         if not all_finite(self._all_tensors()):
-            raise self._gone_wrong(f"the weights after step {self.step} are no numbers")
-        self.put_off = False
-        self.apart = True  # one host may write at once and for long, another beside its steps
+            raise self._diverged(f"the weights after step {self.step} are no numbers")
+        self.save_deferred = False
+        self.skip_timing = True  # one host may write at once and for long, another beside its steps
         state = {
             "step": self.step,
             "train_loss": self.train_loss,
@@ -349,22 +339,23 @@ class _Run:
             "identity": self.identity,
             "rows_sha256": self._rows_digest(),
         }
-        self.saver.save(
-            state, self.model.state_dict(), self.optimizer.state_tensors(), began=began, must=must,
-            prune=not self.losses.suspicious,
+        self.checkpointer.save(
+            state, self.model.state_dict(), self.optimizer.state_tensors(), started=started,
+            blocking=blocking, prune=not self.losses.spiking,
         )  # fmt: skip
 
-    def _gone_wrong(self, what: str) -> TrainingError:
+    def _diverged(self, what: str) -> TrainingError:
         """No checkpoint is written of this state."""
         dtype, tokens = self.identity["dtype"], self.config.tokens_per_step
-        return diverged_error(what, newest=self.saver.newest(), dtype=dtype, tokens_per_step=tokens)
+        newest = self.checkpointer.newest_step()
+        return diverged_error(what, newest=newest, dtype=dtype, tokens_per_step=tokens)
 
     def _restore(self, mine: Checkpoint | None, steps: list[int]) -> None:
         """Take over the newest state: from this rank's own disk, else from a rank that has it.
 
         steps: of each rank's newest checkpoint.
         """
-        began = time.perf_counter()
+        started = time.perf_counter()
         newest = max(steps)
         own = mine if mine is not None and mine.step == newest else None
         difference = self.config.difference(own.state["identity"], self.identity) if own else ""
@@ -372,7 +363,7 @@ class _Run:
             raise IdentityError(
                 f"the checkpoint of step {newest} is another run's:\n"
                 f"{difference or '  another rank has the difference'}",
-                fix="Bring back what it was made with, or begin a new run.",
+                fix="bring back what it was made with, or start a new run",
             )
         if own is not None:
             self.model.load_state_dict(own.model_tensors())
@@ -382,11 +373,11 @@ class _Run:
         if min(steps) < newest:
             for tensor in self._all_tensors():
                 dist.broadcast(tensor, src=steps.index(newest))
-        self.read_before = own.state.get("rows_sha256", "") if own is not None else ""
+        self.resumed_digest = own.state.get("rows_sha256", "") if own is not None else ""
         best = own.state.get("best_loss", math.inf) if own is not None else math.inf
         best = all_reduce_min(best, self.world_size, self.device)
         self.losses = LossWatch(self.config.model.vocab_size, best)
-        seconds = round(time.perf_counter() - began, 3)
+        seconds = round(time.perf_counter() - started, 3)
         self.observer.event("resume", step=newest, seconds=seconds)
 
     def _all_tensors(self) -> Iterator[Tensor]:

@@ -86,7 +86,7 @@ def read(folder: Path) -> UpstreamModel:
     tag = _tag_folder(folder)
     steps = sorted(int(match[1]) for path in tag.iterdir() if (match := _MODEL.match(path.name)))
     if not steps:
-        raise DataError(f"{tag}: no model_*.pt in it", fix="Name upstream's base folder.")
+        raise DataError(f"{tag}: no model_*.pt in it", fix="name upstream's base folder")
     step = steps[-1]
     meta = _meta(tag / f"meta_{step:06d}.json")
     config = _config(tag / f"meta_{step:06d}.json", meta)
@@ -96,7 +96,7 @@ def read(folder: Path) -> UpstreamModel:
         raise DataError(
             f"{tag}: the model has a vocabulary of {config.vocab_size:,}, the tokenizer beside it "
             f"one of {tokenizer.vocab_size:,}",
-            fix="Bring the tokenizer that the model was trained with.",
+            fix="copy the tokenizer that the model was trained with there",
         )
     return UpstreamModel(config, tensors, tokenizer, step, meta.get("val_bpb"))
 
@@ -186,7 +186,7 @@ def _tag_folder(folder: Path) -> Path:
     tags = sorted(path for path in inside.glob("*") if path.is_dir())
     if len(tags) != 1:
         found = ", ".join(path.name for path in tags) or "none"
-        raise DataError(f"{folder}: {found} in {CHECKPOINTS}/", fix=f"Name one: {inside}/TAG.")
+        raise DataError(f"{folder}: {found} in {CHECKPOINTS}/", fix=f"name one: {inside}/TAG")
     return tags[0]
 
 
@@ -243,6 +243,6 @@ def check_tensors(
     if wrong:
         raise DataError(
             f"{path}: not the parameters of this architecture: {', '.join(wrong[:4])}",
-            fix="Models of another version of upstream cannot be read.",
+            fix="import a model of upstream's version of July 2026: others cannot be read",
         )
     return {name: tensor.float() for name, tensor in tensors.items()}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ from launcher.raycluster.spec import ClusterSpec
 from launcher.runs.folder import FULL_BYTES, RunFolder
 from launcher.runs.metric import read_metrics
 from launcher.runs.submission import Submission
+from nanochat.disk_space import free_bytes
 from nanochat.lock import LockHeld, hold_lock, is_held
 
 HTTP_SECONDS = 30.0
@@ -126,7 +126,7 @@ class Jobs:
 
     def is_due(self, folder: RunFolder) -> bool:
         """Whether the supervisor sees to it that a driver is at work. On a full disk none can."""
-        room = shutil.disk_usage(self._folder).free >= FULL_BYTES
+        room = free_bytes(self._folder) >= FULL_BYTES
         return folder.is_wanted and is_held(self._folder / "lock") and room
 
     def _folder_of(self, run: str) -> RunFolder:

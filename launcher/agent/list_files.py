@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from launcher.config.paths import launch_home
-from nanochat.dataset.hashes import FileHashes
 from nanochat.dataset.sources import parse_source
 from nanochat.errors import DataError
+from nanochat.file_hash import FileHashes
 
 
 def list_source_files(spec: str, home: Path) -> list[list[str]] | dict[str, str | None]:

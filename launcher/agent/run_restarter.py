@@ -29,11 +29,12 @@ from launcher.runs.events import (
 from launcher.runs.failure import Failure
 from launcher.runs.folder import RunFolder
 from launcher.runs.state import summarize
+from nanochat.backoff import Backoff
 from nanochat.lock import LockHeld, is_held
 
 LOOK_SECONDS = 2.0
 STARTS = 5  # in a row without a new step, the first included: power comes and goes in a storm
-PAUSE_SECONDS = 10.0  # before the next of these, and twice as long before each further one
+PAUSE = Backoff(first_seconds=10.0, max_seconds=3600.0)  # before the third of these and later ones
 
 
 class RunRestarter:
@@ -115,7 +116,7 @@ class RunRestarter:
             self._give_up(folder)
             return
         now = time.monotonic()
-        at = self._again_at.setdefault(folder.name, now + _pause(starts))
+        at = self._again_at.setdefault(folder.name, now + PAUSE.seconds(max(0, starts - 2)))
         if now < at:
             return
         what, message = self._why(folder)
@@ -146,11 +147,6 @@ class RunRestarter:
         with EventLog(folder.events) as events:
             events.write(FinishEvent.now(status=status, step=summary.steps, **details))
         summary.write(folder.summary_file)
-
-
-def _pause(starts: int) -> float:
-    """Seconds before this start of several in a row without a new step."""
-    return PAUSE_SECONDS * 2 ** (starts - 3) if starts > 2 else 0.0
 
 
 def _last_event(folder: RunFolder) -> Event | None:

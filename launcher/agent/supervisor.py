@@ -33,10 +33,11 @@ from launcher.raycluster.environment import CLUSTER_MARK, FOREIGN, VISIBLE, node
 from launcher.raycluster.spec import CODE_LABEL, WANTED, ClusterSpec, short_name
 from launcher.runs.folder import RunFolder
 from launcher.runs.record import write_json
+from nanochat.backoff import Backoff
 from nanochat.lock import hold_lock
 
 POLL_SECONDS = 0.2
-LONGEST_PAUSE_SECONDS = 30.0
+RESTART = Backoff(first_seconds=1.0, max_seconds=30.0)  # of a Ray that ends by itself
 LOOK_SECONDS = 5.0  # between looks at what uses Ray
 HEAD_OFF_SECONDS = 7 * 86_400.0  # a head that has been off for longer is not waited for
 CLIENT_SECONDS = 60.0  # a sign of a client counts for this long
@@ -85,7 +86,7 @@ class Supervisor:
         shutil.rmtree(self.ray_folder, ignore_errors=True)
 
     def _keep_ray_up(self) -> None:
-        pause = 0.5
+        failures = 0
         while not (self.ended or self._is_idle()):
             shutil.rmtree(self.ray_folder, ignore_errors=True)  # sessions of earlier starts
             self.ray_folder.mkdir(parents=True)
@@ -95,8 +96,8 @@ class Supervisor:
             if not self.ended:
                 self._say("restarting")
                 lived = time.monotonic() - began
-                pause = 1.0 if lived > HEALTHY_SECONDS else min(2 * pause, LONGEST_PAUSE_SECONDS)
-                self._sleep(pause)
+                failures = 1 if lived > HEALTHY_SECONDS else failures + 1
+                self._sleep(RESTART.seconds(failures))
 
     def _start_ray(self) -> subprocess.Popen[bytes]:
         self.starts += 1

@@ -23,6 +23,7 @@ from launcher.config.paths import (
 from launcher.config.recipe import load_recipe
 from launcher.config.schema import write_schema
 from launcher.errors import InputError, LaunchError
+from nanochat.atomic_write import write_atomically
 
 EDITORS = ("nano", "vi", "notepad")
 
@@ -78,7 +79,7 @@ def _own(kind: ConfigKind, path: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     copy = folder / path.name
     if not copy.exists():
-        copy.write_bytes(path.read_bytes())
+        write_atomically(copy, path.read_bytes())
     write_schema(kind, folder)
     return copy
 

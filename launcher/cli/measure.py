@@ -15,8 +15,12 @@ from launcher.operations.measure import STEPS, measuring_recipe, remove_measurin
 from launcher.operations.open_cluster import open_cluster
 from launcher.operations.run_location import RunLocation
 from launcher.operations.start_run import create_remote_run
-from launcher.planner.measured_run import finished_measurement, save_measurement
-from launcher.planner.measurement import Measurement, measurement_file
+from launcher.planner.measurement import (
+    Measurement,
+    finished_measurement,
+    measurement_file,
+    save_measurement,
+)
 from launcher.planner.size_table import find_size
 from launcher.runs.folder import create_run
 from launcher.runs.remove import LocalRemoval

@@ -11,11 +11,11 @@ from launcher.cli.render.estimate import estimate_rows, explanation_lines
 from launcher.cli.render.guide_tables import print_guide
 from launcher.cli.render.run_summary import summary_lines
 from launcher.cli.render.table import Column, print_json, print_table
+from launcher.config.cluster_hosts import find_hosts
 from launcher.config.recipe import load_recipe
 from launcher.formatting import format_bool, format_duration
-from launcher.operations.run_location import find_hosts, resolve_run_location
-from launcher.planner.find_hardware import plan_run
-from launcher.planner.run_plan import RunPlan
+from launcher.operations.run_location import resolve_run_location
+from launcher.planner.run_plan import RunPlan, plan_run
 from launcher.planner.size_table import all_sizes
 from launcher.planner.summary import summarize_recipe
 from launcher.planner.tables import make_guide_page
@@ -50,7 +50,11 @@ def command(
     """
     if everything:
         _require_no_others(name, steps, settings, explain)
-        print_guide(make_guide_page(all_sizes(), cluster, pool), as_json=as_json, markdown=markdown)
+        print_guide(
+            make_guide_page(all_sizes(), find_hosts(cluster, pool)),
+            as_json=as_json,
+            markdown=markdown,
+        )
         return
     if name is None or markdown:
         raise click.UsageError(
@@ -61,7 +65,7 @@ def command(
     loaded = load_recipe(name, overrides)
     hosts = find_hosts(cluster, pool)
     location = resolve_run_location(loaded, hosts)
-    plan = plan_run(loaded, cluster, pool)
+    plan = plan_run(loaded, hosts)
     if as_json:
         print_json(document(plan))
         return
@@ -70,7 +74,7 @@ def command(
     )
     if explain:
         click.echo()
-        click.echo(explanation_lines(plan.prospect))
+        click.echo(explanation_lines(plan.estimate))
     if plan.alternatives:
         click.echo()
         print_table(COLUMNS, [each.as_json() for each in plan.alternatives], as_json=False)
@@ -84,12 +88,12 @@ def _require_no_others(name: str | None, steps: str | None, settings: Any, expla
 
 def document(plan: RunPlan) -> dict[str, Any]:
     """What `--json` prints."""
-    prospect = plan.prospect
-    full = prospect.full_disks
+    estimate = plan.estimate
+    full = estimate.full_disks
     return {
         "recipe": plan.name,
-        "cluster": prospect.site.name,
-        **prospect.figures(),
+        "cluster": estimate.hardware.name,
+        **estimate.figures(),
         "hosts": [
             {
                 "name": host.name or "local",
@@ -100,12 +104,12 @@ def document(plan: RunPlan) -> dict[str, Any]:
                 "disk_free_bytes": machine.disk_free_bytes,
                 "disk_fits": None if machine.disk_free_bytes is None else machine not in full,
             }
-            for host, machine in zip(prospect.hosts, prospect.site.machines, strict=True)
+            for host, machine in zip(estimate.hosts, estimate.hardware.machines, strict=True)
         ],
-        "basis": prospect.basis,
-        "basis_words": prospect.known_from,
-        "bottleneck": prospect.bottleneck,
-        "terms": [vars(term) for term in prospect.step.terms],
+        "basis": estimate.basis,
+        "basis_words": estimate.basis_text,
+        "bottleneck": estimate.bottleneck,
+        "terms": [term.as_json() for term in estimate.step.terms],
         "verdict": verdict(plan),
         "alternatives": [each.as_json() for each in plan.alternatives],
     }

@@ -13,14 +13,15 @@ from launcher.cli.render.bring_up import BringUpView
 from launcher.cli.render.estimate import estimate_rows
 from launcher.cli.render.run_summary import summary_lines
 from launcher.cli.render.table import print_json
+from launcher.config.cluster_hosts import find_hosts
 from launcher.config.paths import format_path
 from launcher.config.recipe import LoadedRecipe, load_recipe
 from launcher.operations.open_cluster import open_cluster
-from launcher.operations.run_location import RunLocation, find_hosts, resolve_run_location
+from launcher.operations.run_location import RunLocation, resolve_run_location
 from launcher.operations.start_run import create_cluster_run
-from launcher.planner.find_hardware import plan_run, prediction
-from launcher.planner.run_tuning import apply_tuning
+from launcher.planner.run_plan import plan_run, prediction
 from launcher.planner.summary import summarize_recipe
+from launcher.planner.tuning import apply_tuning
 from launcher.runs.folder import create_run, require_run_name
 from launcher.runs.spec import RunSpec
 from launcher.runs.submit import require_text, require_training_packages, run_spec
@@ -64,7 +65,7 @@ def command(
     hosts = find_hosts(cluster, pool)
     location = resolve_run_location(loaded, hosts)
     require_text(loaded, Path.cwd(), here=location.loaded is None)
-    sizes, plan = summarize_recipe(loaded.recipe), plan_run(loaded, cluster, pool)
+    sizes, plan = summarize_recipe(loaded.recipe), plan_run(loaded, hosts)
     words = summary_lines(loaded.name, sizes, location, estimate_rows(plan))
     if dry_run:
         document = sizes.as_json(loaded.name) | {

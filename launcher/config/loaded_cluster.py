@@ -35,6 +35,12 @@ class LoadedCluster:
         """Its pinned host keys, which need not exist."""
         return self.path.with_name(f"{self.path.stem}.known_hosts")
 
+    @property
+    def explicit_shares(self) -> dict[str, float]:
+        """Node -> its share, of those for which the file states one."""
+        nodes = self.cluster.nodes
+        return {n.name: n.explicit_share for n in nodes if n.explicit_share is not None}
+
     def error(self, key: str, message: str, *, fix: str | None = None) -> ConfigError:
         """For what turns out wrong later: points at the key (nodes[0].host)."""
         return self.source.error_at(key, message, fix=fix)

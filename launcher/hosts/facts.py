@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from launcher.hosts import gpus
 from launcher.hosts.gpus import GpuFacts, parse_gpus
+from launcher.ssh.df import df_free_bytes
 from launcher.ssh.interfaces import Interface, parse_interfaces
 from launcher.ssh.protocol import Connection
 
@@ -176,8 +177,8 @@ def parse_facts(output: str, *, asked_at: float, answered_at: float) -> HostFact
         efficiency_cores=_count_cpus(kinds.get("atom", "")),
         memory_bytes=memory.get("MemTotal", 0),
         memory_available_bytes=memory.get("MemAvailable", memory.get("MemTotal", 0)),
-        disk_free_bytes=_first(sections, "disk", _df_free_bytes) or 0,
-        shm_free_bytes=_first(sections, "shm", _df_free_bytes),
+        disk_free_bytes=df_free_bytes("\n".join(sections.get("disk", []))) or 0,
+        shm_free_bytes=df_free_bytes("\n".join(sections.get("shm", []))),
         clock_offset_seconds=_clock_offset(sections.get("clock", []), asked_at, answered_at),
         ssh_address=_first(sections, "ssh", lambda line: line.split()[2]),
         ssh_interface=_first(sections, "ssh-interface", _interface_name),
@@ -243,11 +244,6 @@ def _memory(lines: list[str]) -> Iterator[tuple[str, int]]:
     for line in lines:
         name, kibibytes, *_ = line.split()
         yield name.rstrip(":"), int(kibibytes) * 1024
-
-
-def _df_free_bytes(line: str) -> int:
-    """Of `df -Pk`: device, blocks, used, free, counted from the right: a device may have spaces."""
-    return int(line.rsplit(maxsplit=5)[3]) * 1024
 
 
 def _clock_offset(clocks: list[str], asked_at: float, answered_at: float) -> float:

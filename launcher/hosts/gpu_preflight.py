@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
+from launcher.formatting import format_bytes
 from launcher.hosts.facts import HostFacts
 from launcher.hosts.gpus import (
     CUDA_12_6_END,
@@ -150,7 +151,7 @@ def _judge_memory(name: str, gpus: list[Gpu]) -> Iterator[Finding]:
                 "warning",
                 name,
                 "gpu-memory",
-                f"{gpu.memory_used_bytes / 1e9:.1f} of {gpu.memory_bytes / 1e9:.1f} GB of "
+                f"{format_bytes(gpu.memory_used_bytes)} of {format_bytes(gpu.memory_bytes)} of "
                 f"{gpu.name} are in use",
                 "end what else runs on it",
             )
@@ -165,7 +166,7 @@ def _count_by_name(gpus: list[Gpu]) -> str:
 
 
 def _describe(gpu: Gpu) -> str:
-    parts = [gpu.name, f"{gpu.memory_bytes / 1e9:.1f} GB" if gpu.memory_bytes else "shared memory"]
+    parts = [gpu.name, format_bytes(gpu.memory_bytes) if gpu.memory_bytes else "shared memory"]
     if gpu.vendor == "nvidia":
         parts += [f"compute capability {gpu.architecture}"] if gpu.architecture else []
     else:

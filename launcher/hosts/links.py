@@ -118,7 +118,7 @@ def measure_links(
     seconds = MEETING_SECONDS * len(rounds) + slowest
     patience = MEETING_SECONDS + CALL_SECONDS + slowest
 
-    def one(connection: Connection) -> dict[str, dict[str, float]]:
+    def measure(connection: Connection) -> dict[str, dict[str, float]]:
         name = connection.name
         meetings = [
             {
@@ -145,7 +145,7 @@ def measure_links(
 
     if not pairs:
         return ()
-    answers, _ = in_parallel({name: connections[name] for name in names}, one)
+    answers, _ = in_parallel({name: connections[name] for name in names}, measure)
     speeds = []
     for receiver, found in answers.items():
         for sender, result in found.items():

@@ -123,7 +123,7 @@ def try_pairs(
     nonce = secrets.token_hex(8)
     chosen = {name: (*ports[name], *_ephemeral(facts[name])) for name in with_python}
 
-    def one(connection: Connection) -> tuple[tuple[int, ...], list[PairLink]]:
+    def try_from(connection: Connection) -> tuple[tuple[int, ...], list[PairLink]]:
         name = connection.name
         job = {
             "nonce": nonce,
@@ -151,7 +151,7 @@ def try_pairs(
         ]
         return tuple(answer["taken"]), links
 
-    answers, failed = in_parallel({name: connections[name] for name in with_python}, one)
+    answers, failed = in_parallel({name: connections[name] for name in with_python}, try_from)
     # Whoever could not try did not listen either; an ephemeral port that is in use says nothing.
     not_listening = {(name, port) for name, (taken, _) in answers.items() for port in taken}
     return PairResults(

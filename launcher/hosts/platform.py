@@ -11,7 +11,8 @@ GLIBC = (2, 28)
 OLDEST_GLIBC = 5  # manylinux1
 LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 ARCHITECTURES = ("x86_64", "aarch64")  # those that torch and ray have wheels for
-MINORS = range(11, 15)  # Python 3.11, ours, to 3.14, the newest that ray 2.60 has wheels for
+# Python 3.11, ours, to 3.14, the newest that ray 2.60 has wheels for.
+SUPPORTED_MINORS = range(11, 15)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from launcher.formatting import format_bytes, format_duration
 from launcher.hosts.facts import HostFacts
 from launcher.hosts.network import ClusterAddress
 from launcher.hosts.platform import ARCHITECTURES, GLIBC
@@ -159,10 +160,10 @@ def _python(name: str, host: HostFacts) -> Finding:
 
 
 def _disk(name: str, host: HostFacts) -> Finding:
-    free = f"{host.disk_free_bytes / 1e9:.1f} GB free in {host.home}"
+    free = f"{format_bytes(host.disk_free_bytes)} free in {host.home}"
     installed = any(key.startswith("env/") for key in host.ready)
     if host.disk_free_bytes < DISK_NEEDED_BYTES and not installed:
-        needed = f"{DISK_NEEDED_BYTES / 1e9:.0f} GB"
+        needed = format_bytes(DISK_NEEDED_BYTES)
         return Finding("error", name, "disk", f"{free}: it takes {needed}", "make room there")
     if host.disk_free_bytes < (DISK_NEEDED_BYTES if installed else DISK_GOOD_BYTES):
         return Finding("warning", name, "disk", f"{free}: room for small models only")
@@ -176,7 +177,8 @@ def _shm(name: str, host: HostFacts) -> Finding | None:
         "error",
         name,
         "shm",
-        f"{host.shm_free_bytes / 2**20:.0f} MiB free in /dev/shm, Ray needs 128",
+        f"{format_bytes(host.shm_free_bytes)} free in /dev/shm, Ray needs "
+        f"{format_bytes(SHM_NEEDED_BYTES)}",
         fix="remove what lies in /dev/shm, or enlarge it: mount -o remount,size=1G /dev/shm",
     )
 
@@ -186,15 +188,17 @@ def _memory(name: str, host: HostFacts) -> Finding:
         "warning",
         name,
         "memory",
-        f"{host.memory_available_bytes / 1e9:.1f} of {host.memory_bytes / 1e9:.1f} GB of memory "
-        "free: Ray and the smallest model take 2.5 GB on the head, 0.9 GB on other hosts",
+        f"{format_bytes(host.memory_available_bytes)} of {format_bytes(host.memory_bytes)} of "
+        "memory free: Ray and the smallest model take 2.5 GB on the head, 0.9 GB on other hosts",
         fix="end what else runs there",
     )
 
 
 def _clock(name: str, host: HostFacts) -> Finding:
     offset = host.clock_offset_seconds
-    message = f"its clock is {abs(offset):.1f} s {'ahead of' if offset > 0 else 'behind'} ours"
+    message = (
+        f"its clock is {format_duration(abs(offset))} {'ahead of' if offset > 0 else 'behind'} ours"
+    )
     fix = "set it: timedatectl set-ntp true"
     if abs(offset) > CLOCK_ERROR_SECONDS:
         return Finding("error", name, "clock", f"{message}: downloads and logs go wrong", fix)

@@ -6,11 +6,12 @@ import math
 import time
 
 from launcher.config.cluster import LOCAL
+from launcher.config.cluster_hosts import find_hosts
 from launcher.config.recipe import LoadedRecipe, Recipe, load_recipe
 from launcher.errors import InputError, RunBusy
 from launcher.hosts.local_gpus import find_local_gpus
 from launcher.operations.open_cluster import OpenCluster
-from launcher.operations.run_location import RunLocation, find_hosts, resolve_run_location
+from launcher.operations.run_location import RunLocation, resolve_run_location
 from launcher.remote.cluster_runs import RemoteRun
 from launcher.remote.remove import RemoteRemoval
 

@@ -38,8 +38,8 @@ class SilentObserver:
     def say(self, text: str) -> None:
         pass
 
-    def sent(self, host: str, what: str, done: int, total: int) -> None:
+    def sent(self, what: str, done: float, total: float | None, *, host: str = "") -> None:
         pass
 
-    def fetched(self, name: str, done: int, total: int) -> None:
+    def fetched(self, what: str, done: float, total: float | None, *, host: str = "") -> None:
         pass

@@ -11,7 +11,7 @@ from launcher.config.loaded_cluster import LoadedCluster, require_addresses, req
 from launcher.config.paths import launch_home
 from launcher.config.recipe import DataSettings, Recipe
 from launcher.operations.notify import LiveObserver, SilentObserver
-from launcher.planner.run_tuning import tune_cluster_run
+from launcher.planner.tuning import tune_cluster_run
 from launcher.raycluster.bring_up import StageTimes, bring_up, plan_bring_up
 from launcher.raycluster.inventory import save_inventory
 from launcher.raycluster.membership import Membership, choose_members, run_nodes
@@ -44,22 +44,15 @@ class OpenCluster:
 
     def send_text(self, data: DataSettings, base: Path) -> dict[str, str]:
         """See launcher.remote.upload_text."""
-        head = self.connections[self.spec.head.name]
-
-        def waiting() -> None:
-            self.observer.say(f"{head.name}: another client is at work there: waiting for it")
-
         with self.observer:
-            return upload_text(self.connections, self.spec, data, base, self.observer.sent, waiting)
+            return upload_text(
+                self.connections, self.spec, data, base, self.observer.sent, self.observer.say
+            )
 
     def tuning(self, recipe: Recipe) -> Tuning:
         """What was measured of its nodes decides for a run that begins."""
-        by_name = {node.name: node for node in self.cluster.cluster.nodes}
-        nodes = [
-            (by_name[node.name], node.ranks_per_node, node.cpus_per_rank)
-            for node in self.run_nodes
-            if node.name in by_name
-        ]
+        names = {node.name for node in self.cluster.cluster.nodes}
+        nodes = [node for node in self.run_nodes if node.name in names]
         return tune_cluster_run(recipe, self.cluster, nodes)
 
     def shares(self, tuning: Tuning) -> dict[str, float]:

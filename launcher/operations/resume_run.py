@@ -32,7 +32,7 @@ from launcher.errors import (
 from launcher.operations.notify import LiveObserver, Notify, SilentObserver, ignore
 from launcher.operations.open_cluster import OpenCluster, open_cluster
 from launcher.raycluster.membership import Membership, choose_members
-from launcher.remote.cluster_runs import PAUSES, RemoteRun
+from launcher.remote.cluster_runs import RECONNECT, RemoteRun
 from launcher.remote.open import open_cluster_runs
 from launcher.remote.push_run import find_record, push_run
 from launcher.runs.extend import describe_schedule, extend_run
@@ -251,8 +251,7 @@ class _Resume:
         failures = 0
         while True:
             try:
-                if failures:
-                    time.sleep(PAUSES[min(failures, len(PAUSES)) - 1])
+                time.sleep(RECONNECT.seconds(failures))
                 result = ask()
             except KeyboardInterrupt:
                 if not failures:

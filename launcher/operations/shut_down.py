@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from launcher.config.loaded_cluster import LoadedCluster
 from launcher.config.subcluster import subclusters
 from launcher.errors import HostError, HostsFailed
-from launcher.provision.purge import Removed, purge
+from launcher.provision.purge import RemovedPath, purge
 from launcher.raycluster.control import active_runs, read_spec, stop
 from launcher.remote.cluster_runs import ClusterRuns, RemoteRun, run_names
 from launcher.remote.fetch_checkpoints import fetch_newest_checkpoints
 from launcher.ssh.parallel import call_on_all
-from launcher.ssh.protocol import Connection, TransferProgress
+from launcher.ssh.protocol import Connection
+from nanochat.progress import Progress
 
 
 class ClusterShutdown:
@@ -62,7 +63,7 @@ class ClusterShutdown:
         self.boot_hooks = {node: host.boot_hooks for node, host in stopped.items()}
         return [node for node, host in stopped.items() if host.was_running]
 
-    def fetch_checkpoints(self, progress: TransferProgress) -> dict[str, str]:
+    def fetch_checkpoints(self, progress: Progress) -> dict[str, str]:
         """Bring the newest checkpoint of every run here. Run -> its folder."""
         runs = self._find_runs()
         if runs is None:
@@ -72,7 +73,7 @@ class ClusterShutdown:
             return fetched
         return {f"{self.name}/{run}": path for run, path in fetched.items()}
 
-    def purge(self, connection: Connection) -> list[Removed]:
+    def purge(self, connection: Connection) -> list[RemovedPath]:
         """Remove what was put on a host, and return it."""
         return purge(connection, self.name)
 

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launcher.config.cluster import LOCAL
+from launcher.config.cluster_hosts import find_hosts
 from launcher.config.recipe import LoadedRecipe, load_recipe
-from launcher.errors import RunBusy
+from launcher.errors import HostsInUse
 from launcher.operations.notify import LiveObserver
 from launcher.operations.open_cluster import OpenCluster, open_cluster
-from launcher.operations.run_location import find_hosts, resolve_run_location
-from launcher.planner.run_tuning import apply_tuning
+from launcher.operations.run_location import resolve_run_location
+from launcher.planner.tuning import apply_tuning
 from launcher.remote.cluster_runs import RemoteRun
 from launcher.runs.folder import create_run, require_run_name
 from launcher.runs.run import run_address
@@ -71,7 +72,7 @@ def create_cluster_run(
 ) -> RemoteRun:
     """Create a run on the head, tuned by what was measured. Its driver is not started yet.
 
-    Raises RunBusy if the run may not wait and another run has one of its hosts.
+    Raises HostsInUse if the run may not wait and another run has one of its hosts.
     """
     if not spec.waits:
         require_free_hosts(cluster)
@@ -101,13 +102,13 @@ def create_remote_run(
 
 
 def require_free_hosts(cluster: OpenCluster) -> None:
-    """Raise RunBusy if another run has one of the cluster's hosts."""
+    """Raise HostsInUse if another run has one of the cluster's hosts."""
     ours = {node.name for node in cluster.spec.nodes}
     for name in cluster.runs.running():
         run = RemoteRun(cluster.runs, name)
         run.update()
         if ours & {node.name for node in run.folder.spec().nodes}:
-            raise RunBusy(
-                f"run '{name}' has these hosts",
+            raise HostsInUse(
+                name,
                 fix=f"leave --no-wait out: it waits; or: launch stop {cluster.spec.cluster}/{name}",
             )

@@ -1,7 +1,7 @@
-"""What trainings teach the planner: by how much steps took longer than they were predicted to.
+"""Calibration: by how much steps took longer than they were predicted to.
 
-From the probe of `launch measure`, and from the folders of runs of at least LEAST_STEPS steps, on
-the machines as they were measured.
+The samples come from the probe of `launch measure` and from the folders of runs of at least
+MIN_STEPS steps, if they were on the machines as they were measured.
 """
 
 from __future__ import annotations
@@ -12,49 +12,56 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
 from launcher.config.recipe import Recipe
+from launcher.errors import InputError
 from launcher.planner.estimate import estimate_run
 from launcher.planner.hardware import Hardware
-from launcher.runs.folder import RunFolder
-from launcher.runs.records import Record, last_records, latest_attempts
+from launcher.planner.measurement import Measurement
+from launcher.runs.folder import RunFolder, all_mirrors, all_runs
+from launcher.runs.metric import Metric, latest_attempts, read_last_metrics
+from launcher.runs.spec import RunSpec
 from nanochat.batch_split import largest_micro_batch
 from nanochat.sizes import ModelConfig
 
-LEAST_STEPS, SETTLING_STEPS = 8, 3
+MIN_STEPS, SETTLING_STEPS = 8, 3
 NEWEST_RUNS, NEWEST_BYTES = 20, 200_000  # of each run some 400 steps
-# Beyond, something else was at work on those machines, or its estimate is of others.
-MOST_CORRECTION = {"measured": 2.0, "estimate": 20.0}
-# Of a step that waits longer for the network, a part of it, nothing is learned of computing.
-MOST_WAITING = 0.3
-# Or where hosts were measured, nothing for other steps than this: at 18% (d4 on two hosts at
-# 1 Gbit/s) what was wrong of the network would make other sizes 11 to 16% too slow.
-MOST_WAITING_FOR_OTHERS = {"measured": 0.1, "estimate": MOST_WAITING}
+# A larger factor means that the machines were busy with something else, or that they are not
+# those of the estimate.
+MAX_FACTOR = {"measured": 2.0, "estimate": 20.0}
+# A step that waits for the network for a larger part of its time is no sample of computing.
+MAX_WAITING = 0.3
+# With measured hosts, a step that waits for a larger part is no sample for other steps: at 18% (d4
+# on two hosts at 1 Gbit/s) the error of the network would make other sizes 11 to 16% too slow.
+MAX_WAITING_FOR_OTHERS = {"measured": 0.1, "estimate": MAX_WAITING}
 
 
 @dataclass(frozen=True)
 class Correction:
-    """`correction`: of what computes, a factor; `of_this_size`: from a training of this depth;
-    `words`: what it is from."""
+    """A factor on the predicted compute time."""
 
-    correction: float
-    of_this_size: bool
-    words: str
+    factor: float
+    same_depth: bool
+    """Whether a training of the recipe's depth gave it."""
+    source: str
+    """The training that gave it, for people; empty if there was none."""
 
 
 @dataclass(frozen=True)
-class _Known:
-    """Of one training: log of the correction; whether it counts for other steps too."""
+class _Sample:
+    """One calibration sample: log(actual / predicted compute time) of a training."""
 
     model: ModelConfig
     tokens_per_step: int
-    log: float
-    for_others: bool
-    words: str
+    log_factor: float
+    applies_to_others: bool
+    """Whether it applies to other models and batch sizes too."""
+    source: str
 
-    def same_step(self, recipe: Recipe) -> bool:
+    def is_same_step(self, recipe: Recipe) -> bool:
         return self.model == recipe.model and self.tokens_per_step == recipe.tokens_per_step
+
+    def depth_distance(self, recipe: Recipe) -> float:
+        return abs(math.log(self.model.depth / recipe.depth))
 
 
 class Calibration:
@@ -62,119 +69,126 @@ class Calibration:
 
     def __init__(self, runs: Sequence[RunFolder]) -> None:
         self._runs = runs
-        self._known: dict[str, list[_Known]] = {}
+        self._samples: dict[str, list[_Sample]] = {}
 
-    def of(self, site: Hardware, recipe: Recipe, *, for_part: bool = False) -> Correction:
-        """That of the depths nearest to the recipe's. `for_part`: of the site's hosts: what it
-        teaches of their computing, apart from what is between them."""
-
-        def away_from(each: _Known) -> float:
-            return abs(math.log(each.model.depth / recipe.depth))
-
-        known = [
-            each
-            for each in self._of_site(site)
-            if each.for_others or (each.same_step(recipe) and not for_part)
+    def correction_for(
+        self, hardware: Hardware, recipe: Recipe, *, compute_only: bool = False
+    ) -> Correction:
+        """Return the correction of the depths nearest to the recipe's. `compute_only`: leave out
+        samples that include the network between the hosts."""
+        samples = [
+            sample
+            for sample in self._samples_of(hardware)
+            if sample.applies_to_others or (sample.is_same_step(recipe) and not compute_only)
         ]
-        if not known:
+        if not samples:
             return Correction(1.0, False, "")
-        away = min(map(away_from, known))
-        near = [each for each in known if away_from(each) == away]
-        correction = math.exp(statistics.median(each.log for each in near))
-        return Correction(correction, away == 0, near[-1].words)
+        distance = min(sample.depth_distance(recipe) for sample in samples)
+        nearest = [sample for sample in samples if sample.depth_distance(recipe) == distance]
+        factor = math.exp(statistics.median(sample.log_factor for sample in nearest))
+        return Correction(factor, distance == 0, nearest[-1].source)
 
-    def _of_site(self, site: Hardware) -> list[_Known]:
-        key = f"{site.name} {' '.join(machine.name for machine in site.machines)}"
-        if key not in self._known:
-            self._known[key] = list(_known_of(site, self._runs))
-        return self._known[key]
+    def _samples_of(self, hardware: Hardware) -> list[_Sample]:
+        key = f"{hardware.name} {' '.join(machine.name for machine in hardware.machines)}"
+        if key not in self._samples:
+            self._samples[key] = list(_find_samples(hardware, self._runs))
+        return self._samples[key]
 
 
-def _known_of(site: Hardware, runs: Sequence[RunFolder]) -> Iterator[_Known]:
-    measured = site.measurement
-    if measured is not None and measured.probe is not None:
-        probe = measured.probe
-        rows = probe.tokens_per_step // probe.sequence_length // len(probe.shares)
-        device = site.machines[0].device
-        recipe = Recipe(
-            depth=probe.depth,
-            head_dim=probe.head_dim,
-            sequence_length=probe.sequence_length,
-            tokens_per_step=probe.tokens_per_step,
-            steps=1000,
-            micro_batch=largest_micro_batch(max(1, rows), probe.sequence_length, device),
-        )
-        same = set(probe.shares) == {machine.name for machine in site.machines}
-        here = site.machines[0]
-        if same and (here.name or here.ranks == 1):  # this machine is measured with one worker
-            its = site.with_shares(probe.shares)
-            words = f"{probe.recipe}, {measured.day}"
-            known = _learned(recipe, its, probe.step_seconds, words)
-            if known is not None:
-                yield known
-    if not site.links_measured:  # a slow network would be taken for slow computing
+def load_calibration() -> Calibration:
+    """Calibrate from all runs that this machine has seen."""
+    return Calibration([*all_runs(), *all_mirrors()])
+
+
+def _find_samples(hardware: Hardware, runs: Sequence[RunFolder]) -> Iterator[_Sample]:
+    if hardware.measurement is not None:
+        sample = _sample_of_probe(hardware, hardware.measurement)
+        if sample is not None:
+            yield sample
+    if not hardware.links_measured:  # a slow network would be taken for slow computing
         return
-    its_runs = [run for run in runs if run.spec().get("cluster") == site.name]
-    for run in its_runs[-NEWEST_RUNS:]:
-        known = _of_run(site, run)
-        if known is not None:
-            yield known
+    specs = [(run, spec) for run in runs if (spec := run.find_spec()) is not None]
+    matching = [(run, spec) for run, spec in specs if spec.cluster == hardware.name]
+    for run, spec in matching[-NEWEST_RUNS:]:
+        sample = _sample_of_run(hardware, run, spec)
+        if sample is not None:
+            yield sample
 
 
-def _of_run(site: Hardware, run: RunFolder) -> _Known | None:
-    """None where it was on other machines, or before they were measured."""
-    spec = run.spec()
-    if not {"device", "created", "settings"} <= spec.keys():  # it has not begun, or is not whole
+def _sample_of_probe(hardware: Hardware, measurement: Measurement) -> _Sample | None:
+    """None if there was no probe, or if it ran on other machines."""
+    probe, first = measurement.probe, hardware.machines[0]
+    if probe is None:
         return None
-    if site.measurement is not None and spec["created"] < site.measurement.measured_at:
+    if set(probe.shares) != {machine.name for machine in hardware.machines}:
+        return None
+    if not first.name and first.ranks > 1:  # this machine is measured with one worker
+        return None
+    rows = probe.tokens_per_step // probe.sequence_length // len(probe.shares)
+    recipe = Recipe(
+        depth=probe.depth,
+        head_dim=probe.head_dim,
+        sequence_length=probe.sequence_length,
+        tokens_per_step=probe.tokens_per_step,
+        steps=1000,
+        micro_batch=largest_micro_batch(max(1, rows), probe.sequence_length, first.device),
+    )
+    source = f"{probe.recipe}, {measurement.day}"
+    return _calibrate(recipe, hardware.with_shares(probe.shares), probe.step_seconds, source)
+
+
+def _sample_of_run(hardware: Hardware, run: RunFolder, spec: RunSpec) -> _Sample | None:
+    """None if the run was on other machines, or before they were measured."""
+    if spec.device is None:  # not started yet
+        return None
+    if hardware.measurement is not None and spec.created < hardware.measurement.measured_at:
         return None
     try:
-        recipe = Recipe.model_validate(spec["settings"])
-    except ValidationError:  # of another version
+        recipe = spec.recipe
+    except InputError:  # of another version
         return None
-    shares = {node["name"]: node.get("share", 1.0) for node in spec.get("nodes", ())} or {"": 1.0}
-    same = set(shares) == {machine.name for machine in site.machines}
-    same &= recipe.workers == sum(machine.ranks for machine in site.machines)
-    if not same or spec["device"] != site.machines[0].device or recipe.elastic:
+    same = set(spec.shares) == {machine.name for machine in hardware.machines}
+    same &= recipe.workers == sum(machine.ranks for machine in hardware.machines)
+    if not same or spec.device != hardware.machines[0].device or recipe.elastic:
         return None
-    seconds = median_step_seconds(latest_attempts(last_records(run.metrics, NEWEST_BYTES)))
+    seconds = median_step_seconds(latest_attempts(read_last_metrics(run.metrics, NEWEST_BYTES)))
     if seconds is None:
         return None
-    return _learned(recipe, site.with_shares(shares), seconds, f"run {run.name}")
+    return _calibrate(recipe, hardware.with_shares(spec.shares), seconds, f"run {run.name}")
 
 
-def median_step_seconds(records: Sequence[Record]) -> float | None:
-    """The first ones of each attempt left out; None where too few are left."""
+def median_step_seconds(metrics: Sequence[Metric]) -> float | None:
+    """Leave out the first steps of each attempt; None if too few are left."""
     seen: Counter[int] = Counter()
     settled = []
-    for record in records:
-        seen[record["attempt"]] += 1
-        if seen[record["attempt"]] > SETTLING_STEPS:
-            settled.append(record["step_seconds"])
-    return statistics.median(settled) if len(settled) >= LEAST_STEPS - SETTLING_STEPS else None
+    for metric in metrics:
+        seen[metric.attempt] += 1
+        if seen[metric.attempt] > SETTLING_STEPS:
+            settled.append(metric.step_seconds)
+    return statistics.median(settled) if len(settled) >= MIN_STEPS - SETTLING_STEPS else None
 
 
-def _learned(recipe: Recipe, site: Hardware, seconds: float, words: str) -> _Known | None:
-    """The correction with which the step takes as long: it grows with that, so halve the interval.
-    None where it would have to be more than MOST_CORRECTION."""
-    plain = estimate_run(recipe, site)
+def _calibrate(recipe: Recipe, hardware: Hardware, seconds: float, source: str) -> _Sample | None:
+    """Find the factor with which the predicted step takes `seconds`, by bisection: the prediction
+    grows with the factor. None if the factor would exceed MAX_FACTOR."""
+    plain = estimate_run(recipe, hardware)
     if plain is None:
         return None
     waiting = plain.step.exposed_seconds / plain.step.seconds
-    if waiting > MOST_WAITING:
+    if waiting > MAX_WAITING:
         return None
-    most = math.log(MOST_CORRECTION[plain.basis])
-    low, high = -most, most
+    max_log = math.log(MAX_FACTOR[plain.basis])
+    low, high = -max_log, max_log
     for _ in range(30):
         middle = (low + high) / 2
-        prospect = estimate_run(recipe, site, correction=math.exp(middle))
-        assert prospect is not None
-        if prospect.step.seconds < seconds:
+        estimate = estimate_run(recipe, hardware, correction=math.exp(middle))
+        assert estimate is not None
+        if estimate.step.seconds < seconds:
             low = middle
         else:
             high = middle
-    found = (low + high) / 2
-    if abs(found) > 0.999 * most:
+    log_factor = (low + high) / 2
+    if abs(log_factor) > 0.999 * max_log:
         return None
-    for_others = waiting <= MOST_WAITING_FOR_OTHERS[plain.basis]
-    return _Known(recipe.model, recipe.tokens_per_step, found, for_others, words)
+    applies_to_others = waiting <= MAX_WAITING_FOR_OTHERS[plain.basis]
+    return _Sample(recipe.model, recipe.tokens_per_step, log_factor, applies_to_others, source)

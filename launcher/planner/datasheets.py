@@ -1,4 +1,4 @@
-"""What a machine may do that nobody has measured, from what its maker states: marked as such."""
+"""Speeds of machines that nobody has measured, from what their makers state: marked as such."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from launcher.planner.measurement import HostSpeed, LinkSpeed, WidthRates
-from launcher.planner.public_run import PublicRun
-from launcher.planner.public_runs import PUBLIC_RUNS
+from launcher.planner.public_runs import PublicRun, public_runs
 from nanochat.batch_split import MICRO_BATCH_TOKENS
 from nanochat.sizes import flops_per_token, muon_flops, parameter_counts
 
@@ -25,7 +24,7 @@ LINK_EFFICIENCY = 0.94  # of its bits, for what TCP/IP and Ethernet put around t
 LATENCY_SECONDS = {"lan": 0.0005, "wifi": 0.003}
 CPU_SECONDS_PER_BYTE = 1e-9
 # Two ranks of one machine talk through its memory.
-WITHIN = {
+INTRA_HOST_LINKS = {
     "cpu": LinkSpeed(bytes_per_second=1.5e9, latency_seconds=1e-4, cpu_seconds_per_byte=1e-9),
     "cuda": LinkSpeed(bytes_per_second=10e9, latency_seconds=5e-5, cpu_seconds_per_byte=0.0),
 }
@@ -80,13 +79,13 @@ def known_gpu(model: str | None) -> tuple[str, GpuDatasheet] | None:
 
 
 def estimate_cpu_speed(cores: int, memory_bytes: int | None) -> HostSpeed:
-    each = {name: rate * cores for name, rate in CORE_RATES.model_dump().items()}
+    rates = {name: rate * cores for name, rate in CORE_RATES.model_dump().items()}
     return HostSpeed(
         processor=f"{cores} cores",
         threads=cores,
-        thread_rates={cores: each["products"]},
+        thread_rates={cores: rates["products"]},
         why_threads=f"{cores}: its cores",
-        widths={512: WidthRates(**each)},
+        widths={512: WidthRates(**rates)},
         memory_bytes_per_second=MEMORY_BYTES_PER_SECOND,
         adamw_bytes_per_second=MEMORY_BYTES_PER_SECOND,
         disk_bytes_per_second=DISK_BYTES_PER_SECOND,
@@ -95,17 +94,17 @@ def estimate_cpu_speed(cores: int, memory_bytes: int | None) -> HostSpeed:
 
 
 def estimate_gpu_speed(model: str | None, memory_bytes: int | None) -> tuple[HostSpeed, str]:
-    """And what it is estimated of: trainings that were logged on such a GPU, else what its maker
-    states."""
+    """Return the speed and its source: trainings that were logged on such a GPU, else what its
+    maker states."""
     name, gpu = known_gpu(model) or ("", UNKNOWN_GPU)
-    logged = {} if VARIANT.search(model or "") else _logged_on(name)
-    rates = {run.model.dim: _rate(run, gpu) for run in logged.values() if not _waits(run)}
-    known = f"estimated of trainings that were logged on one ({_sources(logged)})"
+    logged = {} if VARIANT.search(model or "") else _logged_runs(name)
+    rates = {run.model.dim: _rate(run, gpu) for run in logged.values() if not _is_launch_bound(run)}
+    source = f"estimated of trainings that were logged on one ({_describe(logged)})"
     if not rates:
         rates = {REFERENCE_WIDTH: GPU_EFFICIENCY * gpu.flops}
-        known = f"estimated: {GPU_EFFICIENCY:.0%} of what its maker states"
+        source = f"estimated: {GPU_EFFICIENCY:.0%} of what its maker states"
     if not name:
-        known = f"estimated: {model or 'its GPU'} is not known here"
+        source = f"estimated: {model or 'its GPU'} is not known here"
     muon = MUON_EFFICIENCY * gpu.flops
     widths = {
         width: WidthRates(products=rate, attention=rate, head=rate, muon=muon)
@@ -124,28 +123,28 @@ def estimate_gpu_speed(model: str | None, memory_bytes: int | None) -> tuple[Hos
         memory_bytes=memory_bytes,
         launch_seconds=LAUNCH_SECONDS,
     )
-    return speed, known
+    return speed, source
 
 
-def _logged_on(name: str) -> dict[int, PublicRun]:
-    """Of one such GPU in bfloat16, by depth: the first that is listed."""
+def _logged_runs(name: str) -> dict[int, PublicRun]:
+    """Return the first listed run of each depth on one such GPU in bfloat16."""
     found: dict[int, PublicRun] = {}
-    for run in PUBLIC_RUNS:
-        alike = name and (known_gpu(run.gpu_model) or ("", None))[0] == name
-        whole = run.tokens_per_step and run.tokens_per_second and run.basis == "logged"
-        if alike and whole and run.devices == 1 and run.precision == "bfloat16":
+    for run in public_runs():
+        same_gpu = name and (known_gpu(run.gpu_model) or ("", None))[0] == name
+        has_speed = run.tokens_per_step and run.tokens_per_second and run.basis == "logged"
+        if same_gpu and has_speed and run.devices == 1 and run.precision == "bfloat16":
             found.setdefault(run.model.depth, run)
     return found
 
 
-def _waits(run: PublicRun) -> bool:
-    """Whether its steps were as long as the CPU took to start their kernels: they say nothing of
-    the GPU's rate, which at larger batches is several times that."""
+def _is_launch_bound(run: PublicRun) -> bool:
+    """Tell whether its steps took as long as the CPU needs to start their kernels. Such steps do
+    not show the GPU's rate, which is several times higher with larger batches."""
     assert run.tokens_per_step and run.tokens_per_second
     update, one_pass = LAUNCH_SECONDS
     passes = -(-run.tokens_per_step // MICRO_BATCH_TOKENS["cuda"])
-    starting = run.model.depth * (update + one_pass * passes)
-    return starting > 0.8 * run.tokens_per_step / run.tokens_per_second
+    launching = run.model.depth * (update + one_pass * passes)
+    return launching > 0.8 * run.tokens_per_step / run.tokens_per_second
 
 
 def _rate(run: PublicRun, gpu: GpuDatasheet) -> float:
@@ -159,13 +158,13 @@ def _rate(run: PublicRun, gpu: GpuDatasheet) -> float:
     return run.tokens_per_step * flops_per_token(model) / max(step - update, step / 2)
 
 
-def _sources(logged: Mapping[int, PublicRun]) -> str:
-    each = (f"d{depth} {run.tokens_per_second:,.0f} tok/s" for depth, run in sorted(logged.items()))
-    return ", ".join(each)
+def _describe(logged: Mapping[int, PublicRun]) -> str:
+    runs = sorted(logged.items())
+    return ", ".join(f"d{depth} {run.tokens_per_second:,.0f} tok/s" for depth, run in runs)
 
 
 def assumed_link(profile: str, gbit_per_second: float | None) -> LinkSpeed:
-    """Between two hosts of a cluster file."""
+    """Return the link between two hosts of a cluster file, as far as the file describes it."""
     gbit = gbit_per_second or GBIT_PER_SECOND[profile]
     return LinkSpeed(
         bytes_per_second=gbit * 1e9 / 8 * LINK_EFFICIENCY,

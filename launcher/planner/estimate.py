@@ -1,4 +1,4 @@
-"""One training on some machines, before it begins: whether it fits, how fast it is, how long."""
+"""The estimate of a training on some machines: whether it fits, its speed and its duration."""
 
 from __future__ import annotations
 
@@ -10,34 +10,37 @@ from launcher.config.recipe import Recipe
 from launcher.planner.hardware import Hardware, Machine
 from launcher.planner.memory import PeakMemory, peak_memory
 from launcher.planner.step_time import RankLoad, StepTime, step_time
-from launcher.planner.tuning import Place, tune
+from launcher.planner.tuning import tune
 from nanochat.batch_split import UNTRAINED_TOKENS, largest_micro_batch, split_rows
 from nanochat.sizes import checkpoint_bytes
 
-# How far from the truth a prediction may be, as a factor both ways. taught: by runs of this size
-# on measured machines; measured: of 30 rows all but one were within 12% (README, Predicted, and
-# measured); estimate: of machines that nobody has measured.
-SPREAD = {"taught": 1.1, "measured": 1.2, "estimate": 2.0}
+# How far from the truth a prediction may be, as a factor both ways. calibrated: by runs of this
+# size on measured machines; measured: of 30 rows all but one were within 12% (README, Predicted,
+# and measured); estimate: of machines that nobody has measured.
+SPREAD = {"calibrated": 1.1, "measured": 1.2, "estimate": 2.0}
 SECONDS_PER_HOUR = 3600
 COPY_TRANSFERS = 2  # of a checkpoint in memory: read and written
 
 
 @dataclass(frozen=True)
 class HostMemory:
-    """`peak`: of one rank; `ranks` share the place: memory, or GPU memory. `available_bytes`: None
-    where nobody has said it. `waits_for_writes`: there is no room for a copy of the state, and
-    steps stand still until a checkpoint is written."""
+    """The memory of one host, or of one of its GPUs, and what its ranks need of it."""
 
     name: str
     peak: PeakMemory
+    """Of one rank."""
     ranks: int
+    """How many ranks share the memory."""
     available_bytes: int | None
-    place: str
-    waits_for_writes: bool = False
+    """None if it is unknown."""
+    memory_kind: str
+    """memory, free memory or GPU memory, for people."""
+    blocking_checkpoints: bool = False
+    """Steps wait until a checkpoint is written: there is no room for a copy of the state."""
 
     @property
     def peak_bytes(self) -> int:
-        """Of all ranks: one of them writes checkpoints."""
+        """Of all ranks. One of them writes checkpoints, so only one needs a copy."""
         return self.peak.total * self.ranks - self.peak.copy * (self.ranks - 1)
 
     @property
@@ -47,75 +50,80 @@ class HostMemory:
 
 @dataclass(frozen=True)
 class Estimate:
-    """`basis`: measured or estimate. `spread`: how far off it may be, a factor. `rows` of a step
-    and `micro_batch`: of each rank, in rank order. Seconds: of one evaluation; for which the steps
-    stand still for one checkpoint; and of writing the last one, which nothing goes on beside.
-    `correction` of what computes, by the training that `taught_by` names."""
+    """What a training needs and how long it takes."""
 
     recipe: Recipe
-    site: Hardware
+    hardware: Hardware
     ranks: tuple[RankLoad, ...]
+    """In rank order."""
     hosts: tuple[HostMemory, ...]
     step: StepTime
     basis: str
+    """measured or estimate."""
     spread: float
+    """How far off it may be, as a factor both ways."""
     evaluation_seconds: float
+    """Of one evaluation."""
     checkpoint_seconds: float
+    """How long the steps wait for one checkpoint."""
     last_write_seconds: float
+    """Of writing the last checkpoint, which no step overlaps."""
     correction: float
-    taught_by: str
+    """A factor on the compute time, applied already."""
+    calibrated_from: str
+    """The training that gave the correction, for people; empty if there was none."""
 
     @property
     def fits(self) -> bool | None:
-        """None where nobody has said how much memory a host has, and nothing else is short."""
-        each = [host.fits for host in self.hosts]
-        if False in each or self.full_disks:
+        """None if the memory of a host is unknown and nothing else is short."""
+        fits = [host.fits for host in self.hosts]
+        if False in fits or self.full_disks:
             return False
-        return None if None in each else True
+        return None if None in fits else True
 
     @property
     def full_disks(self) -> list[Machine]:
-        """Those without room for the checkpoints that are kept and the one that is written."""
+        """Machines without room for the checkpoints that are kept and the one being written."""
         need = checkpoint_bytes(self.recipe.model) * (self.recipe.checkpoint.keep + 1)
         return [
             machine
-            for machine in self.site.machines
+            for machine in self.hardware.machines
             if machine.disk_free_bytes is not None and machine.disk_free_bytes < need
         ]
 
     @property
     def bottleneck(self) -> str:
-        """What most of a step goes to, where, and all parts of it."""
+        """The part that takes most of a step, its host, and the shares of all parts."""
         step = self.step
         parts = {name: seconds for name, seconds in step.parts.items() if seconds}
         name = max(parts, key=lambda part: parts[part])
-        where = f" on {step.slowest}" if step.slowest and name != "network" else ""
+        host = f" on {step.slowest}" if step.slowest and name != "network" else ""
         shares = [f"{part} {100 * parts[part] / step.seconds:.0f}%" for part in parts]
-        return f"{name}{where}; of a step {', '.join(shares)}"
+        return f"{name}{host}; of a step {', '.join(shares)}"
 
     @property
-    def known_from(self) -> str:
-        """Of the machines' speed, and of the links between them."""
+    def basis_text(self) -> str:
+        """Where the speeds of the machines and of their links come from."""
         names: dict[str, list[str]] = {}
-        for machine in self.site.machines:
-            names.setdefault(machine.known_from, []).append(machine.name)
-        words = [*names]
-        if len(words) > 1:
-            words = [f"{', '.join(names[known])} {known}" for known in words]
+        for machine in self.hardware.machines:
+            names.setdefault(machine.speed_source, []).append(machine.name)
+        sources = [*names]
+        if len(sources) > 1:
+            sources = [f"{', '.join(names[source])} {source}" for source in sources]
         if len(self.ranks) > 1:
-            words.append(f"network {self.site.link_known_from}")
-        if self.taught_by:
-            words.append(f"corrected by {self.taught_by}")
-        return "; ".join(dict.fromkeys(words))
+            sources.append(f"network {self.hardware.link_source}")
+        if self.calibrated_from:
+            sources.append(f"corrected by {self.calibrated_from}")
+        return "; ".join(dict.fromkeys(sources))
 
     @property
     def tokens_per_second(self) -> float:
         return self.step.tokens_per_second
 
     def seconds_of(self, steps: int) -> float:
-        """With their evaluations and checkpoints."""
+        """How long so many steps take, with their evaluations and checkpoints."""
         recipe = self.recipe
-        # The one before training runs the model on a few rows; one is at the end in any case.
+        # The evaluation before training runs on a few rows; the one at the end always runs.
         first = min(1.0, UNTRAINED_TOKENS / recipe.evaluation.tokens)
         evaluations = first + math.ceil(steps / recipe.evaluation.every_steps)
         training = steps * self.step.seconds
@@ -134,13 +142,13 @@ class Estimate:
 
     @property
     def kilowatt_hours(self) -> float | None:
-        """Of the horizon; None where a machine's watts are not given."""
-        watts = [machine.watts for machine in self.site.machines]
-        known = [each for each in watts if each is not None]
+        """Energy for the whole horizon; None if a machine's watts are unknown."""
+        watts = [machine.watts for machine in self.hardware.machines]
+        known = [value for value in watts if value is not None]
         return sum(known) * self.hours / 1000 if len(known) == len(watts) else None
 
     def figures(self) -> dict[str, Any]:
-        """What there is to say of it, for `--json`."""
+        """The keys that every estimate has in `--json`."""
         expected = self.tokens_per_second
         return {
             "fits": self.fits,
@@ -159,106 +167,111 @@ class Estimate:
 
 def estimate_run(
     recipe: Recipe,
-    site: Hardware,
+    hardware: Hardware,
     *,
     correction: float = 1.0,
-    taught: bool = False,
-    taught_by: str = "",
+    same_depth: bool = False,
+    calibrated_from: str = "",
 ) -> Estimate | None:
-    """`correction`: of what computes, from trainings that were measured, the last of them
-    `taught_by`; `taught`: by one of this size. None where a rank would get no row of a step."""
+    """Estimate a training; None if a rank would get no row of a step.
+
+    `correction`: a factor on the compute time, from the training named by `calibrated_from`;
+    `same_depth`: whether that training had the recipe's depth.
+    """
     model = recipe.model
-    ranks = assign_rows(recipe, site)
+    ranks = assign_rows(recipe, hardware)
     if ranks is None:
         return None
-    speeds = {machine.name: machine.speed for machine in site.machines}
-    device = site.machines[0].device
-    dtype = chosen_dtype(recipe, device)
+    speeds = {machine.name: machine.speed for machine in hardware.machines}
+    device = hardware.machines[0].device
+    dtype = resolve_dtype(recipe, device)
     step = step_time(
         model,
         ranks,
         speeds,
-        site.slowest_link() if len(ranks) > 1 else None,
+        hardware.slowest_link() if len(ranks) > 1 else None,
         table_dtype=dtype,
         correction=correction,
     )
-    basis = "measured" if site.measured or taught else "estimate"
-    # Forward alone is a third of the three: evaluation is dealt out as steps are.
+    basis = "measured" if hardware.measured or same_depth else "estimate"
+    # Forward is a third of forward and backward. Evaluation is split among ranks as steps are.
     compute = sum(step.term(name) for name in ("blocks", "attention", "head"))
     evaluation = compute / 3 * recipe.evaluation.tokens / recipe.tokens_per_step
-    memory = min(machine.speed.memory_bytes_per_second for machine in site.machines)
-    disk = min(machine.speed.disk_bytes_per_second for machine in site.machines)
+    memory = min(machine.speed.memory_bytes_per_second for machine in hardware.machines)
+    disk = min(machine.speed.disk_bytes_per_second for machine in hardware.machines)
     write = checkpoint_bytes(model) / disk
-    hosts = tuple(_memory_of(recipe, machine, ranks, dtype) for machine in site.machines)
-    waits = any(host.waits_for_writes for host in hosts)
+    hosts = tuple(_host_memory(recipe, machine, ranks, dtype) for machine in hardware.machines)
+    blocking = any(host.blocking_checkpoints for host in hosts)
     return Estimate(
         recipe=recipe,
-        site=site,
+        hardware=hardware,
         ranks=tuple(ranks),
         hosts=hosts,
         step=step,
         basis=basis,
-        spread=SPREAD["taught" if taught and site.measured else basis],
+        spread=SPREAD["calibrated" if same_depth and hardware.measured else basis],
         evaluation_seconds=evaluation,
-        checkpoint_seconds=write if waits else COPY_TRANSFERS * checkpoint_bytes(model) / memory,
+        checkpoint_seconds=write if blocking else COPY_TRANSFERS * checkpoint_bytes(model) / memory,
         last_write_seconds=write,
         correction=correction,
-        taught_by=taught_by,
+        calibrated_from=calibrated_from,
     )
 
 
-def assign_rows(recipe: Recipe, site: Hardware) -> list[RankLoad] | None:
-    """The rows of a step as a run would deal them out: see launcher.planner.tuning."""
-    machines = site.machines
-    places = [Place(each.name, slots=each.ranks, share=each.share) for each in machines]
+def assign_rows(recipe: Recipe, hardware: Hardware) -> list[RankLoad] | None:
+    """Split the rows of a step among ranks as a run would: see launcher.planner.tuning."""
+    machines = hardware.machines
+    nodes = [machine.node for machine in machines]
+    explicit = {m.name: m.node.share for m in machines if m.has_explicit_share}
     device = machines[0].device
-    chosen = tune(recipe, site.measurement, places, device=device, torch_version=None)
+    tuning = tune(recipe, hardware.measurement, nodes, explicit, device=device, torch_version=None)
     names = [machine.name for machine in machines for _ in range(machine.ranks)]
     weights = [
-        chosen.shares.get(machine.name, machine.share or 1.0) / machine.ranks
+        tuning.shares.get(machine.name, machine.node.share) / machine.ranks
         for machine in machines
         for _ in range(machine.ranks)
     ]
-    dealt = split_rows(recipe.rows_per_step, weights)
-    if not all(dealt):
+    split = split_rows(recipe.rows_per_step, weights)
+    if not all(split):
         return None
-    length, given = recipe.sequence_length, recipe.micro_batch or chosen.micro_batch
+    length, micro_batch = recipe.sequence_length, recipe.micro_batch or tuning.micro_batch
     return [
         RankLoad(
             name, len(rows),
-            min(given or largest_micro_batch(len(rows), length, device), len(rows)),
+            min(micro_batch or largest_micro_batch(len(rows), length, device), len(rows)),
         )
-        for name, rows in zip(names, dealt, strict=True)
+        for name, rows in zip(names, split, strict=True)
     ]  # fmt: skip
 
 
-def chosen_dtype(recipe: Recipe, device: str) -> str:
+def resolve_dtype(recipe: Recipe, device: str) -> str:
+    """Return the dtype that a run would use."""
     if recipe.dtype != "auto":
         return recipe.dtype
     return "bfloat16" if device == "cuda" else "float32"
 
 
-def _memory_of(recipe: Recipe, machine: Machine, ranks: list[RankLoad], dtype: str) -> HostMemory:
-    """Of all ranks of a CPU host, or of one of its GPUs."""
-    mine = [load for load in ranks if load.host == machine.name]
-    saves = recipe.checkpoint
-    on_the_way = saves.every_minutes is not None or (
-        saves.every_steps is not None and saves.every_steps < recipe.steps_total
+def _host_memory(recipe: Recipe, machine: Machine, ranks: list[RankLoad], dtype: str) -> HostMemory:
+    """The memory of all ranks of a CPU host, or of one of its GPUs."""
+    loads = [load for load in ranks if load.host == machine.name]
+    checkpoint = recipe.checkpoint
+    saves_before_end = checkpoint.every_minutes is not None or (
+        checkpoint.every_steps is not None and checkpoint.every_steps < recipe.steps_total
     )
     peak = peak_memory(
         recipe.model,
-        max(load.micro_batch for load in mine),
+        max(load.micro_batch for load in loads),
         device=machine.device,
         dtype=dtype,
-        passes=max(load.passes for load in mine),
+        passes=max(load.passes for load in loads),
         rank_tokens=[load.rows * recipe.sequence_length for load in ranks],
-        keeps_copy=on_the_way,
+        keeps_copy=saves_before_end,
         process_bytes=machine.speed.resident_bytes,
     )
     if machine.device == "cuda":
         return HostMemory(machine.name, peak, 1, machine.memory_bytes, "GPU memory")
-    place = "memory" if machine.name else "free memory"
-    host = HostMemory(machine.name, peak, len(mine), machine.memory_bytes, place)
-    if host.fits is False and peak.copy:  # then none is taken, and steps wait for what is written
-        return replace(host, peak=replace(peak, copy=0), waits_for_writes=True)
+    kind = "memory" if machine.name else "free memory"
+    host = HostMemory(machine.name, peak, len(loads), machine.memory_bytes, kind)
+    if host.fits is False and peak.copy:  # a run then takes no copy, and its steps wait
+        return replace(host, peak=replace(peak, copy=0), blocking_checkpoints=True)
     return host

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from launcher.config.recipe import Recipe
-from launcher.planner.public_runs import OPTIMA_SOURCE, optimum_range
+from launcher.planner.public_runs import optimum_range, upstream_sweep
 from nanochat.scaling import TOKENS_PER_SCALING_PARAMETER
 from nanochat.sizes import ModelConfig, parameter_counts
 
@@ -26,7 +26,7 @@ def horizons(recipe: Recipe) -> dict[str, Any]:
         "public_range": {
             "low": count_horizon(round(low * scaling), model),
             "high": count_horizon(round(high * scaling), model),
-            "source": OPTIMA_SOURCE,
+            "source": upstream_sweep().source,
         },
         "recipe": {
             "steps": recipe.steps_total,

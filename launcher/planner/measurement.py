@@ -1,4 +1,4 @@
-"""What was measured of a cluster's machines: the file that `launch measure` leaves, dated.
+"""The measurement of a cluster's machines: the file that `launch measure` writes.
 
 LAUNCH_HOME/measured/CLUSTER.json on the client. Rates are of training: forward and backward, FLOPs
 by the formula of nanochat.sizes, so that FLOPs / rate is what a part of the model takes on that
@@ -7,6 +7,8 @@ machine, all that goes with it (norms, activations, softcap) included.
 
 from __future__ import annotations
 
+import statistics
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,16 +16,22 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from launcher.config.paths import launch_home
+from launcher.errors import RunFailed
+from launcher.runs.folder import RunFolder
+from launcher.runs.metric import latest_attempts, read_metrics
+from launcher.runs.record import read_json, write_json
+
+SETTLING_STEPS = 2  # the first steps touch their memory
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Whole = Annotated[int, Field(ge=1)]
+PositiveInt = Annotated[int, Field(ge=1)]
 
 
-class _Part(BaseModel):
+class _FrozenModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class WidthRates(_Part):
+class WidthRates(_FrozenModel):
     """FLOP/s of the parts of a model of one width. `products`: of a block, all but what grows with
     the square of the sequence; `attention`: that; `head`: head, softcap and loss; `muon`: the
     update of a block's matrices, in FLOPs of its products (nanochat.optimizer.muon)."""
@@ -34,7 +42,7 @@ class WidthRates(_Part):
     muon: Rate
 
 
-class HostSpeed(_Part):
+class HostSpeed(_FrozenModel):
     """One host, or this machine, as one rank uses it.
 
     `threads`: the best number of those tried, `thread_rates`: FLOP/s of the products of d4's width
@@ -53,7 +61,7 @@ class HostSpeed(_Part):
     """
 
     processor: str
-    threads: Whole
+    threads: PositiveInt
     thread_rates: dict[int, Rate]
     cpus: tuple[int, ...] | None = None
     why_threads: str
@@ -77,7 +85,7 @@ class HostSpeed(_Part):
         return self
 
 
-class LinkSpeed(_Part):
+class LinkSpeed(_FrozenModel):
     """Between two hosts, by sums of both (gloo's all-reduce) as in training.
 
     `cpu_seconds_per_byte`: of computing that a rank of either end loses to a byte that it sends."""
@@ -87,20 +95,20 @@ class LinkSpeed(_Part):
     cpu_seconds_per_byte: float
 
 
-class Probe(_Part):
+class Probe(_FrozenModel):
     """Steps of a real training on all hosts at once: the median of them."""
 
     recipe: str
     depth: int
     head_dim: int
-    sequence_length: Whole
-    tokens_per_step: Whole
+    sequence_length: PositiveInt
+    tokens_per_step: PositiveInt
     shares: Annotated[dict[str, Rate], Field(min_length=1)]
     step_seconds: Rate
     steps: int
 
 
-class Measurement(_Part):
+class Measurement(_FrozenModel):
     """`hosts`: by node, "" is this machine; `links`: by both nodes' names in the file's order,
     joined by a space. `measured_at`: seconds since 1970. `device`: cpu or cuda; `dtype` of the
     products. `versions`: torch and launch."""
@@ -128,9 +136,49 @@ def measurement_file(cluster: str) -> Path:
 
 
 def load_measurement(cluster: str) -> Measurement | None:
-    """None where nothing was measured, or in a format of another version, or figures that no
-    machine has."""
+    """Load the measurement; None if there is none, if its format is of another version, or if it
+    has figures that no machine has."""
     try:
         return Measurement.model_validate_json(measurement_file(cluster).read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
+
+
+def save_measurement(measurement: Measurement) -> None:
+    """Save it, and keep what is known of other hosts of the cluster: it may be of one pool only."""
+    before = load_measurement(measurement.cluster)
+    if before is not None and (before.device, before.dtype) == (
+        measurement.device,
+        measurement.dtype,
+    ):
+        merged = {
+            "hosts": {**before.hosts, **measurement.hosts},
+            "links": {**before.links, **measurement.links},
+        }
+        measurement = measurement.model_copy(update=merged)
+    file = measurement_file(measurement.cluster)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, measurement.model_dump(mode="json"))
+
+
+def finished_measurement(folder: RunFolder) -> Measurement:
+    """Return the measurement of a finished run. Raises RunFailed if the run measured nothing."""
+    content = read_json(folder.measured_file)
+    if content is None:
+        raise RunFailed(f"run '{folder.name}' has measured nothing", fix=f"see {folder.log}")
+    spec = folder.spec()
+    recipe = spec.recipe
+    metrics = latest_attempts(read_metrics(folder.metrics))[SETTLING_STEPS:]
+    probe = Probe(
+        recipe=spec.recipe_name,
+        depth=recipe.depth,
+        head_dim=recipe.head_dim,
+        sequence_length=recipe.sequence_length,
+        tokens_per_step=recipe.tokens_per_step,
+        shares=spec.shares,
+        step_seconds=statistics.median(metric.step_seconds for metric in metrics),
+        steps=len(metrics),
+    )
+    # By this machine's clock: a host's may be wrong.
+    update = {"probe": probe, "measured_at": round(time.time(), 3)}
+    return Measurement.model_validate(content).model_copy(update=update)

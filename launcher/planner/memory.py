@@ -67,20 +67,20 @@ def peak_memory(
     rows = (
         expected_distinct_tokens(max(rank_tokens), model.vocab_size) if len(rank_tokens) > 1 else 0
     )
-    tokens, wide = micro_batch * model.sequence_length, 2 if dtype == "bfloat16" else 4
+    tokens, value_bytes = micro_batch * model.sequence_length, 2 if dtype == "bfloat16" else 4
     values = sum(model.has_value_embedding(layer) for layer in range(model.depth))
     widths = KEPT_WIDTHS * model.depth + VALUE_WIDTHS * values + PASSING_WIDTHS
     counts = parameter_counts(model)
-    tables = (counts.wte + counts.value_embeds) * wide
+    tables = (counts.wte + counts.value_embeds) * value_bytes
     all_gradients = 4 * (counts.lm_head + counts.matrices + counts.scalars) + tables
     state = state_bytes(model, bf16_tables=dtype == "bfloat16") - all_gradients
     chunk = min(tokens, CHUNK_TOKENS[device])
     head = chunk * model.padded_vocab_size * HEAD_BYTES[device] + 4 * counts.lm_head
-    activations = tokens * model.dim * wide * widths
+    activations = tokens * model.dim * value_bytes * widths
     # Of a single pass they come as activations go.
     gradients = all_gradients if passes > 1 else max(0, all_gradients - activations - head)
     # Of each table the rows that this rank sends and those that it gets of every rank.
-    exchange = round(rows * model.dim * wide * (len(rank_tokens) + 1) * (values + 1))
+    exchange = round(rows * model.dim * value_bytes * (len(rank_tokens) + 1) * (values + 1))
     step = gradients + activations + head + exchange
     return PeakMemory(
         process=PROCESS_BYTES[device] if process_bytes is None else process_bytes,

@@ -1,4 +1,4 @@
-"""Bytes that gradients cost between ranks, before a run: what nanochat.exchange will send."""
+"""Network bytes of a step, predicted: what nanochat.exchange will send between ranks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from nanochat.sizes import ModelConfig, parameter_counts
 
 GRADIENT_BYTES = {"float32": 4, "bfloat16": 2}  # of the tables'; all others' are float32
-# How many different tokens are among so many of English text, vocabulary of 32,768 (means
-# of 20 samples of rows from 0.8M tokens, 2026-11-27). Source code has about as many.
-DIFFERENT_TOKENS = {
+# Number of tokens of English text -> how many distinct ones are among them, with a vocabulary of
+# 32,768 (means of 20 samples of rows from 0.8M tokens, 2026-11-27). Source code has about as many.
+DISTINCT_TOKENS = {
     512: 235, 1_024: 403, 2_048: 736, 4_096: 1_250, 8_192: 2_053, 16_384: 3_381, 32_768: 5_281,
     65_536: 8_065, 131_072: 11_911, 262_144: 16_834,
 }  # fmt: skip
@@ -20,19 +20,21 @@ DIFFERENT_TOKENS = {
 
 @dataclass(frozen=True)
 class GradientMessage:
-    """A gradient that is sent when backward has left layer `layer`; the head's comes first (layer =
-    depth), those of the embedding and the scalars last (-1). `bytes` that each rank sends."""
+    """A gradient, sent when backward has left its layer."""
 
     layer: int
+    """The head's is the model's depth, sent first; the embedding's and the scalars' -1, sent
+    last."""
     bytes: float
+    """Bytes that each rank sends."""
 
 
 def expected_distinct_tokens(tokens: int, vocab_size: int) -> float:
-    """How many different ones there are to be expected among `tokens` of text.
+    """Return how many distinct tokens to expect among `tokens` of text.
 
-    Between the counts that were taken, and beyond, a power of their number (Heaps' law).
+    Between the counted numbers and beyond them it is a power of the number (Heaps' law).
     """
-    counts = sorted(DIFFERENT_TOKENS.items())
+    counts = sorted(DISTINCT_TOKENS.items())
     pairs = list(itertools.pairwise(counts))
     (n0, u0), (n1, u1) = next((pair for pair in pairs if tokens <= pair[1][0]), pairs[-1])
     exponent = math.log(u1 / u0) / math.log(n1 / n0)
@@ -42,7 +44,8 @@ def expected_distinct_tokens(tokens: int, vocab_size: int) -> float:
 def messages(
     model: ModelConfig, rank_tokens: Sequence[int], table_dtype: str = "float32"
 ) -> list[GradientMessage]:
-    """What each rank sends in a step, in the order of backward. `rank_tokens`: of each rank."""
+    """Return what each rank sends in a step, in the order of backward. `rank_tokens`: tokens of
+    each rank."""
     ranks = len(rank_tokens)
     if ranks == 1:
         return []

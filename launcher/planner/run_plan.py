@@ -1,4 +1,4 @@
-"""What a recipe would be on some machines, and what else could be done: nothing is started."""
+"""The plan of a run: its estimate on some machines, and the alternatives. Nothing is started."""
 
 from __future__ import annotations
 
@@ -6,130 +6,201 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from launcher.config.recipe import Recipe
-from launcher.planner.calibration import Calibration
-from launcher.planner.estimate import Estimate, chosen_dtype, estimate_run
-from launcher.planner.hardware import Hardware
+from launcher.config.cluster_hosts import ClusterHosts
+from launcher.config.recipe import LoadedRecipe, Recipe
+from launcher.planner.calibration import Calibration, load_calibration
+from launcher.planner.estimate import Estimate, estimate_run, resolve_dtype
+from launcher.planner.hardware import Hardware, find_hardware
 from launcher.planner.tuning import balanced_rows
+from launcher.runs.spec import Prediction, SpeedRange
 from nanochat.sizes import parameter_counts
 
 SMALLER_DEPTHS = (20, 12, 8, 4)
-MORE_TOKENS, FEWER_TOKENS = 8, 1 / 8  # of a step, to compare with
-MOST_TOKENS = 2**20
+TOKENS_PER_STEP_FACTORS = (1 / 8, 8)  # smaller and larger steps to compare with
+MAX_TOKENS_PER_STEP = 2**20
 
 
 @dataclass(frozen=True)
 class Alternative:
-    """Another way, and what it would be. `kind`: shares, host, pool, micro_batch, tokens_per_step
-    or size; `words`: what it is; `options`: what a command line needs for it, where that is all."""
+    """Another way to train, and its estimate."""
 
     kind: str
-    words: str
+    """shares, host, pool, micro_batch, tokens_per_step or size."""
+    description: str
+    """What it is, for people."""
     options: str | None
-    prospect: Estimate
+    """What a command line needs for it; None if that is not enough."""
+    estimate: Estimate
 
     def as_json(self) -> dict[str, Any]:
-        what = {"kind": self.kind, "what": self.words, "options": self.options}
-        return {**what, **self.prospect.figures()}
+        what = {"kind": self.kind, "what": self.description, "options": self.options}
+        return {**what, **self.estimate.figures()}
 
 
 @dataclass(frozen=True)
 class RunPlan:
     name: str
-    prospect: Estimate
+    estimate: Estimate
     alternatives: tuple[Alternative, ...]
 
-    def of(self, kind: str) -> list[Alternative]:
-        return [each for each in self.alternatives if each.kind == kind]
+    def of_kind(self, kind: str) -> list[Alternative]:
+        return [alternative for alternative in self.alternatives if alternative.kind == kind]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """An alternative that has no estimate yet."""
+
+    kind: str
+    description: str
+    options: str | None
+    recipe: Recipe
+    hardware: Hardware
+
+
+def plan_run(loaded: LoadedRecipe, hosts: ClusterHosts | None) -> RunPlan:
+    """Plan a recipe on some hosts; None is this machine.
+
+    Raises ConfigError if a host would get no row of a step.
+    """
+    hardware, others = find_hardware(hosts, loaded.recipe.workers)
+    plan = make_plan(loaded.name, loaded.recipe, hardware, others, load_calibration())
+    if plan is None:
+        rows = loaded.recipe.rows_per_step
+        raise loaded.error(
+            "tokens_per_step",
+            f"{rows} rows per step leave none for a host of {hardware.name}",
+            fix="more tokens per step, fewer hosts (--pool), or other shares in the cluster file",
+        )
+    return plan
+
+
+def prediction(plan: RunPlan) -> Prediction:
+    """Return what run.json keeps of the plan, to be compared with what the run does."""
+    figures = plan.estimate.figures()
+    return Prediction(
+        tokens_per_second=SpeedRange(**figures["tokens_per_second"]),
+        step_seconds=figures["step_seconds"],
+        hours=figures["hours"],
+        basis=plan.estimate.basis,
+    )
 
 
 def make_plan(
-    name: str, recipe: Recipe, site: Hardware, others: dict[str, Hardware], lessons: Calibration
+    name: str,
+    recipe: Recipe,
+    hardware: Hardware,
+    others: dict[str, Hardware],
+    calibration: Calibration,
 ) -> RunPlan | None:
-    """`others`: what else the machines' file has: options of a command line -> machines. None where
-    a host would get no row of a step."""
-    prospect = _foresee(recipe, site, lessons)
-    if prospect is None:
+    """Plan a recipe on some machines; None if a host would get no row of a step. `others`: the
+    other machines of the same cluster file, by the options that select them."""
+    estimate = _estimate(recipe, hardware, calibration)
+    if estimate is None:
         return None
-    found = _alternatives(prospect, site, others, lessons)
-    return RunPlan(name, prospect, tuple(found))
+    alternatives = _find_alternatives(estimate, others, calibration)
+    return RunPlan(name, estimate, tuple(alternatives))
 
 
-def _alternatives(
-    foreseen: Estimate, site: Hardware, others: dict[str, Hardware], lessons: Calibration
+def _find_alternatives(
+    estimate: Estimate, others: dict[str, Hardware], calibration: Calibration
 ) -> Iterator[Alternative]:
-    recipe = foreseen.recipe
-    candidates: list[tuple[str, str, str | None, Recipe, Hardware]] = []
-    balanced = balanced_hardware(recipe, site)
+    recipe, hardware = estimate.recipe, estimate.hardware
+    if estimate.fits is False:
+        yield from _smaller_micro_batch(estimate, calibration)
+    candidates = [
+        *_other_machines(recipe, hardware, others),
+        *_other_steps(recipe, hardware),
+        *(
+            _Candidate("size", f"d{depth}", None, with_depth(recipe, depth), hardware)
+            for depth in SMALLER_DEPTHS
+            if depth < recipe.depth
+        ),
+    ]
+    for candidate in candidates:
+        found = _estimate(
+            candidate.recipe,
+            candidate.hardware,
+            calibration,
+            part_of=hardware if candidate.kind == "host" else None,
+        )
+        if found is not None:
+            yield Alternative(candidate.kind, candidate.description, candidate.options, found)
+
+
+def _other_machines(
+    recipe: Recipe, hardware: Hardware, others: dict[str, Hardware]
+) -> Iterator[_Candidate]:
+    """Other shares, each host alone, the other pools."""
+    balanced = balanced_hardware(recipe, hardware)
     if balanced is not None:
-        words = "rows dealt by speed"
-        candidates.append(("shares", words, f"launch measure {site.options}", recipe, balanced))
-    if len(site.machines) > 1:
-        for machine in site.machines:
-            alone = site.only([machine.name])
-            candidates.append(("host", f"{machine.label} alone", None, recipe, alone))
-    for pool, other in others.items():
-        candidates.append(("pool", _pool_words(other), pool, recipe, other))
+        options = f"launch measure {hardware.options}"
+        yield _Candidate("shares", "rows dealt by speed", options, recipe, balanced)
+    if len(hardware.machines) > 1:
+        for machine in hardware.machines:
+            alone = hardware.only([machine.name])
+            yield _Candidate("host", f"{machine.label} alone", None, recipe, alone)
+    for options, other in others.items():
+        processors = " and ".join(machine.speed.processor for machine in other.machines)
+        yield _Candidate("pool", processors, options, recipe, other)
+
+
+def _other_steps(recipe: Recipe, hardware: Hardware) -> Iterator[_Candidate]:
+    """Fewer and more tokens per step."""
     length = recipe.sequence_length
-    for factor in (FEWER_TOKENS, MORE_TOKENS):
+    for factor in TOKENS_PER_STEP_FACTORS:
         tokens = int(recipe.tokens_per_step * factor) // length * length
-        if length <= tokens <= MOST_TOKENS and tokens != recipe.tokens_per_step:
+        if length <= tokens <= MAX_TOKENS_PER_STEP and tokens != recipe.tokens_per_step:
             changed = with_tokens_per_step(recipe, tokens)
-            words, option = f"{tokens:,} tokens a step", f"--set tokens_per_step={tokens}"
+            options = f"--set tokens_per_step={tokens}"
             if recipe.steps is not None:
-                option += f" --steps {changed.steps}"
-            candidates.append(("tokens_per_step", words, option, changed, site))
-    for depth in SMALLER_DEPTHS:
-        if depth < recipe.depth:
-            candidates.append(("size", f"d{depth}", None, with_depth(recipe, depth), site))
-    if foreseen.fits is False:
-        yield from _smaller_passes(foreseen, site, lessons)
-    for kind, what, options, changed, there in candidates:
-        prospect = _foresee(changed, there, lessons, part_of=site if kind == "host" else None)
-        if prospect is not None:
-            yield Alternative(kind, what, options, prospect)
+                options += f" --steps {changed.steps}"
+            description = f"{tokens:,} tokens a step"
+            yield _Candidate("tokens_per_step", description, options, changed, hardware)
 
 
-def _smaller_passes(
-    foreseen: Estimate, site: Hardware, lessons: Calibration
-) -> Iterator[Alternative]:
-    """The largest with which it fits, where one does."""
-    rows = max(load.micro_batch for load in foreseen.ranks)
+def _smaller_micro_batch(estimate: Estimate, calibration: Calibration) -> Iterator[Alternative]:
+    """The largest micro-batch that fits, if one does."""
+    rows = max(load.micro_batch for load in estimate.ranks)
     while (rows := rows // 2) >= 1:
-        changed = foreseen.recipe.model_copy(update={"micro_batch": rows})
-        prospect = _foresee(changed, site, lessons)
-        if prospect is not None and prospect.fits is not False:
-            words = f"passes of {rows * changed.sequence_length:,} tokens"
-            yield Alternative("micro_batch", words, f"--set micro_batch={rows}", prospect)
+        changed = estimate.recipe.model_copy(update={"micro_batch": rows})
+        found = _estimate(changed, estimate.hardware, calibration)
+        if found is not None and found.fits is not False:
+            description = f"passes of {rows * changed.sequence_length:,} tokens"
+            yield Alternative("micro_batch", description, f"--set micro_batch={rows}", found)
             return
 
 
-def balanced_hardware(recipe: Recipe, site: Hardware) -> Hardware | None:
-    """With the shares that a measurement would choose, where none has been made and the file says
-    nothing."""
-    machines = site.machines
-    if len(machines) < 2 or site.measured or any(each.share is not None for each in machines):
+def balanced_hardware(recipe: Recipe, hardware: Hardware) -> Hardware | None:
+    """Return the hardware with the shares that a measurement would choose; None if a measurement
+    has chosen them, or if the cluster file states one."""
+    machines = hardware.machines
+    if len(machines) < 2 or hardware.measured:
+        return None
+    if any(machine.has_explicit_share for machine in machines):
         return None
     rows = balanced_rows(
         recipe.model,
         recipe.rows_per_step,
         [machine.speed for machine in machines],
         [machine.ranks for machine in machines],
-        chosen_dtype(recipe, machines[0].device),
+        resolve_dtype(recipe, machines[0].device),
     )
     if rows is None or max(rows) < 1.05 * min(rows):
         return None
-    return site.with_shares({each.name: share for each, share in zip(machines, rows, strict=True)})
+    return hardware.with_shares(
+        {machine.name: share for machine, share in zip(machines, rows, strict=True)}
+    )
 
 
 def with_tokens_per_step(recipe: Recipe, tokens: int) -> Recipe:
-    """Of as many tokens in all."""
+    """Return the recipe with other steps, and as many tokens in all."""
     steps = max(1, round(recipe.steps_total * recipe.tokens_per_step / tokens))
     return _with_steps(recipe, steps, tokens_per_step=tokens)
 
 
 def with_depth(recipe: Recipe, depth: int) -> Recipe:
-    """Another size with the same tokens per step, trained on as many tokens per scaling
+    """Return another size with the same tokens per step, trained on as many tokens per scaling
     parameter."""
     other = recipe.model_copy(update={"depth": depth})
     ratio = parameter_counts(other.model).scaling / parameter_counts(recipe.model).scaling
@@ -142,19 +213,22 @@ def _with_steps(recipe: Recipe, steps: int, **changes: Any) -> Recipe:
     return recipe.model_copy(update={**horizon, "steps": steps, **changes})
 
 
-def _foresee(
-    recipe: Recipe, site: Hardware, lessons: Calibration, *, part_of: Hardware | None = None
+def _estimate(
+    recipe: Recipe,
+    hardware: Hardware,
+    calibration: Calibration,
+    *,
+    part_of: Hardware | None = None,
 ) -> Estimate | None:
-    """`part_of`: whose lessons count where `site` has none: else the one would be compared as it is
-    with the other as it should be."""
-    lesson = lessons.of(site, recipe)
-    if not lesson.words and part_of is not None:
-        lesson = lessons.of(part_of, recipe, for_part=True)
+    """Estimate with the calibration of the hardware; if it has none, with that of `part_of`.
+    Otherwise an uncorrected estimate would be compared with a corrected one."""
+    correction = calibration.correction_for(hardware, recipe)
+    if not correction.source and part_of is not None:
+        correction = calibration.correction_for(part_of, recipe, compute_only=True)
     return estimate_run(
-        recipe, site,
-        correction=lesson.correction, taught=lesson.of_this_size, taught_by=lesson.words,
-    )  # fmt: skip
-
-
-def _pool_words(site: Hardware) -> str:
-    return " and ".join(machine.speed.processor for machine in site.machines)
+        recipe,
+        hardware,
+        correction=correction.factor,
+        same_depth=correction.same_depth,
+        calibrated_from=correction.source,
+    )

@@ -25,7 +25,7 @@ from nanochat.sizes import (
     state_parts,
 )
 
-DEEPEST = 100  # layers, as in recipes
+MAX_DEPTH = 100  # layers, as in recipes
 TOLERANCE = 0.05  # the guide rounds to two digits: up to 5% is rounding
 
 
@@ -107,8 +107,8 @@ def find_size(name: str) -> Size:
     if depth is None or any(recipe.name == name for recipe in list_config_files("recipe")):
         loaded = load_recipe(name)
         return Size(loaded.name, loaded.recipe)
-    if not 1 <= int(depth[1]) <= DEEPEST:
-        raise InputError(f"no size {name}: depths go from 1 to {DEEPEST}", fix="launch size d12")
+    if not 1 <= int(depth[1]) <= MAX_DEPTH:
+        raise InputError(f"no size {name}: depths go from 1 to {MAX_DEPTH}", fix="launch size d12")
     return Size(name, Recipe(depth=int(depth[1])))
 
 

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 from launcher.planner.measurement import HostSpeed, LinkSpeed, WidthRates
 from launcher.planner.network import GRADIENT_BYTES, GradientMessage, messages
@@ -32,11 +33,16 @@ ADDED_TRANSFERS = 3  # one array added to another
 
 @dataclass(frozen=True)
 class Term:
-    """`seconds` of a step; less than none for what goes on beside another one."""
+    """One part of a step."""
 
     name: str
     seconds: float
-    words: str
+    """Negative if it overlaps with other parts."""
+    detail: str
+    """How the seconds come about, for people."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {"name": self.name, "seconds": self.seconds, "words": self.detail}
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ def step_time(
     tokens = [load.rows * model.sequence_length for load in ranks]
     sent = messages(model, tokens, table_dtype)
     if sent and link is not None:
-        load = next(each for each in ranks if each.host == slowest)
+        load = next(load for load in ranks if load.host == slowest)
         last_pass = load.micro_batch * model.sequence_length
         blocks, attention, _ = _product_seconds(model, speeds[slowest], last_pass)
         together = (blocks + attention) * speeds[slowest].pass_correction * correction
@@ -198,13 +204,13 @@ def _rank_terms(
     traffic = _traffic(model, load.passes, table_dtype)
     muon, adamw = update_seconds(model, speed, table_dtype)
 
-    def words(part: float, rate: float) -> str:
+    def detail(part: float, rate: float) -> str:
         return f"{tokens:,} tokens x {part / 1e6:,.0f} MFLOPs at {rate / 1e9:,.1f} GFLOP/s"
 
     passes = [
-        Term("blocks", blocks, words(block_product_flops(model), rates.products)),
-        Term("attention", attention, words(attention_flops(model), rates.attention)),
-        Term("head", head, words(head_flops(model), rates.head)),
+        Term("blocks", blocks, detail(block_product_flops(model), rates.products)),
+        Term("attention", attention, detail(attention_flops(model), rates.attention)),
+        Term("head", head, detail(head_flops(model), rates.head)),
         Term(
             "memory",
             traffic / speed.memory_bytes_per_second,
@@ -212,7 +218,7 @@ def _rank_terms(
             f"{speed.memory_bytes_per_second / 1e9:,.1f} GB/s",
         ),
     ]
-    each = [
+    terms = [
         *(replace(term, seconds=term.seconds * speed.pass_correction) for term in passes),
         Term("muon", muon, f"{muon_flops(model) / 1e9:,.0f} GFLOPs, whatever the batch"),
         Term(
@@ -221,10 +227,10 @@ def _rank_terms(
     ]
     update, one_pass = speed.launch_seconds
     launches = model.depth * (update + one_pass * load.passes)
-    waiting = launches - sum(term.seconds for term in each)
+    waiting = launches - sum(term.seconds for term in terms)
     if waiting > 0:
-        each.append(Term("kernels", waiting, f"the CPU takes {launches:.2f} s to start them"))
-    return [Term(term.name, term.seconds * correction, term.words) for term in each]
+        terms.append(Term("kernels", waiting, f"the CPU takes {launches:.2f} s to start them"))
+    return [Term(term.name, term.seconds * correction, term.detail) for term in terms]
 
 
 def _exchange_terms(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from launcher.config.cluster_hosts import ClusterHosts
 from launcher.errors import InputError
 from launcher.formatting import (
     format_bool,
@@ -14,125 +15,129 @@ from launcher.formatting import (
     format_duration,
     format_energy,
 )
-from launcher.planner.find_hardware import find_hardware, load_calibration
+from launcher.planner.calibration import load_calibration
+from launcher.planner.hardware import find_hardware
 from launcher.planner.published_guide import Claim, claims
 from launcher.planner.run_plan import RunPlan, make_plan, with_tokens_per_step
 from launcher.planner.size_table import Size
 from launcher.planner.verdict import verdict
 from nanochat.sizes import flops_per_token, parameter_counts
 
-MOST_ROWS = 2**20  # of a step
+MAX_ROWS = 2**20  # of a step
 GUIDE_TOKENS_PER_STEP = 2048  # of its table of CPU speeds, though it does not say so
 
 
 @dataclass(frozen=True)
 class GuideRow:
-    """One size. `plan`: of its recipe; `short`: of steps as short as the guide's, with a row for
-    every rank."""
+    """One size."""
 
     size: Size
     plan: RunPlan
-    short: RunPlan
+    """The plan of its recipe."""
+    short_plan: RunPlan
+    """The plan with steps as short as the guide's, but with a row for every rank."""
 
 
 @dataclass(frozen=True)
 class GuidePage:
     cluster: str
-    options: str  # that name it on a command line
-    lines: tuple[GuideRow, ...]
+    options: str
+    """The options of a command line that select the cluster."""
+    rows: tuple[GuideRow, ...]
     claims: tuple[Claim, ...]
 
     def as_json(self) -> dict[str, Any]:
         return {
             "cluster": self.cluster,
-            "sizes": [_line_json(line) for line in self.lines],
+            "sizes": [_row_json(row) for row in self.rows],
             "claims": [claim.as_json() for claim in self.claims],
         }
 
 
-def make_guide_page(sizes: Sequence[Size], cluster: str, pool: str | None) -> GuidePage:
-    """Raises what `find_hardware` does."""
-    site, others = find_hardware(cluster, pool, workers=1)
-    lessons = load_calibration()
-    ranks = sum(machine.ranks for machine in site.machines)
-    lines = []
-    for each in sizes:
-        length = each.model.sequence_length
-        rows, short = max(GUIDE_TOKENS_PER_STEP // length, ranks), None
-        while short is None and rows <= MOST_ROWS:
-            least = with_tokens_per_step(each.recipe, rows * length)
-            short = make_plan(each.name, least, site, others, lessons)
-            rows *= 2  # unequal shares leave some none of so few
-        if short is None:
+def make_guide_page(sizes: Sequence[Size], hosts: ClusterHosts | None) -> GuidePage:
+    """Plan every size on some hosts; None is this machine."""
+    hardware, others = find_hardware(hosts, workers=1)
+    calibration = load_calibration()
+    ranks = sum(machine.ranks for machine in hardware.machines)
+    rows = []
+    for size in sizes:
+        length = size.model.sequence_length
+        count, short_plan = max(GUIDE_TOKENS_PER_STEP // length, ranks), None
+        while short_plan is None and count <= MAX_ROWS:
+            recipe = with_tokens_per_step(size.recipe, count * length)
+            short_plan = make_plan(size.name, recipe, hardware, others, calibration)
+            count *= 2  # with unequal shares so few rows may leave a host without any
+        if short_plan is None:
             raise InputError(
-                f"the shares of {site.name} leave a host none of {MOST_ROWS:,} rows of a step",
+                f"the shares of {hardware.name} leave a host none of {MAX_ROWS:,} rows of a step",
                 fix="a larger `share` for it in the cluster file",
             )
-        whole = make_plan(each.name, each.recipe, site, others, lessons)
-        lines.append(GuideRow(each, whole or short, short))  # fewer rows than hosts
-    return GuidePage(site.name, site.options, tuple(lines), tuple(claims()))
+        # None if the recipe has fewer rows than hosts
+        plan = make_plan(size.name, size.recipe, hardware, others, calibration) or short_plan
+        rows.append(GuideRow(size, plan, short_plan))
+    return GuidePage(hardware.name, hardware.options, tuple(rows), tuple(claims()))
 
 
 def tables(page: GuidePage) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Title, heads and cells of each but the claims."""
+    """Return title, column heads and cells of each table, except the claims."""
     return [
         (
             "Sizes",
             ["size", "dim", "heads", "params", "guide", "FLOPs/token", "guide", "most memory"],
-            [_size_cells(line) for line in page.lines],
+            [_size_cells(row) for row in page.rows],
         ),
         (
             f"Horizons on {page.cluster}",
             ["size", "steps x tokens", "tokens", "per scaling parameter", "time", "energy", "fits"],
-            [_horizon_cells(line) for line in page.lines],
+            [_horizon_cells(row) for row in page.rows],
         ),
         (
             f"Speed on {page.cluster}",
             ["size", "tokens a step", "tok/s", "guide", "a step", "guide", "1,000 steps", "guide"],
-            [_speed_cells(line) for line in page.lines],
+            [_speed_cells(row) for row in page.rows],
         ),
         (
             f"What is realistic on {page.cluster}",
             ["size", "verdict"],
-            [[line.size.name, verdict(line.plan)] for line in page.lines],
+            [[row.size.name, verdict(row.plan)] for row in page.rows],
         ),
     ]
 
 
-def known_from(page: GuidePage) -> str:
-    """What they are of: measured or estimated."""
-    return page.lines[0].plan.prospect.known_from
+def basis_text(page: GuidePage) -> str:
+    """Return where the speeds come from."""
+    return page.rows[0].plan.estimate.basis_text
 
 
-def _size_cells(line: GuideRow) -> list[str]:
-    model, guide = line.size.model, line.size.guide
+def _size_cells(row: GuideRow) -> list[str]:
+    model, guide = row.size.model, row.size.guide
     return [
-        line.size.name, str(model.dim), str(model.heads),
+        row.size.name, str(model.dim), str(model.heads),
         format_count(parameter_counts(model).total), _or_dash(guide.parameters, format_count),
         format_count(flops_per_token(model)), _or_dash(guide.flops_per_token, format_count),
-        format_bytes(max(host.peak.total for host in line.plan.prospect.hosts)),
+        format_bytes(max(host.peak.total for host in row.plan.estimate.hosts)),
     ]  # fmt: skip
 
 
-def _horizon_cells(line: GuideRow) -> list[str]:
-    prospect = line.plan.prospect
-    recipe = prospect.recipe
+def _horizon_cells(row: GuideRow) -> list[str]:
+    estimate = row.plan.estimate
+    recipe = estimate.recipe
     tokens = recipe.steps_total * recipe.tokens_per_step
     ratio = tokens / parameter_counts(recipe.model).scaling
     return [
-        line.size.name, f"{recipe.steps_total:,} x {recipe.tokens_per_step:,}",
-        format_count(tokens), f"{ratio:.3g}", format_duration(3600 * prospect.hours),
-        _or_dash(prospect.kilowatt_hours, format_energy), format_bool(prospect.fits),
+        row.size.name, f"{recipe.steps_total:,} x {recipe.tokens_per_step:,}",
+        format_count(tokens), f"{ratio:.3g}", format_duration(3600 * estimate.hours),
+        _or_dash(estimate.kilowatt_hours, format_energy), format_bool(estimate.fits),
     ]  # fmt: skip
 
 
-def _speed_cells(line: GuideRow) -> list[str]:
-    prospect, guide = line.short.prospect, line.size.guide
+def _speed_cells(row: GuideRow) -> list[str]:
+    estimate, guide = row.short_plan.estimate, row.size.guide
     return [
-        line.size.name, f"{prospect.step.tokens:,}", _rate(prospect.tokens_per_second),
+        row.size.name, f"{estimate.step.tokens:,}", _rate(estimate.tokens_per_second),
         _or_dash(guide.cpu_tokens_per_second, lambda value: f"{value:g}"),
-        format_duration(prospect.step.seconds), _or_dash(guide.seconds_per_step, format_duration),
-        format_duration(prospect.seconds_of(1000)),
+        format_duration(estimate.step.seconds), _or_dash(guide.seconds_per_step, format_duration),
+        format_duration(estimate.seconds_of(1000)),
         _or_dash(guide.hours_per_1000_steps, lambda hours: format_duration(3600 * hours)),
     ]  # fmt: skip
 
@@ -145,20 +150,20 @@ def _or_dash(value: float | None, shown: Any) -> str:
     return "-" if value is None else str(shown(value))
 
 
-def _line_json(line: GuideRow) -> dict[str, Any]:
-    prospect = line.plan.prospect
-    recipe = prospect.recipe
+def _row_json(row: GuideRow) -> dict[str, Any]:
+    estimate = row.plan.estimate
+    recipe = estimate.recipe
     return {
-        "name": line.size.name,
+        "name": row.size.name,
         "horizon": {
             "steps": recipe.steps_total,
             "tokens_per_step": recipe.tokens_per_step,
-            **prospect.figures(),
+            **estimate.figures(),
         },
-        "peak_bytes": max(host.peak_bytes for host in prospect.hosts),
-        "short_steps": {"tokens_per_step": line.short.prospect.step.tokens}
-        | line.short.prospect.figures(),
-        "basis": prospect.basis,
-        "verdict": verdict(line.plan),
-        "guide": line.size.guide.figures(),
+        "peak_bytes": max(host.peak_bytes for host in estimate.hosts),
+        "short_steps": {"tokens_per_step": row.short_plan.estimate.step.tokens}
+        | row.short_plan.estimate.figures(),
+        "basis": estimate.basis,
+        "verdict": verdict(row.plan),
+        "guide": row.size.guide.figures(),
     }

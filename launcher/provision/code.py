@@ -5,30 +5,31 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import os
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import nanochat
 from launcher.config.paths import launch_home
-from launcher.provision.lock import KEY_LENGTH
-from nanochat.atomic_write import sha256_of
+from launcher.provision.lockfile import KEY_DIGITS
+from nanochat.atomic_write import write_atomically
+from nanochat.file_hash import sha256_of
 
 PACKAGES = (Path(__file__).parents[1], Path(str(nanochat.__file__)).parent)
 SKIPPED = {"__pycache__", "shipped"}  # shipped: files for people, read on the client
 
 
 @dataclass(frozen=True)
-class Code:
-    """key: of names and contents, whatever machine packed them."""
+class CodeArchive:
+    """The packed code of both packages."""
 
     key: str
+    """A hash of names and contents, the same on whatever machine packed them."""
     archive: Path
     sha256: str
 
 
-def pack_code(packages: tuple[Path, ...] = PACKAGES) -> Code:
+def pack_code(packages: tuple[Path, ...] = PACKAGES) -> CodeArchive:
     """An archive of the packages' files under LAUNCH_HOME/code, made where it is not there yet."""
     files = {
         f"{package.name}/{path.relative_to(package).as_posix()}": path.read_bytes()
@@ -39,14 +40,11 @@ def pack_code(packages: tuple[Path, ...] = PACKAGES) -> Code:
     digest = hashlib.sha256()
     for name, data in files.items():
         digest.update(f"{name}\0{len(data)}\0".encode() + data)
-    key = digest.hexdigest()[:KEY_LENGTH]
+    key = digest.hexdigest()[:KEY_DIGITS]
     archive = launch_home() / "code" / f"{key}.tar.gz"
     if not archive.exists():
-        archive.parent.mkdir(parents=True, exist_ok=True)
-        partial = archive.with_name(f"{key}.{os.getpid()}.partial")
-        partial.write_bytes(_tar(files))
-        partial.replace(archive)
-    return Code(key, archive, sha256_of(archive))
+        write_atomically(archive, _tar(files))
+    return CodeArchive(key, archive, sha256_of(archive))
 
 
 def _tar(files: dict[str, bytes]) -> bytes:

@@ -31,7 +31,7 @@ TORCH_INDEX = {
     "rocm": "https://download.pytorch.org/whl/rocm7.2",
     "cu126": "https://download.pytorch.org/whl/cu126",
 }
-OWN_INDEX = ("index-url", "extra-index-url", "find-links")  # in a pip configuration
+INDEX_OPTIONS = ("index-url", "extra-index-url", "find-links")  # in a pip configuration
 
 
 def host_requirements(target: Platform, lines: Iterable[str] | None = None) -> list[str]:
@@ -49,7 +49,9 @@ def pinned_version(name: str) -> str | None:
     """Of a package that this one requires in one version only."""
     for line in requires(PACKAGE) or ():
         requirement = Requirement(line)
-        pins = [each.version for each in requirement.specifier if each.operator == "=="]
+        pins = [
+            specifier.version for specifier in requirement.specifier if specifier.operator == "=="
+        ]
         if requirement.name == name and pins:
             return pins[0]
     return None
@@ -60,13 +62,13 @@ def index_options(environment: Environment, target: Platform) -> list[str]:
 
     PyTorch's index is added only where neither the cluster file nor that configuration names one.
     """
-    options = named_indexes(environment)
-    if options or pip_names_an_index():
+    options = cluster_index_options(environment)
+    if options or pip_configures_index():
         return options
     return ["--extra-index-url", TORCH_INDEX[target.build or target.accelerator]]
 
 
-def named_indexes(environment: Environment) -> list[str]:
+def cluster_index_options(environment: Environment) -> list[str]:
     """The cluster file's own."""
     named = (
         ("--index-url", environment.index_url),
@@ -76,13 +78,13 @@ def named_indexes(environment: Environment) -> list[str]:
     return [word for option, value in named if value for word in (option, value)]
 
 
-def pip_names_an_index() -> bool:
+def pip_configures_index() -> bool:
     """Whether the pip configuration of this machine (files and PIP_*) names an index of its own."""
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True
     )
     keys = [line.partition("=")[0].rpartition(".")[2] for line in listed.stdout.splitlines()]
-    return any(key in OWN_INDEX for key in keys)
+    return any(key in INDEX_OPTIONS for key in keys)
 
 
 def pip_fingerprint() -> str:

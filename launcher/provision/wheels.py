@@ -1,4 +1,4 @@
-"""The wheels of a lock, gathered on the client before they are sent."""
+"""The wheels of a lockfile, fetched by the client before they are sent."""
 
 from __future__ import annotations
 
@@ -7,29 +7,35 @@ import shutil
 import subprocess
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from launcher.config.paths import launch_home
 from launcher.errors import LaunchError
 from launcher.hosts.platform import Platform
-from launcher.provision.lock import PIP, Wheel
-from nanochat.atomic_write import sha256_of
+from launcher.provision.lockfile import PIP, Wheel
+from nanochat.atomic_write import flush, open_atomically
+from nanochat.file_hash import sha256_of
+from nanochat.progress import Progress, no_progress
 
 # pip takes 0.6 s to start, and keeps nothing of a call that is cut off but its own cache.
 WHEELS_PER_CALL = 6
-Gathered = Callable[[str, int, int], None]  # what came last, wheels here so far, wheels in all
 
 
 def wheel_path(wheel: Wheel) -> Path:
-    """Where it lies on the client once gathered."""
+    """Where it lies on the client once fetched."""
     return launch_home() / "wheels" / wheel.sha256 / wheel.filename
 
 
-def gather(
-    wheels: Iterable[Wheel], target: Platform, *, progress: Gathered = lambda name, done, of: None
+def fetch_wheels(
+    wheels: Iterable[Wheel],
+    target: Platform,
+    *,
+    progress: Progress = no_progress,
 ) -> int:
     """Fetch those that are not here yet, verified. Returns the bytes fetched. Raises LaunchError.
+
+    `progress` counts wheels.
 
     By pip, since it knows this machine's proxies, certificates and passwords for indexes.
     """
@@ -43,10 +49,11 @@ def gather(
         progress(wheel.name, done, len(wanted))
     remote = [wheel for wheel in missing if not wheel.local_path]
     for start in range(0, len(remote), WHEELS_PER_CALL):
-        some = remote[start : start + WHEELS_PER_CALL]
-        _download(some, target)
-        done, fetched = done + len(some), fetched + sum(wheel_path(w).stat().st_size for w in some)
-        progress(some[-1].name, done, len(wanted))
+        batch = remote[start : start + WHEELS_PER_CALL]
+        _download(batch, target)
+        done += len(batch)
+        fetched += sum(wheel_path(wheel).stat().st_size for wheel in batch)
+        progress(batch[-1].name, done, len(wanted))
     return fetched
 
 
@@ -58,25 +65,23 @@ def unpacked_bytes(wheel: Path) -> int:
 
 def _copy(wheel: Wheel) -> None:
     """From a folder of this machine; a link where the disk is the same."""
-    path, partial = wheel_path(wheel), _partial(wheel)
+    path = wheel_path(wheel)
     assert wheel.local_path
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        _verify(wheel.local_path, wheel)
         try:
-            os.link(wheel.local_path, partial)
-        except FileNotFoundError:
-            raise
-        except OSError:
-            shutil.copyfile(wheel.local_path, partial)
-        _verify(partial, wheel)
-        partial.replace(path)
+            os.link(wheel.local_path, path)
+        except OSError:  # on another disk, or another client was faster
+            with open_atomically(path) as file, wheel.local_path.open("rb") as source:
+                shutil.copyfileobj(source, file)
+                file.flush()
+                _verify(Path(file.name), wheel)
     except FileNotFoundError:
         raise LaunchError(
             f"{wheel.local_path} is not there any more, and a host needs it",
             fix=f"rm {launch_home() / 'locks'}/*.json, and the wheels are chosen again",
         ) from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _download(wheels: Sequence[Wheel], target: Platform) -> None:
@@ -96,8 +101,11 @@ def _download(wheels: Sequence[Wheel], target: Platform) -> None:
             )
         for wheel in wheels:
             _verify(Path(new, wheel.filename), wheel)
-            wheel_path(wheel).parent.mkdir(exist_ok=True)
-            Path(new, wheel.filename).replace(wheel_path(wheel))
+            path = wheel_path(wheel)
+            path.parent.mkdir(exist_ok=True)
+            flush(Path(new, wheel.filename))
+            Path(new, wheel.filename).replace(path)
+            flush(path.parent)
 
 
 def _verify(path: Path, wheel: Wheel) -> None:
@@ -106,7 +114,3 @@ def _verify(path: Path, wheel: Wheel) -> None:
             f"{wheel.url} is not the file that was chosen (its SHA-256 is another)",
             fix=f"rm {launch_home() / 'locks'}/*.json, and the wheels are chosen again",
         )
-
-
-def _partial(wheel: Wheel) -> Path:
-    return wheel_path(wheel).with_name(f"{wheel.filename}.{os.getpid()}.partial")

@@ -14,10 +14,10 @@ from launcher.hosts.facts import HostFacts
 from launcher.hosts.gpu_preflight import VENDOR_BY_ACCELERATOR
 from launcher.hosts.network import ClusterAddress
 from launcher.hosts.preflight import Finding
-from launcher.provision.apply import apply, gather_all
-from launcher.provision.client_lock import client_lock
+from launcher.provision.apply import apply_plans, fetch_all_wheels
+from launcher.provision.client_lock import client_lock, named
+from launcher.provision.environments import plan_environments
 from launcher.provision.host_plan import HostEnvironment, HostPlan, plan_host
-from launcher.provision.needs import plan_environments
 from launcher.raycluster import boot_hook
 from launcher.raycluster.control import (
     HostState,
@@ -128,10 +128,10 @@ def bring_up(
         head.check(mark, step="keep Ray up")  # it may have been idle
         return first
 
-    def waiting() -> None:
-        watcher.say(f"{head.name}: another client is at work there: waiting for it")
-
-    with stages.stage("Ray"), client_lock(head, waiting=waiting):
+    with (
+        stages.stage("Ray"),
+        client_lock(head, notify=named(head, watcher.say)),
+    ):
         states = host_states(connections, first.cluster)  # another client may have been here since
         if not _is_up(prepared, states):
             _start(prepared, connections, states, watcher)
@@ -149,9 +149,9 @@ def _install(
     try:
         if any(plan.operations for plan in prepared.plans.values()):
             with stages.stage("gather"):
-                gather_all(prepared.plans, progress=watcher.fetched)
+                fetch_all_wheels(prepared.plans, progress=watcher.fetched)
             with stages.stage("install"):
-                applied = apply(connections, prepared.plans, progress=watcher.sent)
+                applied = apply_plans(connections, prepared.plans, progress=watcher.sent)
             stages.hosts |= {host: done.seconds for host, done in applied.items()}
     except (HostError, HostsFailed) as error:
         failed = error.errors if isinstance(error, HostsFailed) else (error,)
@@ -251,7 +251,7 @@ def node_specs(
         cluster=cluster.name,
         node=first,
         nodes=described,
-        env=needs[first].env,
+        env=needs[first].key,
         code=needs[first].code.key,
         python=needs[first].python.key,
         profile=cluster.network.profile,
@@ -259,7 +259,7 @@ def node_specs(
     )
     return {
         node.name: spec.for_node(
-            node.name, env=needs[node.name].env, python=needs[node.name].python.key
+            node.name, env=needs[node.name].key, python=needs[node.name].python.key
         )
         for node in ordered
     }

@@ -44,7 +44,7 @@ class FoundHost(Record):
 
 def save_inventory(loaded: LoadedCluster, facts: Mapping[str, HostFacts]) -> None:
     """Keep what these hosts were found to be, beside what is known of the others."""
-    known = read_json(_file(loaded.cluster.name)) or {}
+    known = read_json(_file(loaded)) or {}
     for node in loaded.cluster.nodes:
         if node.name not in facts:
             continue
@@ -63,14 +63,14 @@ def save_inventory(loaded: LoadedCluster, facts: Mapping[str, HostFacts]) -> Non
             gpu_memory_bytes=gpus[0].memory_bytes if gpus else None,
         )
         known[node.name] = found.as_json()
-    file = _file(loaded.cluster.name)
+    file = _file(loaded)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, known)
 
 
 def load_inventory(loaded: LoadedCluster) -> dict[str, FoundHost]:
     """Node -> what its host was found to be; without those that nobody has looked at."""
-    known = read_json(_file(loaded.cluster.name)) or {}
+    known = read_json(_file(loaded)) or {}
     found = {node.name: FoundHost.parse(known.get(node.name)) for node in loaded.cluster.nodes}
     hosts = {node.name: node.host for node in loaded.cluster.nodes}
     return {
@@ -78,5 +78,9 @@ def load_inventory(loaded: LoadedCluster) -> dict[str, FoundHost]:
     }
 
 
-def _file(cluster: str) -> Path:
-    return launch_home() / "clusters" / cluster / "hosts.json"
+def _file(loaded: LoadedCluster) -> Path:
+    """One for all pools of a cluster file."""
+    name = loaded.cluster.name
+    if loaded.subcluster is not None:
+        name = name.removesuffix(f".{loaded.subcluster}")
+    return launch_home() / "clusters" / name / "hosts.json"

@@ -74,15 +74,4 @@ def run_nodes(
     before = read_spec(head, spec.cluster)
     known = {node.name: node for node in (*(before.nodes if before else ()), *spec.nodes)}
     ordered = sorted(nodes, key=lambda node: node.name != loaded.cluster.head_node.name)
-    return tuple(known.get(node.name) or _as_written(node) for node in ordered)
-
-
-def _as_written(node: Node) -> RunNode:
-    return RunNode(
-        name=node.name,
-        cpus=node.cpus or 1,
-        ranks_per_node=node.gpus or 1,
-        pool=node.pool,
-        share=node.share,
-        accelerator=node.accelerator,
-    )
+    return tuple(known.get(node.name) or RunNode.as_written(node) for node in ordered)

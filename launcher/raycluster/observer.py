@@ -10,6 +10,8 @@ class BringUpObserver(Protocol):
 
     def say(self, text: str) -> None: ...
 
-    def sent(self, host: str, what: str, done: int, total: int) -> None: ...
+    def sent(self, what: str, done: float, total: float | None, *, host: str = "") -> None:
+        """See `nanochat.progress.Progress`: bytes on their way to a host."""
 
-    def fetched(self, name: str, done: int, total: int) -> None: ...
+    def fetched(self, what: str, done: float, total: float | None, *, host: str = "") -> None:
+        """The same of packages that this machine fetches."""

@@ -13,11 +13,13 @@ from launcher.raycluster.spec import ClusterSpec, cluster_folder
 from launcher.remote.mirror import Mirror
 from launcher.runs.folder import RUN_NAME, RunFolder, first_free, known_names
 from launcher.runs.spec import RunSpec
+from launcher.ssh.df import df_free_bytes
 from launcher.ssh.protocol import Connection
+from nanochat.backoff import Backoff
 
 QUIET_SECONDS = 5.0  # without a new line: is the driver alive?
 BOOT_SECONDS = 120.0  # from sshd's first answer after a boot to the supervisor, on slow disks
-PAUSES = (0.5, 1.0, 2.0, 4.0)  # between attempts to reach the head again, then the last one
+RECONNECT = Backoff(first_seconds=0.5, max_seconds=4.0)  # to a host that does not answer
 
 
 class ClusterRuns:
@@ -167,8 +169,8 @@ class RemoteRun:
 
     def free_bytes(self) -> int:
         """Room on the head's disk. Raises HostError."""
-        line = self.runs.head.check(f"df -Pk {self.path}", step="free space").splitlines()[-1]
-        return int(line.split()[-3]) * 1024
+        output = self.runs.head.check(f"df -Pk {self.path}", step="free space")
+        return df_free_bytes(output) or 0
 
     def is_alive(self) -> bool:
         """Whether its driver is at work or about to be."""
@@ -195,8 +197,8 @@ class RemoteRun:
                     f"{error.message}; trying to reach it again: the run goes on, and where its "
                     "head was off, as soon as it is back"
                 )
-            time.sleep(PAUSES[min(self._failures, len(PAUSES) - 1)])
             self._failures += 1
+            time.sleep(RECONNECT.seconds(self._failures))
             return True
 
     def update(self) -> bool:

@@ -15,8 +15,10 @@ from launcher.config.paths import launch_home
 from launcher.errors import CommandFailed, InputError, LaunchError, RunFailed
 from launcher.raycluster.spec import cluster_folder
 from launcher.remote.cluster_runs import ClusterRuns, RemoteRun, run_names
-from launcher.ssh.protocol import Connection, TransferProgress, file_progress
+from launcher.ssh.protocol import Connection, file_progress
+from nanochat.atomic_write import write_atomically
 from nanochat.lock import hold_lock
+from nanochat.progress import Progress, no_progress
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 LISTINGS = 3  # a run at work removes older checkpoints while they are being fetched
@@ -41,7 +43,7 @@ class StoredCheckpoint:
 
 
 def fetch_newest_checkpoints(
-    runs: ClusterRuns, connections: Mapping[str, Connection], progress: TransferProgress
+    runs: ClusterRuns, connections: Mapping[str, Connection], progress: Progress
 ) -> dict[str, str]:
     """The newest whole checkpoint of every run, from whichever host has it. Run -> its folder here.
 
@@ -74,7 +76,7 @@ def fetch_newest_checkpoints(
                 fix=f"look at ~/{run.path}/checkpoints on the hosts, or give them up: "
                 "add --discard-runs",
             )
-        run.folder.tokenizer.write_bytes(_tokenizer(run, hosts))
+        write_atomically(run.folder.tokenizer, _tokenizer(run, hosts))
         if (summary := run.folder.summary()) is not None:
             local = summary.model_copy(update={"checkpoint": str(folder)})
             local.write(run.folder.summary_file)
@@ -125,7 +127,7 @@ def fetch_weights(run: RemoteRun) -> None:
     folder = None
     for _ in range(LISTINGS):
         found = stored_checkpoints(run, [run.runs.head])
-        folder = fetch_newest_checkpoint(run, found, lambda *_: None, names=(MODEL, STATE))
+        folder = fetch_newest_checkpoint(run, found, no_progress, names=(MODEL, STATE))
         if folder is not None or not found:
             break
     if folder is None:
@@ -136,7 +138,7 @@ def fetch_weights(run: RemoteRun) -> None:
     for other in run.folder.checkpoints.glob("step-*"):
         if other != folder and not (other / OPTIMIZER).exists():  # with it, a run can go on
             shutil.rmtree(other)
-    run.folder.tokenizer.write_bytes(_tokenizer(run, [run.runs.head]))
+    write_atomically(run.folder.tokenizer, _tokenizer(run, [run.runs.head]))
 
 
 def stored_checkpoints(run: RemoteRun, hosts: Sequence[Connection]) -> list[StoredCheckpoint]:
@@ -154,7 +156,7 @@ def stored_checkpoints(run: RemoteRun, hosts: Sequence[Connection]) -> list[Stor
 def fetch_newest_checkpoint(
     run: RemoteRun,
     found: Sequence[StoredCheckpoint],
-    progress: TransferProgress,
+    progress: Progress,
     *,
     names: Sequence[str] = (MODEL, OPTIMIZER, STATE),
 ) -> Path | None:
@@ -171,7 +173,7 @@ def fetch_newest_checkpoint(
 
 
 def _fetch(
-    checkpoint: StoredCheckpoint, folder: Path, names: Sequence[str], progress: TransferProgress
+    checkpoint: StoredCheckpoint, folder: Path, names: Sequence[str], progress: Progress
 ) -> bool:
     """False where it is torn. A file that is here already with the right hash is not fetched."""
     host = checkpoint.host
@@ -191,5 +193,5 @@ def _fetch(
             before += each["bytes"]
     except (FileNotFoundError, ValueError, KeyError, TypeError, CommandFailed):
         return False
-    (folder / MANIFEST).write_bytes(manifest)
+    write_atomically(folder / MANIFEST, manifest)
     return True

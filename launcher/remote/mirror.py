@@ -14,6 +14,7 @@ from pathlib import Path
 from launcher.runs.folder import RunFolder
 from launcher.runs.spec import RunSpec
 from launcher.ssh.protocol import Connection
+from nanochat.atomic_write import write_atomically
 from nanochat.lock import LockHeld, hold_lock
 
 APPENDED = ("events.jsonl", "metrics.jsonl", "log.txt")
@@ -79,9 +80,7 @@ class Mirror:
             local.unlink(missing_ok=True)
             return before is not None
         if data != before:
-            partial = local.with_name(f".{name}.partial")
-            partial.write_bytes(data)
-            partial.replace(local)
+            write_atomically(local, data)
         return data != before
 
 

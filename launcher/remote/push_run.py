@@ -21,8 +21,9 @@ from launcher.remote.fetch_checkpoints import (
 )
 from launcher.runs.folder import RunFolder
 from launcher.runs.state import last_saved_step
-from launcher.ssh.protocol import Connection, TransferProgress, file_progress
-from nanochat.atomic_write import sha256_of
+from launcher.ssh.protocol import Connection, file_progress
+from nanochat.file_hash import sha256_of
+from nanochat.progress import Progress
 
 RECORDS = ("metrics.jsonl", "events.jsonl", "log.txt", TOKENIZER)
 
@@ -62,7 +63,7 @@ def push_run(
     checkpoint: Path | None,
     path: str,
     changes: Mapping[str, Any],
-    progress: TransferProgress,
+    progress: Progress,
 ) -> None:
     """Into the run's folder on the head, `path`: the record, and the checkpoint. `changes`: of
     run.json, which goes last: a run without one is not there.

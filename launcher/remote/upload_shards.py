@@ -7,13 +7,14 @@ from pathlib import Path
 
 from launcher.config.paths import launch_home
 from launcher.config.recipe import DataSettings
-from launcher.provision.client_lock import client_lock
+from launcher.provision.client_lock import client_lock, named
 from launcher.raycluster.control import ask_host
 from launcher.raycluster.spec import ClusterSpec
-from launcher.ssh.protocol import Connection, TransferProgress, file_progress
+from launcher.ssh.protocol import Connection, file_progress
 from nanochat.dataset.climbmix import ADDRESS, CLIMBMIX, is_address
-from nanochat.dataset.hashes import FileHashes
 from nanochat.dataset.sources import climbmix_source
+from nanochat.file_hash import FileHashes
+from nanochat.progress import Progress
 
 SHARDS = "launcher.agent.probe_shards"
 SHARDS_THERE = f".launch/data/{CLIMBMIX}"
@@ -24,8 +25,8 @@ def upload_shards(
     spec: ClusterSpec,
     data: DataSettings,
     base: Path,
-    progress: TransferProgress,
-    waiting: Callable[[], None],
+    progress: Progress,
+    notify: Callable[[str], None],
 ) -> bool:
     """Whether all shards that `data` names are there now; else the head fetches them itself.
 
@@ -43,9 +44,8 @@ def upload_shards(
             return False
     hashes = FileHashes(launch_home() / "data" / "file-hashes.json")
 
-    def fetched(stage: str, done: float, total: float | None) -> None:
-        what = stage if total is None else f"fetching {CLIMBMIX}"
-        progress("this machine", what, int(done), int(total or 0))
+    def fetched(what: str, done: float, total: float | None, *, host: str = "") -> None:
+        progress(what if total is None else f"fetching {CLIMBMIX}", done, total)
 
     source.fetch(missing, fetched)
     for number, shard in enumerate(missing, start=1):
@@ -54,6 +54,8 @@ def upload_shards(
         report = file_progress(progress, head.name, f"shard {number} of {len(missing)}", 0, size)
         digest = hashes.sha256(shard.path)
         hashes.save()
-        with client_lock(head, waiting=waiting):  # one at a time: others want to get on too
+        with client_lock(
+            head, notify=named(head, notify)
+        ):  # one at a time: others want to get on too
             head.send(shard.path, f"{SHARDS_THERE}/{shard.name}", sha256=digest, on_bytes=report)
     return True

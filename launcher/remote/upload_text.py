@@ -16,17 +16,17 @@ from launcher.agent.text_store import BLOBS, TEXT
 from launcher.config.paths import launch_home
 from launcher.config.recipe import DataSettings
 from launcher.errors import LaunchError
-from launcher.provision.client_lock import client_lock
+from launcher.provision.client_lock import client_lock, named
 from launcher.raycluster.control import ask_host
 from launcher.raycluster.spec import ClusterSpec
 from launcher.remote.upload_shards import upload_shards
 from launcher.ssh.parallel import call_on_all
-from launcher.ssh.protocol import Connection, TransferProgress, file_progress
-from nanochat.atomic_write import sha256_of
+from launcher.ssh.protocol import Connection, file_progress
 from nanochat.dataset.climbmix import CLIMBMIX
-from nanochat.dataset.hashes import FileHashes
 from nanochat.dataset.sources import parse_source
 from nanochat.errors import DataError
+from nanochat.file_hash import FileHashes, sha256_of
+from nanochat.progress import Progress
 
 LISTED, RECEIVED = "launcher.agent.list_files", "launcher.agent.text_store"
 HASH_SECONDS = 3600.0  # of gigabytes, the first time
@@ -43,12 +43,12 @@ def upload_text(
     spec: ClusterSpec,
     data: DataSettings,
     base: Path,
-    progress: TransferProgress,
-    waiting: Callable[[], None],
+    progress: Progress,
+    notify: Callable[[str], None],
 ) -> dict[str, str]:
     """Bring the text to the head. Key of Data -> what the head finds it by, where it was sent.
 
-    `base`: where relative patterns begin. `waiting` is called where another client is sending.
+    `base`: where relative patterns begin. `notify` hears that another client is sending.
     A file that was cut off goes on. Raises HostError; DataError where a file cannot be read, or is
     not the same on all hosts; LaunchError where one changes meanwhile.
     """
@@ -57,12 +57,12 @@ def upload_text(
     for key, text in (("source", data.source), ("validation", data.validation)):
         kind = (text or "").partition(":")[0]
         if text is not None and kind == "files":
-            sent[key] = _send_files(head, spec, text, base, progress, waiting)
+            sent[key] = _send_files(head, spec, text, base, progress, notify)
         elif text is not None and kind == "host":
-            progress(head.name, "comparing text", 0, 1)
+            progress("comparing text", 0, 1, host=head.name)
             require_same_text(connections, spec, text)
-            progress(head.name, "comparing text", 1, 1)
-        elif kind == CLIMBMIX and upload_shards(head, spec, data, base, progress, waiting):
+            progress("comparing text", 1, 1, host=head.name)
+        elif kind == CLIMBMIX and upload_shards(head, spec, data, base, progress, notify):
             sent[key] = CLIMBMIX
     return sent
 
@@ -88,7 +88,7 @@ def require_same_text(connections: Mapping[str, Connection], spec: ClusterSpec, 
             raise DataError(
                 f"{text}: {different[0]} on {name} is not what {spec.head.name} has"
                 + (f", nor are {len(different) - 1} more" if len(different) > 1 else ""),
-                fix="Bring the same files to all hosts, or to the head alone.",
+                fix="copy the same files to all hosts, or to the head alone",
             )
 
 
@@ -97,8 +97,8 @@ def _send_files(
     spec: ClusterSpec,
     files: str,
     base: Path,
-    progress: TransferProgress,
-    waiting: Callable[[], None],
+    progress: Progress,
+    notify: Callable[[str], None],
 ) -> str:
     source = parse_source(files, base)
     paths = {file.name: file.path for file in source.files}
@@ -109,7 +109,7 @@ def _send_files(
         return key
     head.write(f"{TEXT_THERE}/{key}.json", listing)
     contents = {digest: paths[name] for name, digest in hashes.items()}
-    with client_lock(head, waiting=waiting):  # two clients would append to one file
+    with client_lock(head, notify=named(head, notify)):  # two clients would append to one file
         missing: list[str] = ask_host(head, spec, RECEIVED, key)
         _send_blobs(head, {digest: contents[digest] for digest in missing}, progress)
         if missing:
@@ -119,7 +119,7 @@ def _send_files(
     return key
 
 
-def _hash(paths: Mapping[str, Path], progress: TransferProgress) -> dict[str, str]:
+def _hash(paths: Mapping[str, Path], progress: Progress) -> dict[str, str]:
     """Name -> SHA-256. Files of the same size and time as last time are not read again."""
     known = FileHashes(launch_home() / "data" / "file-hashes.json")
     total = sum(path.stat().st_size for path in paths.values())
@@ -127,12 +127,12 @@ def _hash(paths: Mapping[str, Path], progress: TransferProgress) -> dict[str, st
     for name, path in paths.items():
         hashes[name] = known.sha256(path)
         done += path.stat().st_size
-        progress("this machine", "hashing text", done, total)
+        progress("hashing text", done, total)
     known.save()
     return hashes
 
 
-def _send_blobs(head: Connection, files: Mapping[str, Path], progress: TransferProgress) -> None:
+def _send_blobs(head: Connection, files: Mapping[str, Path], progress: Progress) -> None:
     sizes = {digest: path.stat().st_size for digest, path in files.items()}
     total, done = sum(sizes.values()), 0
     for digest, size in sizes.items():
@@ -147,7 +147,7 @@ def _send_blobs(head: Connection, files: Mapping[str, Path], progress: TransferP
             digest = sha256_of(tar)
             head.send(tar, f"{BLOBS_THERE}/{digest}.tar", sha256=digest)
         done += sum(sizes[each] for each in batch)
-        progress(head.name, "text", done, total)
+        progress("text", done, total, host=head.name)
 
 
 def _batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:

@@ -119,7 +119,7 @@ class EvaluateEvent(Event):
     KIND = "evaluate"
     step: int
     val_bpb: float
-    seconds: float = 0.0
+    seconds: float | None = None
 
 
 class CheckpointEvent(Event):
@@ -129,7 +129,7 @@ class CheckpointEvent(Event):
     step: int
     path: str | None = None
     """The name of its folder."""
-    seconds: float = 0.0
+    seconds: float | None = None
     """From the first byte copied to the last byte on the disk."""
     stalled: float | None = None
     """Seconds that training stood still for it."""

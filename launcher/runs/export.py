@@ -12,7 +12,8 @@ from launcher.errors import RunFailed
 from launcher.runs.folder import RunFolder
 from launcher.runs.spec import RunSpec
 from launcher.version import __version__
-from nanochat.atomic_write import sha256_of, write_atomically
+from nanochat.atomic_write import write_atomically
+from nanochat.file_hash import sha256_of
 from nanochat.sizes import parameter_counts
 
 LAYOUTS = ("safetensors", "nanochat")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from launcher.config.node import Node
 from launcher.runs.record import Record
 
 
@@ -16,8 +17,8 @@ class RunNode(Record):
     """Its own in the cluster's network."""
     interface: str = ""
     """The network interface with that address."""
-    cpus: int
-    """Cores that all its ranks together may use."""
+    cpus: int | None = None
+    """Cores that all its ranks together may use; None: all, whose number is not known yet."""
     ranks_per_node: int = Field(default=1, validation_alias="slots", serialization_alias="slots")
     """One for each GPU, or one for all its cores. Written as `slots`, its name until 2026-11."""
     pool: str = "default"
@@ -28,4 +29,17 @@ class RunNode(Record):
 
     @property
     def cpus_per_rank(self) -> int:
-        return max(1, self.cpus // self.ranks_per_node)
+        """One if the number is not known."""
+        return max(1, (self.cpus or 1) // self.ranks_per_node)
+
+    @classmethod
+    def as_written(cls, node: Node) -> RunNode:
+        """Return what the cluster file says of a node that nobody has looked at."""
+        return cls(
+            name=node.name,
+            cpus=node.cpus,
+            ranks_per_node=node.gpus or 1,
+            pool=node.pool,
+            share=node.share,
+            accelerator=node.accelerator,
+        )

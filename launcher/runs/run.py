@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Protocol
 
 from launcher.runs.folder import RunFolder
+from nanochat.disk_space import free_bytes
 
 
 class Run(Protocol):
@@ -55,7 +55,7 @@ class LocalRun:
         self.folder.stop_request.touch()
 
     def free_bytes(self) -> int:
-        return shutil.disk_usage(self.folder.path).free
+        return free_bytes(self.folder.path)
 
 
 def run_address(run: Run) -> str:

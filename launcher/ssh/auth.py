@@ -15,6 +15,7 @@ import paramiko
 
 from launcher.config.address import SSH_PORT
 from launcher.errors import ConnectionLost, HostTimeout, LoginRefused
+from launcher.formatting import format_duration
 from launcher.ssh import prompts
 from launcher.ssh.process import CONNECTION_ERRORS
 from launcher.ssh.target import SshTarget
@@ -190,7 +191,7 @@ class _Login:
         except CONNECTION_ERRORS as error:
             target, transport = self._target, self._transport
             if "timeout" in str(error).lower():
-                seconds = f"{transport.auth_timeout:g} s"
+                seconds = format_duration(transport.auth_timeout)
                 message = f"no answer to the login of {target.user} within {seconds}"
                 raise HostTimeout(target.name, message, fix="try again: it may be busy") from None
             if transport.is_active():

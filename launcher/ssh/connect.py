@@ -10,6 +10,7 @@ from typing import Any
 import paramiko
 
 from launcher.errors import ConnectionLost, HostError, HostTimeout, Unreachable
+from launcher.formatting import format_duration
 from launcher.ssh import prompts
 from launcher.ssh.auth import log_in
 from launcher.ssh.host_transport import HostTransport, hang_up
@@ -117,7 +118,7 @@ def _open_tcp(target: SshTarget, timeout: float) -> socket.socket:
         message = f"port {port} of {address} is closed: no SSH server answers there"
         fix = f"start sshd on it (sudo systemctl start ssh), or correct `port:` of {node}"
     except TimeoutError:
-        message = f"no answer from {address} port {port} within {timeout:g} s"
+        message = f"no answer from {address} port {port} within {format_duration(timeout)}"
         fix = f"check that the machine is on and on the network, or correct `host:` of {node}"
     except OSError as error:
         message = f"no way to {address}: {(error.strerror or str(error)).lower()}"
@@ -183,5 +184,5 @@ def _handshake(transport: paramiko.Transport, target: SshTarget, timeout: float)
             message = f"{endpoint} answers, but not as an SSH server"
         raise Unreachable(target.name, message, fix=fix) from None
     if not transport.initial_kex_done:
-        message = f"{endpoint}: the key exchange took longer than {2 * timeout:g} s"
+        message = f"{endpoint}: the key exchange took longer than {format_duration(2 * timeout)}"
         raise HostTimeout(target.name, message, fix="try again: it may be busy")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from launcher.errors import CommandFailed, LoginRefused
+from launcher.formatting import format_duration
 from launcher.ssh import transfer
 from launcher.ssh.host_transport import HostTransport, hang_up
 from launcher.ssh.process import CONNECTION_ERRORS
@@ -67,7 +68,9 @@ class SshConnection(SshSessions):
         except FileNotFoundError:
             raise FileNotFoundError(2, "no such file on the host", f"{self.name}:{path}") from None
         except TimeoutError:
-            raise self.timeout_error(step, f"stood still for {READ_SECONDS:g} s") from None
+            raise self.timeout_error(
+                step, f"stood still for {format_duration(READ_SECONDS)}"
+            ) from None
         except PermissionError:
             raise CommandFailed(self.name, f"{step} failed: permission denied") from None
         except CONNECTION_ERRORS as error:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import paramiko
 
 from launcher.errors import HostError, Unreachable
+from launcher.formatting import format_duration
 from launcher.ssh.host_transport import HostTransport, hang_up
 from launcher.ssh.process import CONNECTION_ERRORS
 from launcher.ssh.target import SshTarget
@@ -85,7 +86,8 @@ def open_jump_channel(target: SshTarget, jump: Jump, timeout: float) -> paramiko
             raise HostError(target.name, message, fix=fix) from None
         message = f"its jump host {jump_name} does not reach {endpoint}: {error.text}"
     except CONNECTION_ERRORS:
-        message = f"its jump host {jump_name} got no answer from {endpoint} within {timeout:g} s"
+        limit = format_duration(timeout)
+        message = f"its jump host {jump_name} got no answer from {endpoint} within {limit}"
     fix = (
         f"check that the machine is on, and `host:` of node {target.name!r} as {jump_name} knows it"
     )

@@ -38,10 +38,10 @@ def try_connect_all(
 ) -> tuple[dict[str, Connection], list[HostError]]:
     """Connections to the hosts that answer, and the errors of the others."""
 
-    def one(node: Node) -> Connection:
+    def open_connection(node: Node) -> Connection:
         return connect(node_target(loaded, node))
 
-    return in_parallel({node.name: node for node in nodes}, one)
+    return in_parallel({node.name: node for node in nodes}, open_connection)
 
 
 def close_all(connections: Mapping[str, Connection]) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import paramiko
 from paramiko.common import cMSG_CHANNEL_REQUEST
 
+from launcher.formatting import format_duration
+
 READ_BYTES = 1 << 18
 # What a connection that has ended raises.
 CONNECTION_ERRORS = (OSError, EOFError, paramiko.SSHException)
@@ -86,8 +88,8 @@ class Process:
     def timeout_message(self) -> str:
         """What a TimeoutError means."""
         if self._deadline is not None:
-            return f"took longer than {self._seconds:g} s"
-        return f"stood still for {self._seconds:g} s"
+            return f"took longer than {format_duration(self._seconds)}"
+        return f"stood still for {format_duration(self._seconds)}"
 
     def set_stall_timeout(self, seconds: float) -> None:
         """From now on, nothing may stand still for longer than this."""

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from nanochat.progress import Progress
+
 BytesDone = Callable[[int], None]  # called with the bytes that have arrived so far
-TransferProgress = Callable[[str, str, int, int], None]  # host, message, bytes done, bytes in all
 
 COMMAND_SECONDS = 30.0
 _DISK_FULL = re.compile(r"No space left on device|Dis[ck] quota exceeded")
@@ -99,8 +100,6 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
 
-def file_progress(
-    progress: TransferProgress, host: str, message: str, before: int, total: int
-) -> BytesDone:
+def file_progress(progress: Progress, host: str, what: str, before: int, total: int) -> BytesDone:
     """For one of several files: `before` bytes of `total` have gone before it."""
-    return lambda done: progress(host, message, before + done, total)
+    return lambda done: progress(what, before + done, total, host=host)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
 from collections.abc import Iterator
 
 import paramiko
 
 from launcher.errors import CommandFailed, ConnectionLost, DiskFull, HostError, HostTimeout
+from launcher.formatting import format_bytes, format_duration
+from launcher.ssh.df import df_free_bytes
 from launcher.ssh.host_transport import HostTransport
 from launcher.ssh.process import CONNECTION_ERRORS, Process, close_session, open_session
 from launcher.ssh.protocol import Completed
@@ -19,7 +20,6 @@ SESSION_OPEN_SECONDS = 30.0  # for the channel of a command: a busy host forks s
 MAX_SESSIONS = 8  # commands and transfers at a time; sshd's MaxSessions is 10, SFTP takes one
 TRANSPORT_END_SECONDS = 1.0
 STDERR_LINES = 12
-DF_FREE = re.compile(r"\s\d+\s+\d+\s+(\d+)\s+\d+%")  # a line of df -P
 
 
 class SshSessions:
@@ -75,8 +75,8 @@ class SshSessions:
         last_lines = (done.stderr.strip() or done.stdout.strip()).splitlines()[-STDERR_LINES:]
         details = more + "".join(f"\n  {line}" for line in last_lines)
         if done.met_full_disk:
-            free = DF_FREE.search(done.stdout)  # in KiB, where the script has asked df
-            room = f", {int(free[1]) * 1024:,} bytes are free" if free else ""
+            free = df_free_bytes(done.stdout)  # if the script has asked df
+            room = "" if free is None else f", {format_bytes(free)} are free"
             message = f"its disk is full{room}: {step} failed{details}"
             fix = f"free some room on {self.name}: `df -h` shows how much there is"
             return DiskFull(self.name, message, fix=fix)
@@ -91,7 +91,7 @@ class SshSessions:
                 raise self.connection_lost_error(step) from None
             if "Timeout" in str(error):
                 raise self.timeout_error(
-                    step, f"did not begin in {SESSION_OPEN_SECONDS:g} s"
+                    step, f"did not begin in {format_duration(SESSION_OPEN_SECONDS)}"
                 ) from None
             message = f"it opens no channel for {step}: {error}"
             fix = "MaxSessions in its sshd_config must be 10 (the default) or more"

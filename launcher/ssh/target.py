@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from launcher.config.address import SSH_PORT, parse_address
 from launcher.errors import HostError, HostTimeout
+from launcher.formatting import format_duration
 
 if TYPE_CHECKING:
     from launcher.config.loaded_cluster import LoadedCluster
@@ -180,7 +181,7 @@ def _ask_ssh(ssh: str, node: Node, key: Path | None) -> Settings:
             encoding="utf-8", errors="replace", timeout=SSH_SECONDS,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        message = f"reading the ssh configuration took longer than {SSH_SECONDS:g} s"
+        message = f"reading the ssh configuration took longer than {format_duration(SSH_SECONDS)}"
         raise HostTimeout(node.name, message, fix=f"try: ssh -G {node.host}") from None
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no reason given"]

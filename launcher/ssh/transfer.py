@@ -15,7 +15,8 @@ from shlex import quote
 from launcher.errors import CommandFailed
 from launcher.ssh.protocol import BytesDone, Completed
 from launcher.ssh.sessions import SshSessions
-from nanochat.atomic_write import flush, sha256_of
+from nanochat.atomic_write import flush
+from nanochat.file_hash import sha256_of
 
 STALL_SECONDS = 60.0  # a transfer may stand still for this long
 HASHED_BYTES_PER_SECOND = 20e6  # on the slowest host that we wait for

@@ -43,7 +43,7 @@ def choose_device(recipe: Recipe, session: Session, chosen: Tuning | None = None
     if torch.cuda.is_available():
         return _gpu(recipe, session, chosen)
     for node in session.nodes:
-        if node.cpus < node.ranks_per_node:
+        if node.cpus is not None and node.cpus < node.ranks_per_node:
             raise InputError(
                 f"workers: {node.ranks_per_node} on a machine of {node.cpus} cores",
                 fix=f"--set workers={node.cpus} or fewer",

@@ -29,7 +29,7 @@ from launcher.agent.processes import die_with_parent
 from launcher.agent.text_store import stored_source
 from launcher.config.paths import launch_home
 from launcher.config.recipe import Recipe
-from launcher.errors import LaunchError, RunFailed
+from launcher.errors import HostsInUse, LaunchError
 from launcher.raycluster.spec import ClusterSpec
 from launcher.runs.events import (
     EventLog,
@@ -131,7 +131,7 @@ class Driver:
     def _waits_for(self, other: str) -> None:
         """Raises RunFailed where the run is not to wait."""
         if not self.folder.spec().waits:
-            raise RunFailed(f"run '{other}' has these hosts", fix="leave --no-wait out: it waits")
+            raise HostsInUse(other, fix="leave --no-wait out: it waits")
         self.events.write(WaitEvent.now(run=other))
 
     @contextmanager
@@ -293,12 +293,12 @@ class _Progress:
         self._done = done
         self._written = 0.0
 
-    def __call__(self, stage: str, done: float, total: float | None) -> None:
-        if total is None and stage != "wait":
-            self._events.write(FaultEvent.now(what="text", message=stage))
+    def __call__(self, what: str, done: float, total: float | None, *, host: str = "") -> None:
+        if total is None and what != "wait":
+            self._events.write(FaultEvent.now(what="text", message=what))
         elif time.monotonic() - self._written > PROGRESS_SECONDS and not self._done():
             self._written = time.monotonic()
-            self._events.write(ProgressEvent.now(stage=stage, done=done, total=total))
+            self._events.write(ProgressEvent.now(stage=what, done=done, total=total))
 
 
 if __name__ == "__main__":

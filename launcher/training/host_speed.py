@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -25,10 +24,11 @@ from launcher.training.threads import (
 from nanochat.available_memory import available_bytes
 from nanochat.batch_split import MICRO_BATCH_TOKENS
 from nanochat.cores import find_cores
+from nanochat.disk_space import free_bytes
 from nanochat.memory import keep_freed_memory
 from nanochat.sizes import ModelConfig
 from nanochat.speed import (
-    MOST_CALL_SECONDS,
+    MAX_CALL_SECONDS,
     PASS_TOKENS,
     Bench,
     PartRates,
@@ -105,7 +105,7 @@ def measure_host(
             disk_bytes_per_second=disk_rate(folder),
             resident_bytes=resident,
             memory_bytes=_memory_bytes(device),
-            disk_free_bytes=shutil.disk_usage(folder).free,
+            disk_free_bytes=free_bytes(folder),
             pass_tokens=fewest_of_the_fastest(passes),
             pass_rates=passes,
         )
@@ -146,7 +146,7 @@ def _widths(bench: Bench, models: Sequence[ModelConfig], say: Say) -> dict[int, 
     found: dict[int, WidthRates] = {}
     before: PartRates | None = None
     for model in models:
-        if before and longest_call_seconds(before, model, tokens) > MOST_CALL_SECONDS:
+        if before and longest_call_seconds(before, model, tokens) > MAX_CALL_SECONDS:
             say(f"width {model.dim} would take too long here: left out")
             break
         before = bench.part_rates(model, tokens)

@@ -80,15 +80,19 @@ class StepPace:
         evaluations = [
             event.seconds * (1 if event.step else less)
             for event in events
-            if isinstance(event, EvaluateEvent)
+            if isinstance(event, EvaluateEvent) and event.seconds is not None
         ]
-        saves = [event for event in events if isinstance(event, CheckpointEvent)]
-        stalls = [e.seconds if e.stalled is None else e.stalled for e in saves]
+        saves = [
+            (event.seconds, event.stalled)
+            for event in events
+            if isinstance(event, CheckpointEvent) and event.seconds is not None
+        ]
+        stalls = [seconds if stalled is None else stalled for seconds, stalled in saves]
         return cls(
             statistics.median(steps) if steps else None,
             max(evaluations, default=None),
             max(stalls, default=None),
-            max((event.seconds for event in saves), default=None),
+            max((seconds for seconds, _ in saves), default=None),
         )
 
     def limit(

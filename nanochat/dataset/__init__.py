@@ -11,9 +11,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nanochat.dataset.rows import PreparedData, Rows, TrainOrder
+    from nanochat.dataset.rows import PreparedData, RowDataset, RowSampler
 
-__all__ = ["PreparedData", "Rows", "TrainOrder"]
+__all__ = ["PreparedData", "RowDataset", "RowSampler"]
 
 
 def __getattr__(name: str) -> Any:

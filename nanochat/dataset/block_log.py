@@ -21,8 +21,8 @@ from nanochat.atomic_write import write_atomically
 from nanochat.dataset.manifest import RowBlock
 from nanochat.errors import DataError
 
-GROWTH = "train.jsonl"
-FAILURE = "failure.json"
+LOG_FILE = "train.jsonl"
+FAILURE_FILE = "failure.json"
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,17 @@ class BlockLog:
     """Written by the one process that holds the folder's lock."""
 
     def __init__(self, folder: Path, on_block: Callable[[], None]) -> None:
-        """Take up what an earlier process has recorded there. `on_block`: called where there is
-        some, and at every new block."""
-        (folder / FAILURE).unlink(missing_ok=True)
+        """Resume the log of an earlier process, if any. `on_block`: called if that has blocks, and
+        after every new one."""
+        (folder / FAILURE_FILE).unlink(missing_ok=True)
         self._on_block = on_block
-        self._path = folder / GROWTH
+        self._path = folder / LOG_FILE
         if self._path.exists():  # a line that a crash has torn counts as not written
             os.truncate(self._path, self._path.read_bytes().rfind(b"\n") + 1)
         self._recorded: list[RowBlock] = []
         self.blocks: list[RowBlock] = []  # of whole units
         self.units, self.counts = 0, Counts()
-        for block, counts in _lines(self._path):
+        for block, counts in _read_lines(self._path):
             if block is not None:
                 self._recorded.append(block)
             elif counts is not None:
@@ -60,36 +60,36 @@ class BlockLog:
         if self._recorded:
             on_block()
 
-    def has(self, block: RowBlock) -> bool:
-        """Whether an interrupted preparation got as far as this block, the next one.
+    def match_recorded(self, block: RowBlock) -> bool:
+        """Whether an interrupted preparation recorded this block, the next one; then pass over it.
 
-        Raises DataError where it had come to another one: then the text is another too.
+        Raises DataError if it recorded another block, because then the text has changed.
         """
         if self._next >= len(self._recorded):
             return False
         if self._recorded[self._next] != block:
-            raise self._changed(block.name)
+            raise self._changed_error(block.name)
         self._next += 1
         return True
 
-    def add(self, block: RowBlock) -> None:
-        """Its file is on the disk."""
+    def append(self, block: RowBlock) -> None:
+        """Record a block whose file is on the disk."""
         self._write({"block": asdict(block)})
         self._recorded.append(block)
         self._next += 1
         self._on_block()
 
     def end_unit(self, counts: Counts) -> None:
-        """Raises DataError where an earlier preparation had come further in it."""
+        """Record the end of a unit. Raises DataError if an earlier process recorded more of it."""
         if self._next < len(self._recorded):
-            raise self._changed(self._recorded[self._next].name)
+            raise self._changed_error(self._recorded[self._next].name)
         self._write({"unit": asdict(counts)})
 
-    def _changed(self, name: str) -> DataError:
+    def _changed_error(self, name: str) -> DataError:
         return DataError(
             f"{self._path.parent / name}: other rows than when this text was prepared before: the "
             "text has changed meanwhile",
-            fix=f"Delete the folder {self._path.parent}; the data will be prepared again.",
+            fix=f"delete the folder {self._path.parent}: the data will be prepared again",
         )
 
     def _write(self, line: dict[str, Any]) -> None:
@@ -101,17 +101,17 @@ class BlockLog:
 
 def ready_blocks(folder: Path) -> list[RowBlock]:
     """Blocks to train on that are on the disk, in order. Raises DataError for a damaged record."""
-    return [block for block, _ in _lines(folder / GROWTH) if block is not None]
+    return [block for block, _ in _read_lines(folder / LOG_FILE) if block is not None]
 
 
-def forget_from(folder: Path, name: str) -> None:
-    """Forget the unit that has the block `name`, and what comes behind it: its file is damaged."""
-    path = folder / GROWTH
+def truncate_at(folder: Path, name: str) -> None:
+    """Truncate the log before the unit that has the block `name`, whose file is damaged."""
+    path = folder / LOG_FILE
     data = path.read_bytes()
     whole = end = 0
     for line in data.splitlines(keepends=True):
         end += len(line)
-        block, counts = _parsed(path, line)
+        block, counts = _parse_line(path, line)
         if block is not None and block.name == name:
             break
         whole = end if counts is not None else whole
@@ -121,34 +121,34 @@ def forget_from(folder: Path, name: str) -> None:
 def write_failure(folder: Path, error: DataError) -> None:
     content = json.dumps({"message": error.message, "fix": error.fix}).encode()
     with contextlib.suppress(OSError):  # the disk may be what failed
-        write_atomically(folder / FAILURE, content)
+        write_atomically(folder / FAILURE_FILE, content)
 
 
 def read_failure(folder: Path) -> DataError | None:
     try:
-        content = json.loads((folder / FAILURE).read_bytes())
+        content = json.loads((folder / FAILURE_FILE).read_bytes())
         return DataError(content["message"], fix=content["fix"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def damaged(file: Path, what: str) -> DataError:
+def damaged_error(file: Path, what: str) -> DataError:
     return DataError(
         f"{file}: damaged: {what}",
-        fix=f"Delete the folder {file.parent}; the data will be prepared again.",
+        fix=f"delete the folder {file.parent}: the data will be prepared again",
     )
 
 
-def _lines(path: Path) -> list[tuple[RowBlock | None, Counts | None]]:
+def _read_lines(path: Path) -> list[tuple[RowBlock | None, Counts | None]]:
     """Whole lines only: another process may be writing the last one."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return []
-    return [_parsed(path, line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
+    return [_parse_line(path, line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
 
 
-def _parsed(path: Path, line: bytes) -> tuple[RowBlock | None, Counts | None]:
+def _parse_line(path: Path, line: bytes) -> tuple[RowBlock | None, Counts | None]:
     """A block, or the counts at the end of a unit."""
     try:
         content = json.loads(line)
@@ -156,4 +156,4 @@ def _parsed(path: Path, line: bytes) -> tuple[RowBlock | None, Counts | None]:
             return RowBlock(**content["block"]), None
         return None, Counts(**content["unit"])
     except (ValueError, KeyError, TypeError) as error:
-        raise damaged(path, f"not a line of it: {line[:40]!r}") from error
+        raise damaged_error(path, f"not a line of it: {line[:40]!r}") from error

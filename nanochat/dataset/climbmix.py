@@ -14,13 +14,12 @@ from pathlib import Path
 from nanochat.dataset.document import (
     Document,
     FileIdentity,
-    Progress,
     Source,
     SourceFile,
 )
 from nanochat.dataset.readers import parquet_text_bytes, read_parquet
-from nanochat.dataset.trouble import Trouble
 from nanochat.errors import DataError
+from nanochat.progress import Progress
 
 CLIMBMIX = "climbmix"
 ADDRESS = "https://huggingface.co/datasets/karpathy/climbmix-400b-shuffle/resolve/main"
@@ -32,7 +31,7 @@ SHARD_TEXT_BYTES = 250_000_000  # about, of text (upstream)
 # of English prose (2,223 documents of 1,344 tokens in the mean) rows of 2,048 keep 0.57, of 1,024
 # 0.41 and of 512 0.27.
 SHARD_TOKENS, SHARD_TOKENS_ROW = 30_000_000, 2048
-AT_ONCE = 2  # downloads, and shards that come before they are needed
+CONCURRENT_DOWNLOADS = 2  # downloads, and shards that come before they are needed
 # A hub that is away when a run begins had better be said soon; one that is away for an hour
 # while the run has text is none of its business.
 FIRST_PATIENCE_SECONDS, PATIENCE_SECONDS = 20.0, 3600.0
@@ -66,33 +65,33 @@ class ClimbmixSource(Source):
         if address is None and not folder.is_dir():
             raise DataError(
                 f"{folder}: no such folder",
-                fix="Name a folder of shards, or an address that begins with https://.",
+                fix="name a folder of shards, or an address that begins with https://",
             )
         missing = [file.name for file in (*files, held_out) if not file.path.exists()]
         if address is None and missing:
             raise DataError(
                 f"{folder}: {missing[0]} is not there, nor are {len(missing) - 1} more of the "
                 f"{shards + 1} shards" if len(missing) > 1 else f"{folder}: no {missing[0]}",
-                fix="Bring them there, or leave data.mirror out: they are fetched then.",
+                fix="copy them there, or leave data.mirror out: they are downloaded then",
             )  # fmt: skip
-        self._arrivals: Arrivals | None = None
+        self._downloads: ShardDownloads | None = None
 
     def fetch(self, files: Sequence[SourceFile], on_progress: Progress) -> None:
         if self._address is None:
             return
-        if self._arrivals is None:
-            self._arrivals = Arrivals(self._address, on_progress)
-        self._arrivals.order(files)
+        if self._downloads is None:
+            self._downloads = ShardDownloads(self._address, on_progress)
+        self._downloads.enqueue(files)
 
     def wait_for(self, file: SourceFile) -> None:
         """Raises DataError or OSError where it cannot be had."""
-        if self._arrivals is not None:
-            self._arrivals.wait_for(file)
+        if self._downloads is not None:
+            self._downloads.wait_for(file)
 
     def documents(self, files: Sequence[SourceFile] | None = None) -> Iterator[Document]:
-        fix = "Delete it: it is fetched again."
+        fix = "delete it: it is downloaded again"
         if self._address is None:
-            fix = "Bring the shard there again."
+            fix = "copy the shard there again"
         for file in self._chosen(files):
             self.wait_for(file)
             try:
@@ -130,80 +129,81 @@ def shard_count(spec: str) -> int:
     if not number.isdecimal() or not 1 <= int(number) <= TRAINING_SHARDS:
         raise DataError(
             f"{spec}: not a number of shards",
-            fix=f"Write climbmix:8, from 1 to {TRAINING_SHARDS:,}, or climbmix: as many as needed.",
+            fix=f"write climbmix:8, from 1 to {TRAINING_SHARDS:,}, or climbmix: as many as needed",
         )
     return int(number)
 
 
-class Arrivals:
-    """Shards come in the order in which they were asked for, a few ahead of the one in use."""
+class ShardDownloads:
+    """Downloads shards in the order in which they are queued, a few ahead of the one in use."""
 
     def __init__(self, address: str, on_progress: Progress) -> None:
         self._address = address
         self._on_progress = on_progress
         self._change = threading.Condition()
-        self._ordered: list[SourceFile] = []
-        self._begun = 0
-        self._used = 0  # shards of the order that have been waited for, and those before them
-        self._there: dict[str, Exception | None] = {}
-        self._bytes: dict[str, tuple[int, int]] = {}  # here, and of the file
-        for _ in range(AT_ONCE):
-            threading.Thread(target=self._work, daemon=True).start()
+        self._queued: list[SourceFile] = []
+        self._started = 0
+        self._needed = 0  # shards of the queue that have been waited for, and those before them
+        self._finished: dict[str, Exception | None] = {}
+        self._bytes: dict[str, tuple[int, int]] = {}  # received, and of the file
+        for _ in range(CONCURRENT_DOWNLOADS):
+            threading.Thread(target=self._download_loop, daemon=True).start()
 
-    def order(self, files: Sequence[SourceFile]) -> None:
+    def enqueue(self, files: Sequence[SourceFile]) -> None:
         with self._change:
-            self._ordered += files
+            self._queued += files
             self._change.notify_all()
 
     def wait_for(self, file: SourceFile) -> None:
         """Raises what went wrong with it."""
         with self._change:
-            self._used = max(self._used, self._ordered.index(file) + 1)
+            self._needed = max(self._needed, self._queued.index(file) + 1)
             self._change.notify_all()
-            self._change.wait_for(lambda: file.name in self._there)
-            error = self._there[file.name]
+            self._change.wait_for(lambda: file.name in self._finished)
+            error = self._finished[file.name]
         if error is not None:
             raise error
 
-    def _work(self) -> None:
+    def _download_loop(self) -> None:
         while True:
             with self._change:
-                self._change.wait_for(self._may_begin)
-                file = self._ordered[self._begun]
-                first = self._begun < AT_ONCE
-                self._begun += 1
+                self._change.wait_for(self._may_start)
+                file = self._queued[self._started]
+                first = self._started < CONCURRENT_DOWNLOADS
+                self._started += 1
             error: Exception | None = None
             try:
-                self._bring(file, FIRST_PATIENCE_SECONDS if first else PATIENCE_SECONDS)
+                self._download(file, FIRST_PATIENCE_SECONDS if first else PATIENCE_SECONDS)
             except Exception as raised:  # whoever waits for it is to have it
                 error = raised
             with self._change:
-                self._there[file.name] = error
+                self._finished[file.name] = error
                 self._change.notify_all()
 
-    def _may_begin(self) -> bool:
-        return self._begun < min(len(self._ordered), self._used + AT_ONCE)
+    def _may_start(self) -> bool:
+        return self._started < min(len(self._queued), self._needed + CONCURRENT_DOWNLOADS)
 
-    def _bring(self, file: SourceFile, patience_seconds: float) -> None:
-        from nanochat.dataset.download import download  # requests: 0.1 s that others need not wait
+    def _download(self, file: SourceFile, patience_seconds: float) -> None:
+        # Imports requests: 0.1 s that other sources need not wait.
+        from nanochat.dataset.download import DownloadWarnings, download
 
-        def tell(reason: str) -> None:
+        def warn(reason: str) -> None:
             self._on_progress(f"{file.name}: {reason}: trying again", 0, None)
 
-        trouble = Trouble(tell)
+        warnings = DownloadWarnings(warn)
 
         def on_bytes(done: int, total: int | None) -> None:
-            trouble.has_come(done)
+            warnings.on_bytes(done)
             self._bytes[file.name] = done, total or max(done, SHARD_BYTES)
-            here, whole = zip(*list(self._bytes.values()), strict=True)
-            self._on_progress("download", sum(here), sum(whole))
+            received, sizes = zip(*list(self._bytes.values()), strict=True)
+            self._on_progress("download", sum(received), sum(sizes))
 
         download(
             f"{self._address.rstrip('/')}/{file.name}",
             file.path,
             patience_seconds=patience_seconds,
             on_bytes=on_bytes,
-            on_trouble=trouble.tell,
+            on_retry=warnings.warn,
             check=not_whole_parquet,
         )
 

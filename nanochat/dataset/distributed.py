@@ -14,9 +14,9 @@ import torch
 import torch.distributed as dist
 
 from nanochat.atomic_write import open_atomically
-from nanochat.dataset.block_log import damaged
+from nanochat.dataset.block_log import damaged_error
 from nanochat.dataset.manifest import TOKENIZER, Manifest, RowBlock
-from nanochat.dataset.rows import PreparedData, has_content
+from nanochat.dataset.rows import PreparedData, matches_sha256
 from nanochat.errors import DataError
 from nanochat.exchange import all_gather_int
 
@@ -47,28 +47,28 @@ class DistributedData(PreparedData):
                 self._source = PreparedData.load(folder)
             except DataError as error:
                 failure = error
-        super().__init__(folder, self._described(failure))
-        self._share(TOKENIZER, self.manifest.tokenizer_sha256)
+        super().__init__(folder, self._broadcast_manifest(failure))
+        self._sync_file(TOKENIZER, self.manifest.tokenizer_sha256)
 
-    def grow(self, rows: int, wanted: Callable[[], bool]) -> bool:
-        """As a PreparedData's. `wanted` is asked on rank 0."""
-        goes_on = True
-        while goes_on and not self._has(rows):
+    def wait_for_rows(self, rows: int, keep_waiting: Callable[[], bool]) -> bool:
+        """As a PreparedData's. `keep_waiting` is asked on rank 0."""
+        waiting = True
+        while waiting and not self._has_rows(rows):
             failure = None
             if self._source is not None:
-                failure = _grow_for_a_while(self._source, rows, wanted)
-            self.manifest = self._described(failure)
-            self._forget()
-            goes_on = bool(all_gather_int(int(wanted()), self._world_size, self._device)[0])
-        return self._has(rows)
+                failure = _wait_briefly(self._source, rows, keep_waiting)
+            self.manifest = self._broadcast_manifest(failure)
+            self._drop_row_cache()
+            waiting = bool(all_gather_int(int(keep_waiting()), self._world_size, self._device)[0])
+        return self._has_rows(rows)
 
-    def bring(self, blocks: Sequence[RowBlock]) -> None:
+    def ensure_blocks(self, blocks: Sequence[RowBlock]) -> None:
         for block in blocks:
-            if block.name not in self._whole:
-                self._share(block.name, block.sha256)
-                self._whole.add(block.name)
+            if block.name not in self._verified:
+                self._sync_file(block.name, block.sha256)
+                self._verified.add(block.name)
 
-    def _described(self, failure: DataError | None) -> Manifest:
+    def _broadcast_manifest(self, failure: DataError | None) -> Manifest:
         """Rank 0's manifest, with what has grown. Raises its `failure` on every rank."""
         content = b""
         if failure is not None:
@@ -76,38 +76,38 @@ class DistributedData(PreparedData):
         elif self._source is not None:
             content = self._source.manifest.to_json()
         size = all_gather_int(len(content), self._world_size, self._device)[0]
-        content = b"".join(self._broadcast(content or None, size))
+        content = b"".join(self._broadcast_bytes(content or None, size))
         if content.startswith(FAILED):
             message, fix = json.loads(content.removeprefix(FAILED))
             raise failure or DataError(message, fix=fix)
         return Manifest.from_json(content)
 
-    def _share(self, name: str, sha256: str) -> None:
-        """One file, whole on every machine at the end."""
+    def _sync_file(self, name: str, sha256: str) -> None:
+        """Make one file complete on every machine that writes."""
         path = self.path / name
-        looks = self._writes or self._rank == 0
-        lacks = looks and not has_content(path, sha256)
-        lacking = all_gather_int(int(lacks), self._world_size, self._device)
-        if lacking[0]:
-            raise damaged(path, "its content is not what was written")
-        if any(lacking):
-            self._send(path, lacks=lacks)
-            broken = lacks and not has_content(path, sha256)
+        keeps = self._writes or self._rank == 0
+        missing = keeps and not matches_sha256(path, sha256)
+        missing_by_rank = all_gather_int(int(missing), self._world_size, self._device)
+        if missing_by_rank[0]:
+            raise damaged_error(path, "its content is not what was written")
+        if any(missing_by_rank):
+            self._broadcast_file(path, missing=missing)
+            broken = missing and not matches_sha256(path, sha256)
             if any(all_gather_int(int(broken), self._world_size, self._device)):
                 raise DataError(f"{path}: what came from rank 0 is not what it has")
 
-    def _send(self, path: Path, *, lacks: bool) -> None:
-        """From rank 0 to those that lack it; the others take part and keep nothing."""
+    def _broadcast_file(self, path: Path, *, missing: bool) -> None:
+        """Send a file from rank 0 to those that miss it; the others take part and keep nothing."""
         content = np.memmap(path, np.uint8, mode="r") if self._rank == 0 else None
         size = all_gather_int(
             0 if content is None else len(content), self._world_size, self._device
         )[0]
-        with open_atomically(path) if lacks else nullcontext() as file:
-            for piece in self._broadcast(content, size):
+        with open_atomically(path) if missing else nullcontext() as file:
+            for piece in self._broadcast_bytes(content, size):
                 if file is not None:
                     file.write(piece)
 
-    def _broadcast(
+    def _broadcast_bytes(
         self, content: bytes | np.ndarray[tuple[int], np.dtype[np.uint8]] | None, size: int
     ) -> Iterator[bytes]:
         """`size` bytes of rank 0, piece by piece, on every rank. `content`: None on the others."""
@@ -121,12 +121,12 @@ class DistributedData(PreparedData):
             yield piece.cpu().numpy().tobytes()
 
 
-def _grow_for_a_while(
-    data: PreparedData, rows: int, wanted: Callable[[], bool]
+def _wait_briefly(
+    data: PreparedData, rows: int, keep_waiting: Callable[[], bool]
 ) -> DataError | None:
     until = time.monotonic() + WAIT_SECONDS
     try:
-        data.grow(rows, lambda: wanted() and time.monotonic() < until)
+        data.wait_for_rows(rows, lambda: keep_waiting() and time.monotonic() < until)
     except DataError as error:
         return error
     except OSError as error:

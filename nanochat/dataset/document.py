@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from nanochat.atomic_write import sha256_of
 from nanochat.errors import DataError
-
-Progress = Callable[[str, float, float | None], None]  # stage, done, total where known
+from nanochat.file_hash import sha256_of
+from nanochat.progress import Progress
 
 
 class Document(NamedTuple):
@@ -108,5 +107,5 @@ def readable(path: Path) -> Iterator[None]:
     except OSError as error:
         raise DataError(
             f"{path}: cannot read it: {error.strerror or error}",
-            fix="Make the file readable, or choose files that are.",
+            fix="make the file readable, or choose files that are",
         ) from error

@@ -13,12 +13,14 @@ from typing import NamedTuple
 
 import requests
 
-from nanochat.atomic_write import flush, sha256_of, write_atomically
+from nanochat.atomic_write import replace_durably, write_atomically
+from nanochat.backoff import Backoff
 from nanochat.errors import DataError
+from nanochat.file_hash import sha256_of
 from nanochat.lock import hold_lock
 
 CONNECT_SECONDS, SILENCE_SECONDS = 10.0, 30.0
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
+RETRY = Backoff(first_seconds=0.5, max_seconds=30.0)
 CHUNK_BYTES = 1 << 14  # an unfinished one is lost where a connection breaks
 PASSING = {408, 425, 429}  # and all that are the server's fault
 FINAL = (
@@ -26,13 +28,15 @@ FINAL = (
     requests.exceptions.TooManyRedirects,
     requests.exceptions.SSLError,
 )
-OTHER_MIRROR = "Try again later, or take it from elsewhere: --set data.mirror=ADDRESS, or a folder."
+OTHER_MIRROR = "try again later, or take it from elsewhere: --set data.mirror=ADDRESS, or a folder"
 SHA256 = re.compile(r'"?([0-9a-f]{64})"?')
+NUMBER = re.compile(r"0x[0-9a-f]+|\d[\d,]*")
+WARNING_SECONDS = 60.0  # between two equal warnings: some servers break off every second
 
-OnBytes = Callable[[int, int | None], None]  # bytes that are here, bytes of the file
+OnBytes = Callable[[int, int | None], None]  # bytes received, bytes of the file
 
 
-class _Described(NamedTuple):
+class _Description(NamedTuple):
     """What a server says of a file: its size, and its hash where the server is a hub."""
 
     bytes: int | None
@@ -49,12 +53,36 @@ class _Version(NamedTuple):
     @classmethod
     def of(cls, partial: Path) -> _Version | None:
         try:
-            return cls(**json.loads(_beside(partial).read_bytes()))
+            return cls(**json.loads(_version_file(partial).read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
 
     def write(self, partial: Path) -> None:
-        write_atomically(_beside(partial), json.dumps(self._asdict()).encode())
+        write_atomically(_version_file(partial), json.dumps(self._asdict()).encode())
+
+
+class DownloadWarnings:
+    """Passes the warnings about one file on, without repetitions.
+
+    Warnings that differ in their figures only are equal. An equal one is passed on again only if
+    more bytes have arrived since and WARNING_SECONDS have passed.
+    """
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self._warn = warn
+        self._bytes = 0
+        self._warned: dict[str, tuple[int, float]] = {}  # kind -> bytes at that time, time
+
+    def on_bytes(self, size: int) -> None:
+        """`size` bytes of the file have arrived."""
+        self._bytes = max(self._bytes, size)
+
+    def warn(self, reason: str) -> None:
+        kind, now = NUMBER.sub("", reason), time.monotonic()
+        size, warned_at = self._warned.get(kind, (-1, -WARNING_SECONDS))
+        if self._bytes > size and now - warned_at >= WARNING_SECONDS:
+            self._warned[kind] = self._bytes, now
+            self._warn(reason)
 
 
 class _BrokeOff(Exception):
@@ -67,16 +95,16 @@ def download(
     *,
     patience_seconds: float,
     on_bytes: OnBytes = lambda done, total: None,
-    on_trouble: Callable[[str], None] = lambda reason: None,
+    on_retry: Callable[[str], None] = lambda reason: None,
     check: Callable[[Path], str | None] = lambda path: None,
 ) -> None:
     """Bring `url` to `path`, unless it is there. Several processes may ask at once.
 
     A broken connection is taken up again, also by a later call. Sizes are compared with what the
     server says, and the SHA-256 where it names it, as the Hugging Face hub does (X-Linked-Etag);
-    `check` says what else is wrong with the content, or None. `on_trouble` is told why an attempt
-    failed that is followed by another one. Raises DataError where the content is wrong twice, where
-    the server refuses, and where for `patience_seconds` no new byte came.
+    `check` says what else is wrong with the content, or None. `on_retry` gets the reason why an
+    attempt failed that is followed by another one. Raises DataError if the content is wrong twice,
+    the server refuses, or no new byte came for `patience_seconds`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
@@ -84,16 +112,14 @@ def download(
         for last in (False, True):
             if path.exists():
                 return
-            described = _receive(url, partial, patience_seconds, on_bytes, on_trouble)
-            wrong = _what_is_wrong(partial, described) or check(partial)
+            description = _receive(url, partial, patience_seconds, on_bytes, on_retry)
+            wrong = _what_is_wrong(partial, description) or check(partial)
             if wrong is None:
-                flush(partial)
-                partial.replace(path)
-                _beside(partial).unlink(missing_ok=True)
-                flush(path.parent)
+                replace_durably(partial, path)
+                _version_file(partial).unlink(missing_ok=True)
                 return
             partial.unlink()
-            _beside(partial).unlink(missing_ok=True)
+            _version_file(partial).unlink(missing_ok=True)
             if last:
                 raise DataError(f"{url}: {wrong}", fix=OTHER_MIRROR)
 
@@ -103,10 +129,10 @@ def _receive(
     partial: Path,
     patience_seconds: float,
     on_bytes: OnBytes,
-    on_trouble: Callable[[str], None],
-) -> _Described:
+    on_retry: Callable[[str], None],
+) -> _Description:
     """All that is missing at the end of `partial`, in as many attempts as it takes."""
-    pause, heard = FIRST_PAUSE_SECONDS, time.monotonic()
+    failures, last_byte_at = 0, time.monotonic()
     while True:
         before = _size(partial)
         try:
@@ -114,22 +140,25 @@ def _receive(
         except FINAL as error:
             raise DataError(f"{url}: {_reason(error)}", fix=OTHER_MIRROR) from error
         except (requests.RequestException, _BrokeOff) as error:
-            here, now = _size(partial), time.monotonic()
-            if here > before:
-                pause, heard = FIRST_PAUSE_SECONDS, now
-            if now - heard + pause > patience_seconds:
-                kept = f"; {here:,} bytes are here, and it goes on from there" if here else ""
+            received, now = _size(partial), time.monotonic()
+            if received > before:
+                failures, last_byte_at = 0, now
+            failures += 1
+            pause = RETRY.seconds(failures)
+            if now - last_byte_at + pause > patience_seconds:
+                silent = f"{now - last_byte_at:.0f} s: {_reason(error)}"
+                kept = f"; {received:,} bytes are here, and it goes on from there"
                 raise DataError(
-                    f"{url}: {'no new byte' if here else 'nothing came'} for {now - heard:.0f} s: "
-                    f"{_reason(error)}{kept}",
+                    f"{url}: no new byte for {silent}{kept}"
+                    if received
+                    else f"{url}: nothing came for {silent}",
                     fix=OTHER_MIRROR,
                 ) from error
-            on_trouble(_reason(error))
+            on_retry(_reason(error))
         time.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
-def _receive_some(url: str, partial: Path, have: int, on_bytes: OnBytes) -> _Described:
+def _receive_some(url: str, partial: Path, have: int, on_bytes: OnBytes) -> _Description:
     """One attempt. Raises RequestException or _BrokeOff where another one may get further."""
     known = _Version.of(partial)
     if have and (known is None or known.url != url):
@@ -142,7 +171,7 @@ def _receive_some(url: str, partial: Path, have: int, on_bytes: OnBytes) -> _Des
         status = response.status_code
         start, total = _range(response)
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and total == have:
-            return _described(response, total)
+            return _describe(response, total)
         if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
             if status in PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise _BrokeOff(f"{status} {response.reason}")
@@ -154,7 +183,7 @@ def _receive_some(url: str, partial: Path, have: int, on_bytes: OnBytes) -> _Des
             raise _BrokeOff(f"the server sends from byte {start} in place of {have}")
         if status == HTTPStatus.OK:
             have = 0  # a server that knows no ranges, or has another file by now
-            partial.unlink(missing_ok=True)  # before it is said to be of this one
+            partial.unlink(missing_ok=True)  # before it is recorded as this one's
             _Version(url, _strong_etag(response), total).write(partial)
         elif known is not None and total != known.bytes:
             partial.unlink()
@@ -166,35 +195,35 @@ def _receive_some(url: str, partial: Path, have: int, on_bytes: OnBytes) -> _Des
                 on_bytes(have, total)
         if total is not None and have < total:
             raise _BrokeOff(f"the connection closed after {have:,} of {total:,} bytes")
-        return _described(response, total)
+        return _describe(response, total)
 
 
 def _range(response: requests.Response) -> tuple[int, int | None]:
-    """The first byte of what follows, and the bytes of the whole file where they are said."""
-    said = response.headers.get("Content-Range", "")
-    if match := re.match(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", said):
+    """The first byte of what follows, and the bytes of the whole file if the server names them."""
+    header = response.headers.get("Content-Range", "")
+    if match := re.match(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", header):
         return int(match[1] or 0), None if match[2] == "*" else int(match[2])
     length = response.headers.get("Content-Length", "")
     return 0, int(length) if length.isdecimal() else None
 
 
-def _described(response: requests.Response, total: int | None) -> _Described:
+def _describe(response: requests.Response, total: int | None) -> _Description:
     """A hub says size and hash where it redirects to the place that has the content."""
     digest = None
-    for each in (*response.history, response):
-        if match := SHA256.fullmatch(each.headers.get("X-Linked-Etag", "")):
+    for answer in (*response.history, response):
+        if match := SHA256.fullmatch(answer.headers.get("X-Linked-Etag", "")):
             digest = match[1]
-        if (linked := each.headers.get("X-Linked-Size", "")).isdecimal():
+        if (linked := answer.headers.get("X-Linked-Size", "")).isdecimal():
             total = int(linked)
-    return _Described(total, digest)
+    return _Description(total, digest)
 
 
-def _what_is_wrong(path: Path, described: _Described) -> str | None:
+def _what_is_wrong(path: Path, description: _Description) -> str | None:
     size = _size(path)
-    if described.bytes is not None and size != described.bytes:
-        return f"it sent {size:,} bytes of a file of {described.bytes:,}"
-    if described.sha256 is not None and (digest := sha256_of(path)) != described.sha256:
-        return f"it sent a file of SHA-256 {digest[:12]}..., not {described.sha256[:12]}..."
+    if description.bytes is not None and size != description.bytes:
+        return f"it sent {size:,} bytes of a file of {description.bytes:,}"
+    if description.sha256 is not None and (digest := sha256_of(path)) != description.sha256:
+        return f"it sent a file of SHA-256 {digest[:12]}..., not {description.sha256[:12]}..."
     return None
 
 
@@ -204,7 +233,7 @@ def _strong_etag(response: requests.Response) -> str:
     return "" if etag.startswith("W/") else etag
 
 
-def _beside(partial: Path) -> Path:
+def _version_file(partial: Path) -> Path:
     return partial.with_name(f"{partial.name}.json")
 
 

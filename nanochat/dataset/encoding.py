@@ -37,15 +37,15 @@ class Throttle:
     """How eagerly text is prepared: all out, or with what training leaves."""
 
     def __init__(self) -> None:
-        self._relaxed = False
+        self._lowered = False
 
-    def relax(self) -> None:
-        """From now on."""
-        self._relaxed = True
+    def lower_priority(self) -> None:
+        """Use idle cores only, from now on."""
+        self._lowered = True
 
-    def follow(self) -> None:
-        """For the thread that calls."""
-        if self._relaxed and BACKGROUND is not None:
+    def apply(self) -> None:
+        """Give the calling thread the priority that was set."""
+        if self._lowered and BACKGROUND is not None:
             with contextlib.suppress(OSError):  # a sandbox may not let us: not worth a run
                 os.sched_setscheduler(0, BACKGROUND, os.sched_param(0))
 
@@ -55,12 +55,12 @@ def encode(
     tokenizer: Tokenizer,
     dtype: npt.DTypeLike,
     threads: int,
-    pace: Throttle,
+    throttle: Throttle,
 ) -> Iterator[Encoded]:
     """In the order of `documents`. Holds a few batches of text at a time."""
 
     def encode_batch(batch: list[Document]) -> list[Encoded]:
-        pace.follow()
+        throttle.apply()
         return [
             _encoded(document, tokenizer.encode_array(document.text).astype(dtype))
             for document in batch
@@ -91,11 +91,11 @@ def portions(encoded: Iterable[Encoded]) -> Iterator[list[Encoded]]:
 
 
 def shuffled_stretches(portion: Sequence[Encoded], number: int) -> list[Encoded]:
-    """The portion with its stretches of files in an order that `number` decides, for files stand
-    by name and neighbours are alike; documents keep their order, as upstream's shards do."""
+    """The portion with its stretches of files in an order that `number` decides, because files
+    stand by name and neighbours are alike; documents keep their order, as upstream's shards do."""
     stretches = [document for document in portion if document.continuous]
     order = iter(permutation(len(stretches), number))
-    return [stretches[next(order)] if each.continuous else each for each in portion]
+    return [stretches[next(order)] if document.continuous else document for document in portion]
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:

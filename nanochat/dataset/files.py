@@ -48,12 +48,12 @@ class FilesSource(Source):
         if not paths and matches:
             raise DataError(
                 f"{spec}: {matches[0]} is a folder",
-                fix=f"Name the files in it: --data '{kind}:{pattern.rstrip('/')}/**/*.txt'.",
+                fix=f"name the files in it: --data '{kind}:{pattern.rstrip('/')}/**/*.txt'",
             )
         if not paths:
             raise DataError(
                 f"{spec}: no file matches {folder / rest}",
-                fix=f"Check the path; ** reaches into folders: --data '{kind}:~/text/**/*.txt'.",
+                fix=f"check the path; ** reaches into folders: --data '{kind}:~/text/**/*.txt'",
             )
         for path in paths:
             if not os.access(path, os.R_OK):
@@ -62,7 +62,7 @@ class FilesSource(Source):
             if path.suffix.lower() not in READERS:
                 raise DataError(
                     f"{path}: cannot read this kind of file",
-                    fix=f"Choose files that end in {', '.join(READERS)}.",
+                    fix=f"choose files that end in {', '.join(READERS)}",
                 )
         return cls(spec, [SourceFile(path.relative_to(folder).as_posix(), path) for path in paths])
 
@@ -86,7 +86,7 @@ def expanded(path: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise DataError(f"{path}: {error}", fix="Write the whole path.") from error
+        raise DataError(f"{path}: {error}", fix="write the whole path") from error
 
 
 def _fixed_folder(pattern: Path) -> tuple[Path, str]:

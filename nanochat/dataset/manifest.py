@@ -29,8 +29,8 @@ class SplitManifest:
     """The rows of one split and the text that they came from.
 
     `bytes` are of text. `tokens` are those in rows; `cropped_tokens` those of documents that got
-    into none (where few validation documents come round: in one round). A document that is divided
-    between the splits counts in both.
+    into none (if few validation documents are packed again and again: in the first round). A
+    document that is split between the two counts in both.
     """
 
     source: str
@@ -86,11 +86,14 @@ class Manifest:
         content: dict[str, Any] = json.loads(data)
         if (content.pop("format"), content.pop("version")) != (FORMAT, FORMAT_VERSION):
             raise ValueError(f"expected {FORMAT} version {FORMAT_VERSION}")
-        train, validation = _part(content.pop("train")), _part(content.pop("validation"))
+        train, validation = (
+            _parse_split(content.pop("train")),
+            _parse_split(content.pop("validation")),
+        )
         return cls(**content, train=train, validation=validation)
 
 
-def _part(content: dict[str, Any]) -> SplitManifest:
+def _parse_split(content: dict[str, Any]) -> SplitManifest:
     files = tuple(FileIdentity(**file) for file in content.pop("files"))
     blocks = tuple(RowBlock(**block) for block in content.pop("blocks"))
     return SplitManifest(**content, files=files, blocks=blocks)

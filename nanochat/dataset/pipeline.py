@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from nanochat.atomic_write import write_atomically
 from nanochat.dataset.block_log import BlockLog, ready_blocks, write_failure
-from nanochat.dataset.document import Document, FileIdentity, Progress
+from nanochat.dataset.document import Document, FileIdentity
 from nanochat.dataset.encoding import BATCH_CHARACTERS, Encoded, Throttle, encode
 from nanochat.dataset.manifest import TOKENIZER, Manifest
 from nanochat.dataset.packing import PACKING_VERSION, row_dtype
@@ -25,7 +25,9 @@ from nanochat.dataset.split_writer import (
     write_validation,
 )
 from nanochat.dataset.validation import ONE_IN, Split
+from nanochat.disk_space import free_bytes
 from nanochat.errors import DataError
+from nanochat.progress import Progress
 from nanochat.tokenizer import Tokenizer
 
 HELD_CHARACTERS = 64_000_000  # a text up to this stays in memory between its two readings
@@ -44,69 +46,69 @@ class DatasetPipeline:
     tokenizer: Tokenizer
     sequence_length: int
     threads: int
-    pace: Throttle
+    throttle: Throttle
     on_progress: Progress
 
-    def fill_dividing(self, text: TrainingText) -> None:
-        """Nothing is left where it fails."""
-        with self._removed_where_it_fails():
-            train, validation = self._part("train"), self._part("validation")
+    def build_at_once(self, text: TrainingText) -> None:
+        """Hold single documents out of `text` and write both splits; leave nothing if it fails."""
+        with self._remove_on_failure():
+            train, validation = self._writer("train"), self._writer("validation")
             write_divided_splits(
                 self._encoded(text, "pack"), train, validation, self.sequence_length
             )
             held_out = f"one document in {ONE_IN} of {self.split.source.spec}"
-            self._describe(train, validation, held_out, complete=True)
+            self._write_manifest(train, validation, held_out, complete=True)
 
-    def fill_by_unit(
-        self, text: TrainingText, announce: Callable[[], None], begun: PreparedData | None
+    def build_by_unit(
+        self, text: TrainingText, on_ready: Callable[[], None], partial: PreparedData | None
     ) -> None:
-        """Rows to validate with, then those to train on, block by block. `begun`: what an earlier
-        call has left, which stays there where this one fails, too."""
+        """Rows to validate with, then those to train on, block by block. `partial`: what an earlier
+        call has left, which stays if this one fails too."""
         split = self.split
         assert split.held_out is not None
         source, files = split.held_out
-        if begun is None:
-            with self._removed_where_it_fails():
-                validation = self._part("validation")
+        if partial is None:
+            with self._remove_on_failure():
+                validation = self._writer("validation")
                 write_validation(
                     self._encoded(
                         source.documents(files), "pack validation", source.text_bytes(files)
                     ),
                     validation,
                     self.sequence_length,
-                    comes_round=split.validation_comes_round,
+                    cycling=split.cycles_validation,
                 )
-                nothing_yet = self._part("train")
-                begun = self._describe(nothing_yet, validation, source.spec, complete=False)
-        with self._failure_left_behind(), disk_errors(self.folder):
-            growth = BlockLog(self.folder, announce)
-            train = SplitWriter("train", self.folder, self.tokenizer, self.sequence_length, growth)
+                nothing_yet = self._writer("train")
+                partial = self._write_manifest(nothing_yet, validation, source.spec, complete=False)
+        with self._record_failure(), disk_errors(self.folder):
+            log = BlockLog(self.folder, on_ready)
+            train = SplitWriter("train", self.folder, self.tokenizer, self.sequence_length, log)
             units = split.source.units(split.files)
-            for unit in units[growth.units :]:
+            for unit in units[log.units :]:
                 documents = text if len(units) == 1 else split.source.documents(unit)
                 write_unit(self._encoded(documents, "pack"), train)
             require_rows(train, self.sequence_length)
-        manifest = begun.manifest
-        part = train.part(manifest.train.source, manifest.train.files)
-        whole = replace(manifest, train=part, complete=True)
+        manifest = partial.manifest
+        train_manifest = train.manifest(manifest.train.source, manifest.train.files)
+        whole = replace(manifest, train=train_manifest, complete=True)
         write_atomically(self.folder / MANIFEST, whole.to_json())
 
-    def _part(self, name: str) -> SplitWriter:
+    def _writer(self, name: str) -> SplitWriter:
         return SplitWriter(name, self.folder, self.tokenizer, self.sequence_length)
 
     def _encoded(
         self, documents: Iterable[Document], stage: str, total: int | None = None
     ) -> Iterator[Encoded]:
         dtype = row_dtype(self.tokenizer.vocab_size)
-        return reported(
-            encode(documents, self.tokenizer, dtype, self.threads, self.pace),
+        return report_progress(
+            encode(documents, self.tokenizer, dtype, self.threads, self.throttle),
             lambda document: document.bytes,
             stage,
             self.split.source.text_bytes(self.split.files) if total is None else total,
             self.on_progress,
         )
 
-    def _describe(
+    def _write_manifest(
         self, train: SplitWriter, validation: SplitWriter, held_out: str, *, complete: bool
     ) -> PreparedData:
         """The manifest; last, for a folder without one is unfinished."""
@@ -116,16 +118,16 @@ class DatasetPipeline:
             vocab_size=self.tokenizer.vocab_size,
             tokenizer_sha256=self.tokenizer.sha256,
             packing_version=PACKING_VERSION,
-            train=train.part(self.split.source.spec, self.identities[0]),
-            validation=validation.part(held_out, self.identities[1]),
+            train=train.manifest(self.split.source.spec, self.identities[0]),
+            validation=validation.manifest(held_out, self.identities[1]),
             complete=complete,
         )
         write_atomically(self.folder / MANIFEST, manifest.to_json())
         return PreparedData(self.folder, manifest)
 
     @contextmanager
-    def _failure_left_behind(self) -> Iterator[None]:
-        """For those who train on what there is, in other processes."""
+    def _record_failure(self) -> Iterator[None]:
+        """Write down why it fails, for processes that train on the rows so far."""
         try:
             yield
         except Exception as error:
@@ -138,7 +140,7 @@ class DatasetPipeline:
             raise
 
     @contextmanager
-    def _removed_where_it_fails(self) -> Iterator[None]:
+    def _remove_on_failure(self) -> Iterator[None]:
         self.folder.mkdir()
         try:
             self.tokenizer.save(self.folder / TOKENIZER)
@@ -172,7 +174,7 @@ class TrainingText:
             self._held = held
 
 
-def reported(
+def report_progress(
     items: Iterable[Item],
     size_of: Callable[[Item], int],
     stage: str,
@@ -197,9 +199,9 @@ def disk_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        free = shutil.disk_usage(folder).free
         raise DataError(
-            f"{folder}: cannot write prepared data: {error.strerror}; {free:,} bytes are free",
-            fix="Free some space there (the rows need about half the bytes of the text), "
-            "or use another disk.",
+            f"{folder}: cannot write prepared data: {error.strerror}; "
+            f"{free_bytes(folder):,} bytes are free",
+            fix="free some space there (the rows need about half the bytes of the text), "
+            "or use another disk",
         ) from error

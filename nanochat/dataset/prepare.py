@@ -6,7 +6,7 @@
         prepared/KEY/  train-00000.rows ... validation-00000.rows ... tokenizer.json manifest.json
 
 Both keys are hashes of all that decides the content, so what is there is right. Text with files of
-its own to validate with can be trained on from its first block on: see `growth`. Any other is
+its own to validate with can be trained on from its first block on: see `block_log`. Any other is
 whole or not there.
 """
 
@@ -19,24 +19,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from nanochat.atomic_write import sha256_of
-from nanochat.dataset.block_log import forget_from, ready_blocks
+from nanochat.dataset.block_log import ready_blocks, truncate_at
 from nanochat.dataset.document import (
     Document,
     FileIdentity,
-    Progress,
     Source,
     content_hash,
 )
 from nanochat.dataset.encoding import Throttle
-from nanochat.dataset.hashes import FileHashes
 from nanochat.dataset.manifest import TOKENIZER
 from nanochat.dataset.packing import PACKING_VERSION
-from nanochat.dataset.pipeline import DatasetPipeline, TrainingText, disk_errors, reported
-from nanochat.dataset.rows import POLL_SECONDS, PreparedData, lock_of
+from nanochat.dataset.pipeline import DatasetPipeline, TrainingText, disk_errors, report_progress
+from nanochat.dataset.rows import POLL_SECONDS, PreparedData, lock_path
 from nanochat.dataset.validation import Split, split_source
 from nanochat.errors import DataError
+from nanochat.file_hash import FileHashes, sha256_of
 from nanochat.lock import LockHeld, hold_lock
+from nanochat.progress import Progress
 from nanochat.tokenizer import MAX_CHARACTERS, TRAINER_VERSION, Tokenizer
 
 LEARNED_CHARACTERS = 10_000
@@ -75,17 +74,17 @@ def prepare(
         )
         key = content_hash(
             *identities,
-            split.validation_comes_round,
+            split.cycles_validation,
             sha256_of(tokenizer_file),
             PACKING_VERSION,
             sequence_length,
         )
         folder = cache / "prepared" / key
-        announcement = _Announcement(folder, on_ready)
-        with _locked(folder, on_progress, announcement.look):
+        ready = _ReadySignal(folder, on_ready)
+        with _locked(folder, on_progress, ready.poll):
             data = _reusable(folder)
             if data is None or not data.manifest.complete:
-                work = DatasetPipeline(
+                pipeline = DatasetPipeline(
                     split=split,
                     folder=folder,
                     key=key,
@@ -93,37 +92,37 @@ def prepare(
                     tokenizer=Tokenizer.load(tokenizer_file),
                     sequence_length=sequence_length,
                     threads=threads,
-                    pace=announcement.pace,
+                    throttle=ready.throttle,
                     on_progress=on_progress,
                 )
                 if split.held_out is None:
-                    work.fill_dividing(text)
+                    pipeline.build_at_once(text)
                 else:
-                    work.fill_by_unit(text, announcement.make, begun=data)
-            announcement.make()
+                    pipeline.build_by_unit(text, ready.send, partial=data)
+            ready.send()
     return PreparedData.load(folder)
 
 
-class _Announcement:
-    """That training can begin: made once, after which preparation steps back."""
+class _ReadySignal:
+    """Tells the caller once that training can begin; preparation then yields its cores."""
 
     def __init__(self, folder: Path, on_ready: OnReady | None) -> None:
-        self.pace = Throttle()
+        self.throttle = Throttle()
         self._folder = folder
         self._on_ready = on_ready
 
-    def make(self) -> None:
+    def send(self) -> None:
         if self._on_ready is not None:
             on_ready, self._on_ready = self._on_ready, None
             on_ready(PreparedData.load(self._folder))
-            self.pace.relax()
-            self.pace.follow()
+            self.throttle.lower_priority()
+            self.throttle.apply()
 
-    def look(self) -> None:
-        """Make it where another process has come far enough."""
+    def poll(self) -> None:
+        """Send it if another process has prepared enough."""
         with contextlib.suppress(DataError):
             if self._on_ready and PreparedData.load(self._folder).manifest.train.blocks:
-                self.make()
+                self.send()
 
 
 def _trained_tokenizer(
@@ -143,7 +142,7 @@ def _trained_tokenizer(
             whole = len(files) == len(split.files)
             documents = text if whole else split.source.documents(files)
             total = min(split.source.text_bytes(files), MAX_CHARACTERS)
-            seen = reported(documents, _characters, "tokenizer", total, on_progress)
+            seen = report_progress(documents, _characters, "tokenizer", total, on_progress)
             Tokenizer.train(map(_learned_from, seen), vocab_size).save(path)
     return path
 
@@ -176,7 +175,7 @@ def _identities(
         if file.sha256 in known:
             raise DataError(
                 f"{file.name}: in the text to train on and in the text to validate with",
-                fix="Leave it out of one of the two: --data, or --set data.validation=TEXT.",
+                fix="leave it out of one of the two: --data, or --set data.validation=TEXT",
             )
     return train, held_out
 
@@ -197,7 +196,7 @@ def _reusable(folder: Path) -> PreparedData | None:
         for block in ready_blocks(folder):
             file = folder / block.name
             if not file.exists() or file.stat().st_size != block.bytes:
-                forget_from(folder, block.name)
+                truncate_at(folder, block.name)
                 break
         return PreparedData.load(folder)
     except DataError:
@@ -207,18 +206,18 @@ def _reusable(folder: Path) -> PreparedData | None:
 
 @contextmanager
 def _locked(
-    folder: Path, on_progress: Progress, look: Callable[[], None] = lambda: None
+    folder: Path, on_progress: Progress, on_wait: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
-    """One process at a time; the lock goes with the process, however it ends. `look` is called
-    again and again while it waits."""
+    """One process at a time; the lock goes with the process, however it ends. `on_wait` is called
+    repeatedly while it waits."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         while True:
             try:
-                stack.enter_context(hold_lock(lock_of(folder), seconds=0))
+                stack.enter_context(hold_lock(lock_path(folder), seconds=0))
                 break
             except LockHeld:
                 on_progress("wait", 0, None)
-                look()
+                on_wait()
                 time.sleep(POLL_SECONDS)
         yield

@@ -85,7 +85,7 @@ def parquet_text_bytes(path: Path) -> int:
         return sum(group.column(column).total_uncompressed_size for group in groups)
 
 
-_REMAKE = "Write the file again, or leave it out of the glob."
+_REMAKE = "write the file again, or leave it out of the glob"
 
 
 def _parquet(path: Path) -> Any:
@@ -102,14 +102,14 @@ def _parquet(path: Path) -> Any:
         file.close()
         raise DataError(
             f"{path}: no column `text`; its columns are {', '.join(schema.names)}",
-            fix="Rename the column that holds the text to `text`.",
+            fix="rename the column that holds the text to `text`",
         )
     kind = schema.field("text").type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         file.close()
         raise DataError(
             f"{path}: the column `text` holds {kind}, not strings",
-            fix="Write it as strings.",
+            fix="write it as strings",
         )
     return file
 
@@ -133,12 +133,12 @@ def _decoded_chunks(path: Path) -> Iterator[str]:
 def _not_utf8(place: str, offset: int) -> DataError:
     return DataError(
         f"{place}: not UTF-8 at byte {offset:,}",
-        fix="Convert it: iconv -f LATIN1 -t UTF-8 OLD > NEW (with its real encoding for LATIN1), "
-        "or leave it out of the glob.",
+        fix="convert it: iconv -f LATIN1 -t UTF-8 OLD > NEW (with its real encoding for LATIN1), "
+        "or leave it out of the glob",
     )
 
 
 def _bad_line(path: Path, number: int, what: str) -> DataError:
     return DataError(
-        f"{path}:{number}: {what}", fix='Each line must be an object like {"text": "..."}.'
+        f"{path}:{number}: {what}", fix='write each line as an object like {"text": "..."}'
     )

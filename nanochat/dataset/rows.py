@@ -12,24 +12,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nanochat.atomic_write import sha256_of
-from nanochat.dataset.block_log import damaged, read_failure, ready_blocks
+from nanochat.dataset.block_log import damaged_error, read_failure, ready_blocks
 from nanochat.dataset.document import content_hash
 from nanochat.dataset.manifest import TOKENIZER, Manifest, RowBlock
 from nanochat.dataset.packing import row_dtype
 from nanochat.dataset.permutation import permutation
 from nanochat.errors import DataError
+from nanochat.file_hash import sha256_of
 from nanochat.lock import is_held
 from nanochat.tokenizer import Tokenizer
 
 MANIFEST = "manifest.json"
 MAPPED_BLOCKS = 64  # a step reads from one or two, an evaluation walks through many
 POLL_SECONDS = 0.5
-# Without a process that prepares: the next one that waits for it takes over in a moment.
-ALONE_SECONDS = 20.0
+# Without a process that prepares the text. A process that waits for its lock takes over sooner.
+UNATTENDED_SECONDS = 20.0
 
 
-class Rows:
+class RowDataset:
     """Rows of token ids in blocks, numbered through."""
 
     def __init__(
@@ -54,7 +54,7 @@ class Rows:
         return np.array(rows, dtype=np.int64)
 
 
-class TrainOrder:
+class RowSampler:
     """Row i of a run, i = 0, 1, 2, ... without end -> a stored row: a pure function of (seed, i).
 
     Epoch after epoch, block after block, shuffled inside each block: what a run has read and what
@@ -75,10 +75,10 @@ class TrainOrder:
         """(stop - start,) stored rows of i in [start, stop)."""
         parts = [np.empty(0, dtype=np.int64)]
         while start < stop:
-            epoch, place = divmod(start, int(self._ends[-1]))
-            block = int(np.searchsorted(self._ends, place, side="right"))
+            epoch, position = divmod(start, int(self._ends[-1]))
+            block = int(np.searchsorted(self._ends, position, side="right"))
             first = int(self._ends[block]) - self._block_rows[block]
-            some = self._shuffled(epoch, block)[place - first :][: stop - start]
+            some = self._shuffled(epoch, block)[position - first :][: stop - start]
             parts.append(first + some)
             start += len(some)
         return np.concatenate(parts)
@@ -98,18 +98,18 @@ class PreparedData:
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
         self.manifest = manifest
-        self._whole: set[str] = set()  # blocks whose content has been verified
-        self._alone_since: float | None = None
+        self._verified: set[str] = set()  # blocks whose content has been verified
+        self._unattended_since: float | None = None
 
     @classmethod
     def load(cls, path: Path) -> PreparedData:
-        """Raises DataError where the manifest is damaged or a block's size is not what it says."""
+        """Raises DataError if the manifest is damaged or a block's size is not what it says."""
         try:
             manifest = Manifest.from_json((path / MANIFEST).read_bytes())
         except OSError as error:
             raise DataError(f"{path}: no prepared data here: {error.strerror}") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise damaged(path / MANIFEST, str(error)) from error
+            raise damaged_error(path / MANIFEST, str(error)) from error
         if not manifest.complete:
             train = replace(manifest.train, blocks=tuple(ready_blocks(path)))
             manifest = replace(manifest, train=train)
@@ -118,40 +118,42 @@ class PreparedData:
             file = path / block.name
             size = file.stat().st_size if file.exists() else 0
             if size != block.bytes:
-                raise damaged(file, f"{size:,} bytes instead of {block.bytes:,}")
+                raise damaged_error(file, f"{size:,} bytes instead of {block.bytes:,}")
         return data
 
-    def grow(self, rows: int, wanted: Callable[[], bool]) -> bool:
-        """Wait until `rows` rows to train on are known, or all there will be; False where it was
-        not `wanted` any more before.
+    def wait_for_rows(self, rows: int, keep_waiting: Callable[[], bool]) -> bool:
+        """Wait until `rows` rows to train on are known, or all there will be; False if
+        `keep_waiting` returned False before that.
 
-        Raises DataError where nobody prepares them.
+        Raises DataError if no process prepares them.
         """
-        while not self._has(rows) and wanted():
-            if is_held(lock_of(self.path)):  # before the look at what there is
-                self._alone_since = None
-            elif self._alone_since is None:
-                self._alone_since = time.monotonic()
+        while not self._has_rows(rows) and keep_waiting():
+            if is_held(lock_path(self.path)):  # before the look at what there is
+                self._unattended_since = None
+            elif self._unattended_since is None:
+                self._unattended_since = time.monotonic()
             self.manifest = self.load(self.path).manifest
-            self._forget()
-            since = self._alone_since
-            alone = since is not None and time.monotonic() - since > ALONE_SECONDS
-            if alone and not self._has(rows):
+            self._drop_row_cache()
+            since = self._unattended_since
+            unattended = since is not None and time.monotonic() - since > UNATTENDED_SECONDS
+            if unattended and not self._has_rows(rows):
                 raise read_failure(self.path) or DataError(
                     f"{self.path}: the preparation of the text has ended before its end",
-                    fix="When the run goes on, it does too, where it was.",
+                    fix="resume the run: the preparation resumes with it",
                 )
-            if not self._has(rows):
+            if not self._has_rows(rows):
                 time.sleep(POLL_SECONDS)
-        return self._has(rows)
+        return self._has_rows(rows)
 
-    def bring(self, blocks: Sequence[RowBlock]) -> None:
-        """Make blocks ready to be read. Raises DataError where one is not what was written."""
+    def ensure_blocks(self, blocks: Sequence[RowBlock]) -> None:
+        """Verify blocks before they are read. Raises DataError if one is not what was written."""
         for block in blocks:
-            if block.name not in self._whole:
-                if not has_content(self.path / block.name, block.sha256):
-                    raise damaged(self.path / block.name, "its content is not what was written")
-                self._whole.add(block.name)
+            if block.name not in self._verified:
+                if not matches_sha256(self.path / block.name, block.sha256):
+                    raise damaged_error(
+                        self.path / block.name, "its content is not what was written"
+                    )
+                self._verified.add(block.name)
 
     def identity(self) -> dict[str, Any]:
         """What must be the same where a run is resumed, flat, for a diff."""
@@ -169,21 +171,21 @@ class PreparedData:
         return Tokenizer.load(self.path / TOKENIZER)
 
     @functools.cached_property
-    def train_rows(self) -> Rows:
+    def train_rows(self) -> RowDataset:
         return self._rows(self.manifest.train.blocks)
 
     @functools.cached_property
-    def validation_rows(self) -> Rows:
+    def validation_rows(self) -> RowDataset:
         return self._rows(self.manifest.validation.blocks)
 
-    def _has(self, rows: int) -> bool:
+    def _has_rows(self, rows: int) -> bool:
         return self.manifest.complete or self.manifest.train.rows >= rows
 
-    def _forget(self) -> None:
-        """What was derived from an earlier manifest."""
+    def _drop_row_cache(self) -> None:
+        """Forget what was derived from an earlier manifest."""
         self.__dict__.pop("train_rows", None)
 
-    def _rows(self, blocks: Sequence[RowBlock]) -> Rows:
+    def _rows(self, blocks: Sequence[RowBlock]) -> RowDataset:
         dtype = row_dtype(self.manifest.vocab_size)
         width = self.manifest.sequence_length + 1
 
@@ -191,13 +193,13 @@ class PreparedData:
             block = blocks[number]
             return np.memmap(self.path / block.name, dtype, mode="r", shape=(block.rows, width))
 
-        return Rows([block.rows for block in blocks], open_block)
+        return RowDataset([block.rows for block in blocks], open_block)
 
 
-def has_content(path: Path, sha256: str) -> bool:
+def matches_sha256(path: Path, sha256: str) -> bool:
     return path.exists() and sha256_of(path) == sha256
 
 
-def lock_of(folder: Path) -> Path:
+def lock_path(folder: Path) -> Path:
     """Held by the process that prepares what is in `folder`."""
     return folder.with_name(f"{folder.name}.lock")

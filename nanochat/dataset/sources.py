@@ -32,7 +32,7 @@ NAMES = {
     "climbmix": "climbmix:SHARDS",
     "host": "host:PATTERN",
 }
-ALTERNATIVES = "Use --data embedded, climbmix, --data 'files:~/text/**/*.txt', or 'host:...'."
+ALTERNATIVES = "use --data embedded, climbmix, --data 'files:~/text/**/*.txt', or 'host:...'"
 
 
 def parse_source(
@@ -54,7 +54,7 @@ def parse_source(
     if kind == CLIMBMIX and shards is not None:
         return climbmix_source(spec, base, shards, mirror)
     if ":" not in spec and any(sign in spec for sign in "/*~\\"):
-        raise DataError(f"no data source is called {spec!r}", fix=f"Write 'files:{spec}'.")
+        raise DataError(f"no data source is called {spec!r}", fix=f"write 'files:{spec}'")
     close = difflib.get_close_matches(kind, NAMES, n=1, cutoff=0.5)
     meant = f"; did you mean {NAMES[close[0]]!r}?" if close else ""
     raise DataError(f"no data source is called {spec!r}{meant}", fix=ALTERNATIVES)

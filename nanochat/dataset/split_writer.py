@@ -21,7 +21,7 @@ from nanochat.dataset.packing import (
     row_dtype,
     row_pieces,
 )
-from nanochat.dataset.validation import LEAST_ROWS, HeldOutDocuments
+from nanochat.dataset.validation import MIN_ROWS, HeldOutDocuments
 from nanochat.errors import DataError
 from nanochat.tokenizer import Tokenizer
 
@@ -33,12 +33,12 @@ class SplitWriter:
 
     def __init__(
         self, name: str, folder: Path, tokenizer: Tokenizer, sequence_length: int,
-        growth: BlockLog | None = None,
+        log: BlockLog | None = None,
     ) -> None:  # fmt: skip
-        """`growth`: where blocks are announced, and what of them is there already."""
-        self.counts = growth.counts if growth else Counts()
-        self.blocks: list[RowBlock] = list(growth.blocks) if growth else []
-        self._growth = growth
+        """`log`: records each block; blocks that it has already are not written again."""
+        self.counts = log.counts if log else Counts()
+        self.blocks: list[RowBlock] = list(log.blocks) if log else []
+        self._log = log
         self._name = name
         self._folder = folder
         self._tokenizer = tokenizer
@@ -70,9 +70,9 @@ class SplitWriter:
             while self._packer.rows >= ROWS_PER_BLOCK:
                 self._write(self._packer.take(ROWS_PER_BLOCK))
 
-    def pack_coming_round(self, pieces: Iterator[Ids]) -> None:
-        """As upstream's loader validates: where the pieces are fewer than its buffer holds, they
-        come round again and again, and of those longer than a row the short ones fill most rows.
+    def pack_cycling(self, pieces: Iterator[Ids]) -> None:
+        """As upstream's loader validates: if the pieces are fewer than its buffer holds, they
+        are packed again and again, and of those longer than a row the short ones fill most rows.
         No more rows than the pieces fill in one round."""
         few = list(itertools.islice(pieces, BUFFER_DOCUMENTS))
         if len(few) == BUFFER_DOCUMENTS:
@@ -92,10 +92,10 @@ class SplitWriter:
         while self._packer.rows:
             self._write(self._packer.take(ROWS_PER_BLOCK))
         self._packer = self._new_packer()
-        if self._growth is not None:
-            self._growth.end_unit(self.counts)
+        if self._log is not None:
+            self._log.end_unit(self.counts)
 
-    def part(self, source: str, files: Sequence[FileIdentity]) -> SplitManifest:
+    def manifest(self, source: str, files: Sequence[FileIdentity]) -> SplitManifest:
         tokens = self.rows * self._capacity
         return SplitManifest(
             source=source,
@@ -117,10 +117,10 @@ class SplitWriter:
         data = rows.tobytes()
         name = f"{self._name}-{len(self.blocks):05d}.rows"
         block = RowBlock(name, len(rows), len(data), hashlib.sha256(data).hexdigest())
-        if self._growth is None or not self._growth.has(block):
+        if self._log is None or not self._log.match_recorded(block):
             write_atomically(self._folder / name, data)
-            if self._growth is not None:
-                self._growth.add(block)
+            if self._log is not None:
+                self._log.append(block)
         self.blocks.append(block)
 
 
@@ -136,34 +136,32 @@ def write_divided_splits(
         if held_out is None:
             held_out = HeldOutDocuments(portion, sequence_length + 1)
         for document in shuffled_stretches(portion, number):
-            kept, held = held_out.divide(document)
+            kept, held = held_out.split(document)
             train.pack(train.pieces(kept, continuous=document.continuous))
             validation.pack(validation.pieces(held, continuous=document.continuous))
-    for part in (train, validation):
-        part.end_unit()
-    if train.rows == 0 or validation.rows < LEAST_ROWS:
+    for writer in (train, validation):
+        writer.end_unit()
+    if train.rows == 0 or validation.rows < MIN_ROWS:
         ids = train.counts.ids + validation.counts.ids
         size = train.counts.bytes + validation.counts.bytes
-        raise _too_small("the text", ids, size, LEAST_ROWS + 1, sequence_length)
+        raise _too_small("the text", ids, size, MIN_ROWS + 1, sequence_length)
 
 
 def write_validation(
-    text: Iterable[Encoded], validation: SplitWriter, sequence_length: int, *, comes_round: bool
+    text: Iterable[Encoded], validation: SplitWriter, sequence_length: int, *, cycling: bool
 ) -> None:
-    """Rows of text that is there to validate with. `comes_round`: see
-    `SplitWriter.pack_coming_round`. Raises DataError where there is too little of it."""
+    """Rows of text that is there to validate with. `cycling`: see
+    `SplitWriter.pack_cycling`. Raises DataError where there is too little of it."""
     pieces = (
         piece
         for document in text
         for piece in validation.pieces(document.ids, continuous=document.continuous)
     )
-    (validation.pack_coming_round if comes_round else validation.pack)(pieces)
+    (validation.pack_cycling if cycling else validation.pack)(pieces)
     validation.end_unit()
-    if validation.rows < LEAST_ROWS:
+    if validation.rows < MIN_ROWS:
         counts = validation.counts
-        raise _too_small(
-            "the validation text", counts.ids, counts.bytes, LEAST_ROWS, sequence_length
-        )
+        raise _too_small("the validation text", counts.ids, counts.bytes, MIN_ROWS, sequence_length)
 
 
 def write_unit(text: Iterable[Encoded], train: SplitWriter) -> None:
@@ -183,10 +181,10 @@ def require_rows(train: SplitWriter, sequence_length: int) -> None:
 
 def _too_small(what: str, ids: int, size: int, rows: int, sequence_length: int) -> DataError:
     if not ids:
-        return DataError(f"{what} is empty", fix="Choose files with text in them: --data.")
+        return DataError(f"{what} is empty", fix="choose files with text in them: --data")
     needed = math.ceil(rows * sequence_length * size / ids)
     return DataError(
         f"{what} is too small: {size:,} bytes ({ids:,} tokens); {rows} rows of {sequence_length} "
         f"tokens need about {needed:,} bytes",
-        fix="Give more text (--data), or take shorter rows: --set sequence_length=N.",
+        fix="give more text (--data), or take shorter rows: --set sequence_length=N",
     )

@@ -30,7 +30,7 @@ class StdlibSource(Source):
         if not files:
             raise DataError(
                 f"{folder}: {sys.executable} has no .py files of its standard library here",
-                fix="Give your own text: --data 'files:~/text/**/*.txt'.",
+                fix="give your own text: --data 'files:~/text/**/*.txt'",
             )
         super().__init__("embedded", sorted(files))
 

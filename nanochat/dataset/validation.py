@@ -10,7 +10,7 @@ from nanochat.dataset.encoding import Encoded
 from nanochat.dataset.packing import Ids, count_rows, row_pieces
 
 ONE_IN = 100
-LEAST_ROWS = 2
+MIN_ROWS = 2
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,9 @@ class Split:
     held_out: tuple[Source, Sequence[SourceFile]] | None
 
     @property
-    def validation_comes_round(self) -> bool:
-        """Files that were chosen by upstream's rule are dealt out by its rule too."""
+    def cycles_validation(self) -> bool:
+        """Validation files that upstream's rule chose are packed by its rule too: see
+        `SplitWriter.pack_cycling`."""
         return self.held_out is not None and self.held_out[0] is self.source
 
 
@@ -53,10 +54,10 @@ class HeldOutDocuments:
     def __init__(self, first: Sequence[Encoded], capacity: int) -> None:
         self._taken: dict[int, int] = {}  # digest -> tokens at the start of such a document
         documents = {document.digest: document for document in first}
-        chosen = [each for digest, each in documents.items() if digest % ONE_IN == 0]
-        pieces = [piece for each in chosen for piece in _pieces(each, capacity)]
+        chosen = [document for digest, document in documents.items() if digest % ONE_IN == 0]
+        pieces = [piece for document in chosen for piece in _pieces(document, capacity)]
         for digest in sorted(documents):
-            missing = LEAST_ROWS - count_rows(pieces, capacity)
+            missing = MIN_ROWS - count_rows(pieces, capacity)
             if missing <= 0:
                 break
             if digest % ONE_IN:
@@ -66,7 +67,7 @@ class HeldOutDocuments:
                 self._taken[digest] = sum(map(len, some))
                 pieces += some
 
-    def divide(self, document: Encoded) -> tuple[Ids, Ids]:
+    def split(self, document: Encoded) -> tuple[Ids, Ids]:
         """Ids to train on and ids to validate with; either may be empty."""
         taken = self._taken.get(document.digest, 0)
         if document.digest % ONE_IN == 0:

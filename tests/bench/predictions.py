@@ -39,7 +39,8 @@ from launcher.planner.calibration import Calibration
 from launcher.planner.estimate import Estimate, estimate_run
 from launcher.planner.hardware import Hardware, Machine
 from launcher.planner.measurement import HostSpeed, LinkSpeed, Measurement, Probe
-from launcher.runs.folder import write_json
+from launcher.runs.node import RunNode
+from launcher.runs.record import write_json
 from nanochat.dataset.prepare import prepare
 from nanochat.dataset.sources import parse_source
 
@@ -73,14 +74,14 @@ def recipe_of(name: str, tokens_per_step: int) -> Recipe:
 # --- from what was measured to predictions
 
 
-def site_of(found: dict[str, Any]) -> Hardware:
+def hardware_of(found: dict[str, Any]) -> Hardware:
     """Of a host set's state."""
     speeds = [HostSpeed.model_validate(each) for each in found["speeds"]]
     names = found["names"]
     machines = tuple(
         Machine(
-            name=name, accelerator="cpu", ranks=1, speed=speed, measured=True, known_from="",
-            memory_bytes=None, disk_free_bytes=None, share=None, watts=None,
+            node=RunNode(name=name, cpus=speed.threads), has_explicit_share=False, speed=speed,
+            measured=True, speed_source="", memory_bytes=None, disk_free_bytes=None, watts=None,
         )
         for name, speed in zip(names, speeds, strict=True)
     )  # fmt: skip
@@ -101,13 +102,13 @@ def site_of(found: dict[str, Any]) -> Hardware:
 
 
 def predicted(found: dict[str, Any], recipe: Recipe, weights: list[float] | None) -> Estimate:
-    site = site_of(found)
-    lesson = Calibration([]).of(site, recipe)
+    hardware = hardware_of(found)
+    correction = Calibration([]).correction_for(hardware, recipe)
     if weights is not None:
-        site = site.with_shares(dict(zip(found["names"], weights, strict=True)))
-    prospect = estimate_run(recipe, site, correction=lesson.correction)
-    assert prospect is not None
-    return prospect
+        hardware = hardware.with_shares(dict(zip(found["names"], weights, strict=True)))
+    estimate = estimate_run(recipe, hardware, correction=correction.factor)
+    assert estimate is not None
+    return estimate
 
 
 def scale(found: dict[str, Any], rates: list[float]) -> float:
@@ -321,17 +322,17 @@ def report(state: dict[str, Any], *, as_json: bool) -> None:
                 row = found["rows"].get(label)
                 if row is None or d4 is None:
                     continue
-                prospect = predicted(found, recipe_of(recipe_name, tokens), None)
+                estimate = predicted(found, recipe_of(recipe_name, tokens), None)
                 measured = tokens / (row["seconds"] * scale(found, row["rates"]))
                 law = 2048 / (d4["seconds"] * scale(found, d4["rates"]))
                 law *= guide_flops("d4") / guide_flops(recipe_name)
                 lines.append(
                     {
                         "hosts": name, "row": label, "measured": measured,
-                        "raw": tokens / row["seconds"], "predicted": prospect.tokens_per_second,
-                        "error": prospect.tokens_per_second / measured - 1,
+                        "raw": tokens / row["seconds"], "predicted": estimate.tokens_per_second,
+                        "error": estimate.tokens_per_second / measured - 1,
                         "law_error": law / measured - 1,
-                        "wire_error": prospect.step.wire_bytes / row["wire_bytes"] - 1
+                        "wire_error": estimate.step.wire_bytes / row["wire_bytes"] - 1
                         if row["wire_bytes"] else None,
                     }
                 )  # fmt: skip

@@ -143,7 +143,7 @@ def test_a_second_run_waits_its_turn_and_says_for_whom(
     wait(lambda: "running" in client.launch("runs", "--cluster", CLUSTER).stdout, 60, "the first")
     second = ("recipe", "tiny", "--cluster", CLUSTER, "--name", "no", "--no-wait")
     refused = seen.launch(client, "hosts that another run has, and nobody wants to wait", *second)
-    assert refused.returncode == 2 and "error: run 'first' has these hosts" in refused.stderr
+    assert refused.returncode == 2 and "error: run 'first' uses these hosts" in refused.stderr
     assert not client.run("no").path.exists()
     names = ("second", "third")
     waiting = [

@@ -22,15 +22,15 @@ from pair import wait
 from launcher.errors import ConnectionLost, DiskFull
 from launcher.hosts.facts import HostFacts, gather_facts
 from launcher.hosts.platform import Platform
-from launcher.provision.apply import Applied, apply, gather_all
-from launcher.provision.builds import find_build
-from launcher.provision.client_lock import FILE, client_lock
+from launcher.provision.apply import ApplyResult, apply_plans, fetch_all_wheels
+from launcher.provision.client_lock import LOCK_FILE, client_lock
 from launcher.provision.code import pack_code
+from launcher.provision.environments import choose_push, reaches_servers
 from launcher.provision.host_plan import HostEnvironment, HostPlan, plan_host
-from launcher.provision.lock import Lock, resolve_wheels
-from launcher.provision.needs import choose_push, reaches_servers
+from launcher.provision.lockfile import Lockfile, resolve_wheels
 from launcher.provision.purge import purge
 from launcher.provision.python import ChosenPython, choose_pythons
+from launcher.provision.python_builds import find_python_build
 from launcher.provision.wheels import wheel_path
 from launcher.ssh.connection import connect
 from launcher.ssh.protocol import Connection
@@ -51,7 +51,7 @@ def launch_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def lock() -> Lock:
+def lock() -> Lockfile:
     """Real wheels, few and small: 3 MB."""
     return resolve_wheels(
         TARGET, ["pip", "click", "pyyaml"], [], request="small", hosts=["one", "two"]
@@ -87,7 +87,7 @@ def facts_of(connection: Connection, **changed: Any) -> HostFacts:
     return dataclasses.replace(gather_facts(connection), **changed)
 
 
-def need_of(connections: Connections, lock: Lock) -> HostEnvironment:
+def need_of(connections: Connections, lock: Lockfile) -> HostEnvironment:
     facts = {name: facts_of(connection) for name, connection in connections.items()}
     return HostEnvironment(choose_pythons(None, facts)["one"], lock, pack_code())
 
@@ -99,7 +99,7 @@ def plans_of(
         name: plan_host(name, facts_of(connection, **changed), need)
         for name, connection in connections.items()
     }
-    gather_all(plans)
+    fetch_all_wheels(plans)
     return plans
 
 
@@ -110,36 +110,36 @@ def files(connection: Connection) -> list[str]:
 
 def sizes(need: HostEnvironment) -> tuple[int, int]:
     """Bytes of the wheels, of the code."""
-    wheels = sum(wheel_path(wheel).stat().st_size for wheel in need.lock.wheels)
+    wheels = sum(wheel_path(wheel).stat().st_size for wheel in need.lockfile.wheels)
     return wheels, need.code.archive.stat().st_size
 
 
-def test_bare_then_ready_then_bare(connections: Connections, lock: Lock) -> None:
+def test_bare_then_ready_then_bare(connections: Connections, lock: Lockfile) -> None:
     before = {name: files(connection) for name, connection in connections.items()}
     need = need_of(connections, lock)
     assert need.python.path.startswith("/usr/bin/python3")
-    first = apply(connections, plans_of(connections, need))
+    first = apply_plans(connections, plans_of(connections, need))
     wheels, code = sizes(need)
     for name, connection in connections.items():
         assert first[name].sent_bytes == wheels + code
         assert list(first[name].seconds) == ["push", "install", "code"]
         said = connection.check(
-            f"cd .launch; PYTHONPATH=code/{need.code.key} env/{need.env}/bin/python -c '"
+            f"cd .launch; PYTHONPATH=code/{need.code.key} env/{need.key}/bin/python -c '"
             "import click, yaml, nanochat, sys; print(click.__version__, sys.prefix)'",
             step="import",
         ).split()
-        assert said == [lock.wheel("click").version, f"/home/{USER}/.launch/env/{need.env}"]
-        kept = Lock.from_json(connection.read(f".launch/env/{need.env}/lock.json").decode())
+        assert said == [lock.wheel("click").version, f"/home/{USER}/.launch/env/{need.key}"]
+        kept = Lockfile.from_json(connection.read(f".launch/env/{need.key}/lock.json").decode())
         assert kept == lock
         left = [path for path in files(connection) if path.count("/") == 3]
-        assert left == [f"./.launch/code/{need.code.key}", f"./.launch/env/{need.env}"]
+        assert left == [f"./.launch/code/{need.code.key}", f"./.launch/env/{need.key}"]
 
     again = plans_of(connections, need)
     assert [plan.operations for plan in again.values()] == [(), ()]
-    assert apply(connections, again) == {"one": Applied(), "two": Applied()}
+    assert apply_plans(connections, again) == {"one": ApplyResult(), "two": ApplyResult()}
 
     changed = dataclasses.replace(need, code=dataclasses.replace(need.code, key="changed"))
-    third = apply(connections, plans_of(connections, changed))
+    third = apply_plans(connections, plans_of(connections, changed))
     assert all(list(done.seconds) == ["code"] for done in third.values())
     assert all(done.sent_bytes == code for done in third.values())
 
@@ -147,7 +147,7 @@ def test_bare_then_ready_then_bare(connections: Connections, lock: Lock) -> None
         connection.write(".launch/clusters/lab/cluster.json", b"{}")
         removed = purge(connection, "lab")
         assert {item.path for item in removed} == {
-            f"env/{need.env}", f"code/{need.code.key}", "code/changed", "clusters/lab",
+            f"env/{need.key}", f"code/{need.code.key}", "code/changed", "clusters/lab",
         }  # fmt: skip
         assert all(item.bytes > 0 for item in removed)
         assert files(connection) == before[name]
@@ -162,7 +162,7 @@ def _bytes_below(folder: Path) -> int:
 
 
 def test_an_interrupted_push_goes_on(
-    lab: Lab, connections: Connections, lock: Lock, tmp_path: Path
+    lab: Lab, connections: Connections, lock: Lockfile, tmp_path: Path
 ) -> None:
     """The power goes while wheels are under way; what had arrived is not sent again."""
     host, connection = lab.hosts[0], connections["one"]
@@ -173,7 +173,7 @@ def test_an_interrupted_push_goes_on(
 
     def push() -> None:
         try:
-            apply({"one": connection}, plan)
+            apply_plans({"one": connection}, plan)
         except ConnectionLost as error:
             caught.append(error)
 
@@ -192,19 +192,19 @@ def test_an_interrupted_push_goes_on(
     there = int(connection.check("cat .launch/wheels/*/* | wc -c", step="arrived"))
     counter = Path(f"/sys/class/net/{host.cable}/statistics/tx_bytes")
     before = int(counter.read_text())
-    apply({"one": connection}, plans_of({"one": connection}, need))
+    apply_plans({"one": connection}, plans_of({"one": connection}, need))
     sent = int(counter.read_text()) - before
     assert there > total / 2
     assert sent < total - there + 400_000  # packets' headers, commands
     assert plans_of({"one": connection}, need)["one"].operations == ()
 
 
-def test_a_full_disk(lab: Lab, connections: Connections, lock: Lock) -> None:
+def test_a_full_disk(lab: Lab, connections: Connections, lock: Lockfile) -> None:
     """Found out before, where the facts say so, else on the way; then nothing is left."""
     host, connection = lab.hosts[0], {"one": connections["one"]}
     need = need_of(connections, lock)
     with pytest.raises(DiskFull, match="one: no room"):
-        apply(connection, plans_of(connection, need, disk_free_bytes=100_000_000))
+        apply_plans(connection, plans_of(connection, need, disk_free_bytes=100_000_000))
     assert not (host.home / ".launch/wheels").exists()
     assert host._process
     inside = ["nsenter", "-t", str(host._process.pid), "--mount"]
@@ -216,16 +216,16 @@ def test_a_full_disk(lab: Lab, connections: Connections, lock: Lock) -> None:
         )
         try:
             with pytest.raises(DiskFull) as caught:
-                apply(connection, plans_of(connection, need))
+                apply_plans(connection, plans_of(connection, need))
             assert caught.value.host == "one" and caught.value.fix
             left = connections["one"].check("find .launch -type f", step="files").split()
-            assert left == [f"./{FILE}".removeprefix("./")]
+            assert left == [f"./{LOCK_FILE}".removeprefix("./")]
         finally:
             subprocess.run([*inside, "umount", disk], check=True)
-    apply(connection, plans_of(connection, need))  # room again
+    apply_plans(connection, plans_of(connection, need))  # room again
 
 
-def test_a_python_that_is_sent(connections: Connections, lock: Lock, tmp_path: Path) -> None:
+def test_a_python_that_is_sent(connections: Connections, lock: Lockfile, tmp_path: Path) -> None:
     """An archive in the form of python-build-standalone's, of this machine's Python."""
     archive = tmp_path / "cpython-3.11.2+20260718-x86_64-unknown-linux-gnu-install_only.tar.gz"
     skipped = ("__pycache__", "dist-packages", "config-3.11", "test", "idlelib", "pydoc_data")
@@ -236,17 +236,17 @@ def test_a_python_that_is_sent(connections: Connections, lock: Lock, tmp_path: P
     with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
         tar.add("/usr/bin/python3.11", "python/bin/python3")
         tar.add("/usr/lib/python3.11", "python/lib/python3.11", filter=wanted)
-    build = find_build(str(archive), "x86_64")
+    build = find_python_build(str(archive), "x86_64")
     assert build.version == "3.11.2"
     need = dataclasses.replace(
         need_of(connections, lock), python=ChosenPython(build.minor, "sent", build=build)
     )
     plans = plans_of(connections, need)
-    done = apply(connections, plans)
+    done = apply_plans(connections, plans)
     for name, connection in connections.items():
         assert list(done[name].seconds) == ["python", "push", "install", "code"]
         said = connection.check(
-            f".launch/env/{need.env}/bin/python -c 'import sys, yaml; print(sys.base_prefix)'",
+            f".launch/env/{need.key}/bin/python -c 'import sys, yaml; print(sys.base_prefix)'",
             step="import",
         )
         assert said.strip() == f"/home/{USER}/.launch/python/{build.key}"
@@ -255,24 +255,29 @@ def test_a_python_that_is_sent(connections: Connections, lock: Lock, tmp_path: P
         assert f"python/{build.key}" in {item.path for item in purge(connection, "lab")}
 
 
-def test_two_clients(connections: Connections, lock: Lock) -> None:
+def test_two_clients(connections: Connections, lock: Lockfile) -> None:
     """The second waits; one that died with the lock in hand is not waited for."""
     connection = connections["one"]
     need = need_of(connections, lock)
     plan = plans_of({"one": connection}, need)
-    taken = f"echo other > {FILE}; for i in 1 2 3; do sleep 0.5; touch {FILE}; done; : > {FILE}"
+    touched = f"for i in 1 2 3; do sleep 0.5; touch {LOCK_FILE}; done"
+    taken = f"echo other > {LOCK_FILE}; {touched}; : > {LOCK_FILE}"
     connection.check("mkdir -p .launch", step="make")
     other = threading.Thread(target=connection.check, args=(taken,), kwargs={"step": "other"})
     other.start()
     time.sleep(0.3)
     told: list[str] = []
     begun = time.monotonic()
-    apply({"one": connection}, plan, progress=lambda name, what, done, total: told.append(what))
+    apply_plans(
+        {"one": connection}, plan, progress=lambda name, what, done, total: told.append(what)
+    )
     other.join()
-    assert told[0] == "another client is installing: waiting for it"
+    assert told[0] == "another client is at work there: waiting for it"
     assert time.monotonic() - begun > 1
-    assert apply({"one": connection}, plan)["one"] == Applied()  # as one with old facts would
-    connection.check(f"echo dead > {FILE}; touch -d '1 minute ago' {FILE}", step="stale")
+    assert (
+        apply_plans({"one": connection}, plan)["one"] == ApplyResult()
+    )  # as one with old facts would
+    connection.check(f"echo dead > {LOCK_FILE}; touch -d '1 minute ago' {LOCK_FILE}", step="stale")
     with client_lock(connection, wait_seconds=0):
         pass
 
@@ -286,11 +291,11 @@ def test_whether_a_host_reaches_an_index(connections: Connections) -> None:
 
 
 def test_hosts_that_reach_the_index_download(
-    lab: Lab, connections: Connections, lock: Lock
+    lab: Lab, connections: Connections, lock: Lockfile
 ) -> None:
     """A server on the client's side of the cable in the index's place."""
     need = need_of(connections, lock)
-    gather_all(plans_of(connections, need))
+    fetch_all_wheels(plans_of(connections, need))
     handler = functools.partial(Quiet, directory=str(wheel_path(lock.wheels[0]).parents[1]))
     with http.server.ThreadingHTTPServer((lab.gateway, 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -301,16 +306,16 @@ def test_hosts_that_reach_the_index_download(
                 dataclasses.replace(wheel, url=f"{url}/{wheel.sha256}/{wheel.filename}")
                 for wheel in lock.wheels
             )
-            served = dataclasses.replace(need, lock=dataclasses.replace(lock, wheels=wheels))
+            served = dataclasses.replace(need, lockfile=dataclasses.replace(lock, wheels=wheels))
             facts = {name: facts_of(connection) for name, connection in connections.items()}
             needs = choose_push("auto", dict.fromkeys(facts, served), facts, connections)
             plans = {name: plan_host(name, facts[name], needs[name]) for name in facts}
-            done = apply(connections, plans)
+            done = apply_plans(connections, plans)
         finally:
             server.shutdown()
             thread.join()
     pip = wheel_path(lock.wheel("pip")).stat().st_size
     for name, connection in connections.items():
         assert done[name].sent_bytes == pip + need.code.archive.stat().st_size
-        connection.check(f".launch/env/{need.env}/bin/python -c 'import click, yaml'", step="use")
+        connection.check(f".launch/env/{need.key}/bin/python -c 'import click, yaml'", step="use")
         assert not [path for path in files(connection) if ".cache" in path]

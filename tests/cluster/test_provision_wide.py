@@ -13,8 +13,8 @@ from lab import USER, Lab
 from test_provision import connect_to, facts_of, lock, need_of, plans_of
 
 from launcher.errors import DiskFull
-from launcher.provision.apply import Applied, apply
-from launcher.provision.lock import Lock
+from launcher.provision.apply import ApplyResult, apply_plans
+from launcher.provision.lockfile import Lockfile
 from launcher.ssh.parallel import call_on_all
 from launcher.ssh.protocol import Connection
 
@@ -48,23 +48,23 @@ def connections(
 
 
 def test_three_of_four_get_ready_and_a_retry_goes_on(
-    four: Lab, connections: dict[str, Connection], lock: Lock
+    four: Lab, connections: dict[str, Connection], lock: Lockfile
 ) -> None:
     need = need_of(connections, lock)
     three = four.hosts[2]
     three.small_disk(f"{HOME}/.launch", megabytes=4)
     with pytest.raises(DiskFull, match="three: no room in its home folder"):
-        apply(connections, plans_of(connections, need, disk_free_bytes=10**9))
+        apply_plans(connections, plans_of(connections, need, disk_free_bytes=10**9))
     three.inside(f"umount {HOME}/.launch; rmdir {HOME}/.launch")
     again = plans_of(connections, need)
     assert [name for name, plan in again.items() if plan.operations] == ["three"]
-    done = apply(connections, again)
+    done = apply_plans(connections, again)
     assert {name: each for name, each in done.items() if name != "three"} == dict.fromkeys(
-        ("one", "two", "four"), Applied()
+        ("one", "two", "four"), ApplyResult()
     )
     for connection in connections.values():
-        connection.check(f".launch/env/{need.env}/bin/python -c 'import click, yaml'", step="use")
-        assert facts_of(connection).ready.keys() >= {f"env/{need.env}", f"code/{need.code.key}"}
+        connection.check(f".launch/env/{need.key}/bin/python -c 'import click, yaml'", step="use")
+        assert facts_of(connection).ready.keys() >= {f"env/{need.key}", f"code/{need.code.key}"}
 
 
 def test_a_large_file_to_four_hosts_takes_no_memory(

@@ -9,8 +9,10 @@ from launcher.planner.calibration import Calibration
 from launcher.planner.hardware import Hardware, Machine
 from launcher.planner.measurement import HostSpeed, LinkSpeed, Measurement, WidthRates
 from launcher.planner.run_plan import RunPlan, make_plan
+from launcher.runs.node import RunNode
 
 GIGA = 10**9
+NODE_KEYS = ("accelerator", "ranks_per_node", "share")
 D8 = Recipe(depth=8, sequence_length=1024, tokens_per_step=4096, steps=1000)
 LINK = LinkSpeed(bytes_per_second=100e6, latency_seconds=0.0, cpu_seconds_per_byte=0.0)
 
@@ -34,21 +36,22 @@ def host_speed(gflops: float = 100.0, **changes: Any) -> HostSpeed:
 
 
 def machine(name: str, speed: HostSpeed, **changes: Any) -> Machine:
+    """`changes`: of the machine, or of its node (accelerator, ranks_per_node, share)."""
+    of_node = {key: changes.pop(key) for key in NODE_KEYS if key in changes}
     known: dict[str, Any] = {
-        "accelerator": "cpu",
-        "ranks": 1,
+        "has_explicit_share": "share" in of_node,
         "measured": True,
-        "known_from": "measured 2026-11-27",
+        "speed_source": "measured 2026-11-27",
         "memory_bytes": speed.memory_bytes,
         "disk_free_bytes": None,
-        "share": None,
         "watts": None,
     }
-    return Machine(name=name, speed=speed, **(known | changes))
+    node = RunNode(name=name, cpus=speed.threads, **of_node)
+    return Machine(node=node, speed=speed, **(known | changes))
 
 
-def site(*machines: Machine, link: LinkSpeed = LINK, name: str = "home") -> Hardware:
-    names = [each.name for each in machines]
+def hardware_of(*machines: Machine, link: LinkSpeed = LINK, name: str = "home") -> Hardware:
+    names = [machine.name for machine in machines]
     pairs = {(one, other): link for i, one in enumerate(names) for other in names[i + 1 :]}
     return Hardware(name, machines, pairs, "measured 2026-11-27", True, None, f"--cluster {name}")
 
@@ -66,15 +69,15 @@ def measurement(**hosts: HostSpeed) -> Measurement:
 
 
 def one(**changes: Any) -> Hardware:
-    return site(machine("one", host_speed(), **changes))
+    return hardware_of(machine("one", host_speed(), **changes))
 
 
 def two(gflops: float = 100.0, **link: float) -> Hardware:
     machines = (machine("one", host_speed()), machine("two", host_speed(gflops)))
-    return site(*machines, link=LINK.model_copy(update=link))
+    return hardware_of(*machines, link=LINK.model_copy(update=link))
 
 
-def plan(recipe: Recipe, there: Hardware, others: dict[str, Hardware] | None = None) -> RunPlan:
-    found = make_plan("d8", recipe, there, others or {}, Calibration([]))
+def plan(recipe: Recipe, hardware: Hardware, others: dict[str, Hardware] | None = None) -> RunPlan:
+    found = make_plan("d8", recipe, hardware, others or {}, Calibration([]))
     assert found is not None
     return found

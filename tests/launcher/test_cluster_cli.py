@@ -11,6 +11,7 @@ import pytest
 
 from launcher.config import paths
 from launcher.config.cluster_file import load_cluster
+from launcher.config.schema import SCHEMA_FILE
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,7 +52,7 @@ def test_each_command_has_help(name: str) -> None:
 
 
 NEW = """\
-# yaml-language-server: $schema={schema}
+# yaml-language-server: $schema=schema.json
 # The first node is the head: it keeps the runs. Next: launch cluster trust lab
 nodes:
   - host: pc1
@@ -81,9 +82,8 @@ def test_new(here: Path, folder: str) -> None:
     done = launch("cluster", "new", "lab", *nodes, "--key", "lab key", "--accelerator", "cuda")
     path = here / folder / "lab.yaml"
     assert (done.stdout, done.stderr) == (SAID.format(path=f"{folder}/lab.yaml"), "")
-    schema = here / "home" / "schema" / "cluster.json"
-    assert path.read_text() == NEW.format(schema=schema.as_uri())
-    assert json.loads(schema.read_text())["title"] == "Cluster"
+    assert path.read_text() == NEW
+    assert json.loads(path.with_name(SCHEMA_FILE).read_text())["title"] == "Cluster"
     cluster = load_cluster("lab").cluster
     assert [node.name for node in cluster.nodes] == ["pc1", "node2"]
 
@@ -236,11 +236,8 @@ def test_edit_copies_a_shipped_cluster(here: Path, editor: None, folder: str) ->
     assert done.stdout == (
         f"editing {copy}\n{copy} is a valid cluster\nstill without an address: cpu2\n"
     )
-    first, _, rest = (here / copy).read_text().partition("\n")
-    assert (
-        first == f"# yaml-language-server: $schema={(here / 'home/schema/cluster.json').as_uri()}"
-    )
-    assert rest == shipped.replace("CHANGE-ME-1", "pc1")
+    assert (here / copy).read_text() == shipped.replace("CHANGE-ME-1", "pc1")
+    assert (here / copy).with_name(SCHEMA_FILE).is_file()
     assert [node.host for node in load_cluster("cpu2").cluster.nodes] == ["pc1", "CHANGE-ME-2"]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from test_facts import captured
 from test_gpus import gpus_of
-from test_provision_plan import PYTHONS, TARGET
+from test_provision_host_plan import PYTHONS, TARGET
 
 from launcher.agent.supervisor import start_arguments
 from launcher.config.cluster_file import load_cluster
@@ -18,9 +18,9 @@ from launcher.config.node import Node
 from launcher.errors import InputError
 from launcher.hosts.facts import HostFacts
 from launcher.hosts.network import ClusterAddress
-from launcher.provision.code import Code
+from launcher.provision.code import CodeArchive
 from launcher.provision.host_plan import HostEnvironment
-from launcher.provision.lock import Lock
+from launcher.provision.lockfile import Lockfile
 from launcher.raycluster.bring_up import node_specs
 from launcher.raycluster.control import HostState
 from launcher.raycluster.environment import node_environment
@@ -28,7 +28,9 @@ from launcher.raycluster.probe import host_needs
 from launcher.raycluster.spec import ClusterSpec
 
 CPU = captured("debian12")
-NEED = HostEnvironment(PYTHONS["own"], Lock("r", TARGET, ()), Code("c1", Path("code.tar.gz"), "00"))
+NEED = HostEnvironment(
+    PYTHONS["own"], Lockfile("r", TARGET, ()), CodeArchive("c1", Path("code.tar.gz"), "00")
+)
 BOXES = {"rtx4070": "rtx4070", "mi300x": "mi300x_vf"}
 
 

@@ -1,4 +1,4 @@
-"""What a run computes with, where something was chosen for it by what was measured."""
+"""The hardware of a plan: measured, estimated, or measured for another device."""
 
 from __future__ import annotations
 
@@ -6,63 +6,91 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from launcher.cli.cluster_run import OpenCluster
+from speeds import GIGA, host_speed, measurement
 
-from launcher.config.cluster_file import load_cluster
-from launcher.config.recipe import Recipe
-from launcher.planner.tuning import Tuning
-from launcher.training.device import choose_device
-from launcher.training.local_session import LocalSession
-
-CHOSEN = Tuning(
-    threads={"one": 3, "two": 9},
-    cpus={"one": (0, 2, 4)},
-    shares={"one": 1.5, "two": 0.5},
-    reasons={"threads": "one: 3 of 8", "shares": "one 3, two 1 of the 4 rows of a step"},
-)
+from launcher.hosts.gpus import Gpu, GpuFacts
+from launcher.planner.datasheets import known_gpu
+from launcher.planner.hardware import local_hardware
+from launcher.planner.measurement import Measurement, Probe, load_measurement, measurement_file
+from launcher.runs.record import write_json
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="threads are a CPU's")
-def test_threads_are_those_that_were_chosen() -> None:
-    recipe = Recipe(
-        depth=4, head_dim=64, sequence_length=512, tokens_per_step=2048, steps=1, workers=1
-    )
-    session = LocalSession("", workers=1)
-    session.threads, session.shares = {"one": 8, "two": 4}, {"one": 1.5, "two": 0.5}
-    found = choose_device(recipe, session, CHOSEN)
-    assert found.threads == {"one": 3, "two": 4}  # never more than a rank may use
-    assert found.cpus == {"one": (0, 2, 4)}
-    assert found.reasons["threads"] == "one: 3 of 8"
-    assert found.reasons["shares"] == "one 3, two 1 of the 4 rows of a step"
-    plain = choose_device(recipe, session)
-    assert plain.threads == {"one": 8, "two": 4} and plain.cpus == {}
-    assert plain.reasons["shares"].endswith("the cluster file says so")
+def test_workers_share_the_cores_of_an_unmeasured_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr("launcher.planner.hardware.find_local_gpus", GpuFacts)
+    one, four = (local_hardware(None, workers).machines[0].speed for workers in (1, 4))
+    assert four.threads == 2
+    assert four.widths[512].products == pytest.approx(one.widths[512].products / 4)
+    assert four.memory_bytes_per_second == one.memory_bytes_per_second / 4
 
 
 @pytest.mark.parametrize(
-    ("written", "expected"),
+    ("model", "known"),
     [
-        ("", {"one": 1.5, "two": 0.5, "new": 1.0}),
-        (", share: 2", {"one": 1.0, "two": 1.0, "new": 2.0}),
+        ("NVIDIA RTX A1000 Laptop GPU", None),
+        ("NVIDIA A100-SXM4-80GB", "A100"),
+        ("NVIDIA GH200 480GB", None),
+        ("AMD Instinct MI250X", "MI250"),
+        ("NVIDIA GeForce RTX 4070 SUPER", "RTX 4070"),
     ],
-    ids=["chosen", "written"],
 )
-def test_chosen_shares_give_way_to_written_ones(
-    tmp_path: Path, written: str, expected: dict[str, float]
+def test_names_of_gpus(model: str, known: str | None) -> None:
+    found = known_gpu(model)
+    assert (found and found[0]) == known
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"device": "mps"},
+        {"measured_at": 1e20},
+        {"probe": {"shares": {}}},
+        {"probe": {"tokens_per_step": 0}},
+        {"hosts": {"one": {"threads": 3}}},
+    ],
+    ids=str,
+)
+def test_a_damaged_measurement_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: dict[str, Any]
 ) -> None:
-    file = tmp_path / "three.yaml"
-    file.write_text(
-        "nodes:\n  - {name: one, host: h1}\n  - {name: two, host: h2}\n"
-        f"  - {{name: new, host: h3{written}}}\n"
-    )
-    loaded = load_cluster(str(file))
-    nodes = tuple(
-        RunNode(node.name, "", "", cpus=4, slots=1, pool="default", share=node.share)
-        for node in loaded.cluster.nodes
-    )
-    rest: dict[str, Any] = dict.fromkeys(OpenCluster.__dataclass_fields__)
-    up = OpenCluster(**{**rest, "cluster": loaded, "run_nodes": nodes})
-    entry = up.nodes_entry({"depth": 4}, CHOSEN)
-    assert {node["name"]: node["share"] for node in entry["nodes"]} == expected
-    assert entry["settings"] == {"depth": 4, "workers": 3}
+    monkeypatch.setenv("LAUNCH_HOME", str(tmp_path))
+    probe = Probe(
+        recipe="d4", depth=4, head_dim=64, sequence_length=512, tokens_per_step=2048,
+        shares={"one": 1.0}, step_seconds=1.0, steps=6,
+    )  # fmt: skip
+    whole = measurement(one=host_speed()).model_copy(update={"probe": probe})
+    content = whole.model_dump(mode="json")
+    file = measurement_file("home")
+    file.parent.mkdir()
+    write_json(file, content)
+    assert load_measurement("home") == whole
+    for key, value in damage.items():
+        if key == "hosts":
+            content["hosts"]["one"] |= value["one"]
+        elif isinstance(value, dict):
+            content[key] |= value
+        else:
+            content[key] = value
+    write_json(file, content)
+    assert load_measurement("home") is None
+
+
+@pytest.mark.parametrize(
+    ("build", "counts"), [("2.13.0+cpu", True), ("2.13.0+cu130", False)], ids=["same", "another"]
+)
+def test_what_a_torch_for_cpus_measured_is_nothing_of_the_gpu(
+    monkeypatch: pytest.MonkeyPatch, build: str, counts: bool
+) -> None:
+    gpu = Gpu(
+        vendor="nvidia", name="NVIDIA GeForce RTX 4070", memory_bytes=12 * GIGA,
+        memory_used_bytes=0, driver="580.95", architecture="8.9",
+    )  # fmt: skip
+    monkeypatch.setattr("launcher.planner.hardware.find_local_gpus", lambda: GpuFacts(gpus=(gpu,)))
+    monkeypatch.setattr("launcher.planner.hardware.local_torch_version", lambda: build)
+    measured = Measurement(
+        cluster="local", measured_at=0.0, device="cpu", dtype="float32",
+        versions={"torch": "2.13.0+cpu"}, hosts={"": host_speed()}, links={},
+    )  # fmt: skip
+    hardware = local_hardware(measured, 1)
+    assert hardware.measured is counts
+    assert hardware.machines[0].device == ("cpu" if counts else "cuda")

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from provisioning import facts, make_wheel
-from test_provision_plan import PYTHONS, TARGET
+from test_provision_host_plan import PYTHONS, TARGET
 
 from launcher.errors import CommandFailed
-from launcher.provision.apply import STREAMS_AT_ONCE, apply, gather_all
-from launcher.provision.code import Code
-from launcher.provision.host_plan import HostEnvironment, HostPlan, Send, plan_host
-from launcher.provision.lock import Lock, Wheel
+from launcher.provision.apply import STREAMS_AT_ONCE, apply_plans, fetch_all_wheels
+from launcher.provision.code import CodeArchive
+from launcher.provision.host_plan import HostEnvironment, HostPlan, SendFile, plan_host
+from launcher.provision.lockfile import Lockfile, Wheel
 from launcher.ssh.fake import FakeConnection, Reply
 from launcher.ssh.protocol import BytesDone
 
@@ -61,8 +61,8 @@ def need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HostEnvironment:
     )
     code = tmp_path / "code.tar.gz"
     code.write_bytes(b"code")
-    lock = Lock("r", TARGET, wheels)
-    return HostEnvironment(PYTHONS["own"], lock, Code("c0", code, _sha256(code)), push=True)
+    lock = Lockfile("r", TARGET, wheels)
+    return HostEnvironment(PYTHONS["own"], lock, CodeArchive("c0", code, _sha256(code)), push=True)
 
 
 def _sha256(path: Path) -> str:
@@ -70,12 +70,12 @@ def _sha256(path: Path) -> str:
 
 
 def plans(need: HostEnvironment, ready: Iterable[str] = ()) -> dict[str, HostPlan]:
-    done = {f"env/{need.env}": need.lock.key, f"code/{need.code.key}": "ready"}
+    done = {f"env/{need.key}": need.lockfile.key, f"code/{need.code.key}": "ready"}
     planned = {
         name: plan_host(name, facts("3.11.2", ready=done if name in ready else {}), need)
         for name in HOSTS
     }
-    gather_all(planned)
+    fetch_all_wheels(planned)
     return planned
 
 
@@ -95,11 +95,13 @@ def test_each_of_sixteen_gets_all_of_its_files_once_and_no_more_travel_at_a_time
     need: HostEnvironment,
 ) -> None:
     hosts, planned = connections(), plans(need)
-    done = apply(hosts, planned)
+    done = apply_plans(hosts, planned)
     for name, plan in planned.items():
-        sent = {each.path for each in plan.operations if isinstance(each, Send)}
+        sent = {each.path for each in plan.operations if isinstance(each, SendFile)}
         assert sent <= hosts[name].files.keys() and len(sent) == 7
-        sizes = (each.local.stat().st_size for each in plan.operations if isinstance(each, Send))
+        sizes = (
+            each.local_path.stat().st_size for each in plan.operations if isinstance(each, SendFile)
+        )
         assert done[name].sent_bytes == sum(sizes)
     assert 1 < hosts["host00"].busy.most <= STREAMS_AT_ONCE
 
@@ -109,7 +111,7 @@ def test_one_that_fails_leaves_fifteen_ready_and_a_retry_is_for_it_alone(
 ) -> None:
     hosts = connections(host07=CommandFailed("host07", "its disk is read-only"))
     with pytest.raises(CommandFailed, match="host07: its disk is read-only"):
-        apply(hosts, plans(need))
+        apply_plans(hosts, plans(need))
     mark = f"tar -xzf .launch/code/{need.code.key}"  # what follows the installation
     ready = [name for name in HOSTS if any(mark in command for command in hosts[name].ran)]
     assert ready == [name for name in HOSTS if name != "host07"]

@@ -6,11 +6,12 @@ import pytest
 
 from launcher.config.recipe import load_recipe
 from launcher.planner.memory import peak_memory
-from launcher.planner.public_run import PublicRun
-from launcher.planner.public_runs import OUR_CPU, OUR_H100
+from launcher.planner.public_runs import PublicRun, public_run
 from nanochat.batch_split import largest_micro_batch
 from nanochat.sizes import ModelConfig, parameter_counts, state_bytes
 
+ON_CPUS = [public_run(f"epyc-d{depth}") for depth in (4, 8, 12)]
+ON_GPUS = [public_run(f"h100-d{depth}") for depth in (4, 8, 12, 20, 24)]
 D8 = ModelConfig(depth=8, sequence_length=1024)
 
 
@@ -27,14 +28,14 @@ def peak_of(run: PublicRun, device: str, process_bytes: int | None) -> int:
     return peak.total
 
 
-@pytest.mark.parametrize("run", OUR_H100, ids=lambda run: f"d{run.model.depth}")
+@pytest.mark.parametrize("run", ON_GPUS, ids=lambda run: f"d{run.model.depth}")
 def test_of_a_gpu(run: PublicRun) -> None:
     """What torch says of its own: without what the driver takes."""
     assert run.peak_bytes is not None
     assert peak_of(run, "cuda", process_bytes=0) == pytest.approx(run.peak_bytes, rel=0.1)
 
 
-@pytest.mark.parametrize("run", OUR_CPU, ids=lambda run: f"d{run.model.depth}")
+@pytest.mark.parametrize("run", ON_CPUS, ids=lambda run: f"d{run.model.depth}")
 def test_of_a_cpu(run: PublicRun) -> None:
     """Resident memory of the whole process, which was not one of Ray's."""
     assert run.peak_bytes is not None

@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
-from launcher.runs.records import RecordTail
+from records import make_folder, make_node, make_spec, make_summary
 
 from launcher.cli.logs import follow, show
+from launcher.cli.options import notify
 from launcher.errors import (
     CommandFailed,
     ConnectionLost,
@@ -24,27 +25,29 @@ from launcher.raycluster.spec import ClusterSpec
 from launcher.remote.cluster_runs import ClusterRuns, RemoteRun
 from launcher.remote.fetch_checkpoints import fetch_newest_checkpoints
 from launcher.remote.mirror import Mirror
-from launcher.runs.folder import RunFolder, write_json
-from launcher.runs.node import RunNode
+from launcher.runs.folder import RunFolder
+from launcher.runs.json_lines import JsonLinesTail
+from launcher.runs.record import write_json
 from launcher.runs.run import LocalRun
 from launcher.ssh.fake import FakeConnection
 from launcher.ssh.protocol import Completed
+from nanochat.backoff import Backoff
 from nanochat.lock import hold_lock
 
 PATH = ".launch/clusters/home/runs/d4-1"
 ALIVE = json.dumps({"alive": True, "wanted": False, "by_itself": False})
 ENDED = ALIVE.replace("true", "false")
 SPEC = ClusterSpec(
-    cluster="home", node="one", nodes=(RunNode("one", "10.0.0.1", "eth0", 1, 1, "default"),),
+    cluster="home", node="one", nodes=(make_node("one", address="10.0.0.1", interface="eth0"),),
     env="e", code="c", python=None, profile="lan", idle_minutes=30,
 )  # fmt: skip
 
 
 @pytest.fixture
 def head() -> FakeConnection:
-    run = json.dumps({"run": "d4-1", "cluster": "home", "created": 1}).encode()
+    run = make_spec(run="d4-1", cluster="home").to_bytes()
     files = {f"{PATH}/run.json": run, f"{PATH}/metrics.jsonl": b'{"step": 1}\n{"st'}
-    return FakeConnection("one", {"jobs status": ALIVE, "ls ": "d4-1\n"}, files)
+    return FakeConnection("one", {r"jobs\) status": ALIVE, "ls ": "d4-1\n"}, files)
 
 
 @pytest.fixture
@@ -68,7 +71,7 @@ def test_a_head_that_lost_the_end_of_a_file_is_believed(
 ) -> None:
     """Its power went before the last lines had reached its disk; then the run went on."""
     mirror = Mirror(RunFolder(tmp_path / "d4-1"), PATH)
-    tail = RecordTail(mirror.folder.metrics)
+    tail = JsonLinesTail(mirror.folder.metrics)
     there = f"{PATH}/metrics.jsonl"
     lines = [b'{"step": %d, "loss": %d}\n' % (step, step) for step in range(1, 40)]
     head.files[there] = b"".join(lines)
@@ -86,9 +89,9 @@ def test_what_is_replaced_or_removed_there_is_here_too(
 ) -> None:
     mirror = Mirror(RunFolder(tmp_path / "d4-1"), PATH)
     summary = f"{PATH}/summary.json"
-    head.files[summary] = b'{"status": "stopped"}'
+    head.files[summary] = make_summary(status="stopped").to_bytes()
     mirror.update(head)
-    assert mirror.folder.summary() == {"status": "stopped"}
+    assert mirror.folder.summary() == make_summary(status="stopped")
     del head.files[summary]  # the run was resumed
     assert mirror.update(head) and mirror.folder.summary() is None
 
@@ -98,7 +101,7 @@ def test_an_earlier_run_of_the_same_name_is_set_aside(head: FakeConnection, tmp_
     folder = RunFolder(tmp_path / "d4-1")
     Mirror(folder, PATH).update(head)
     earlier = folder.metrics.read_bytes()
-    head.files[f"{PATH}/run.json"] = b'{"run": "d4-1", "created": 2}'
+    head.files[f"{PATH}/run.json"] = make_spec(run="d4-1", cluster="home", created=2.0).to_bytes()
     head.files[f"{PATH}/metrics.jsonl"] = b'{"step": 1, "loss": 7}\n{"step": 2}\n'
     Mirror(folder, PATH).update(head)
     assert folder.metrics.read_bytes() == head.files[f"{PATH}/metrics.jsonl"]
@@ -112,7 +115,7 @@ def test_a_head_that_lost_its_disk_takes_nothing_from_the_mirror(
     mirror.update(head)
     head.files.clear()
     assert not mirror.update(head)
-    assert mirror.folder.spec()["run"] == "d4-1" and mirror.folder.metrics.exists()
+    assert mirror.folder.spec().run == "d4-1" and mirror.folder.metrics.exists()
 
 
 def test_two_commands_that_follow_share_a_mirror(head: FakeConnection, tmp_path: Path) -> None:
@@ -127,7 +130,7 @@ def test_a_run_that_cannot_be_made_says_so(run: RemoteRun, head: FakeConnection)
     full = Completed(1, "", "mkdir: cannot create directory: No space left on device")
     head.replies.insert(0, ("mkdir", full))
     with pytest.raises(CommandFailed, match="No space left"):
-        run.runs.create(None, "d4", {})
+        run.runs.create(None, "d4", make_spec())
 
 
 def test_a_disk_that_is_full_for_the_record_leaves_the_name_free(
@@ -140,7 +143,7 @@ def test_a_disk_that_is_full_for_the_record_leaves_the_name_free(
 
     head.write = full  # type: ignore[method-assign]
     with pytest.raises(DiskFull):
-        run.runs.create("mine", "d4", {})
+        run.runs.create("mine", "d4", make_spec())
     assert head.ran[-1] == "rmdir .launch/clusters/home/runs/mine"
 
 
@@ -149,13 +152,13 @@ def test_names_that_are_taken_are_passed_over(run: RemoteRun, head: FakeConnecti
     (run.folder.path.parent / "d4-2").mkdir(parents=True)
     head.replies.insert(0, ("mkdir .*d4-3", ""))
     head.replies.insert(1, ("mkdir", "made\n"))
-    assert run.runs.create(None, "d4", {"created": 5}).name == "d4-4"
-    assert run.runs.create(None, "d4", {"created": 6}, elsewhere={"d4-5"}).name == "d4-6"
+    assert run.runs.create(None, "d4", make_spec(created=5.0)).name == "d4-4"
+    assert run.runs.create(None, "d4", make_spec(created=6.0), elsewhere={"d4-5"}).name == "d4-6"
     with pytest.raises(InputError, match="exists already"):
-        run.runs.create("d4-5", "d4", {}, elsewhere={"d4-5"})
+        run.runs.create("d4-5", "d4", make_spec(), elsewhere={"d4-5"})
     head.replies.insert(0, ("mkdir", ""))
     with pytest.raises(InputError, match="exists already"):
-        run.runs.create("d4-1", "d4", {})
+        run.runs.create("d4-1", "d4", make_spec())
 
 
 def checkpoint(head: FakeConnection, name: str, **files: bytes) -> None:
@@ -202,13 +205,13 @@ def test_a_run_whose_record_nobody_has_is_not_removed(run: RemoteRun, head: Fake
         fetch_newest_checkpoints(run.runs, {"one": head}, lambda *_: None)
     two.files[f"{PATH}/tokenizer.json"] = b"tokens"  # the head before this one
     assert fetch_newest_checkpoints(run.runs, {"one": head, "two": two}, lambda *_: None)
-    assert run.folder.spec()["run"] == "d4-1"
+    assert run.folder.spec().run == "d4-1"
 
 
 def test_following_outlives_a_break(
     run: RemoteRun, head: FakeConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("launcher.remote.cluster_runs.PAUSES", (0.0,))
+    monkeypatch.setattr("launcher.remote.cluster_runs.RECONNECT", Backoff(0.0, 0.0))
     said: list[str] = []
     run.say = said.append
     assert run.refresh()
@@ -230,14 +233,14 @@ def test_following_outlives_a_break(
 
 def test_it_ends_with_the_summary(run: RemoteRun, head: FakeConnection) -> None:
     assert run.refresh()
-    head.files[f"{PATH}/summary.json"] = b'{"status": "finished"}'
+    head.files[f"{PATH}/summary.json"] = make_summary(status="finished").to_bytes()
     assert not run.refresh()
 
 
 def test_it_ends_when_the_driver_is_gone_without_a_word(
     run: RemoteRun, head: FakeConnection
 ) -> None:
-    head.replies.insert(0, ("jobs status", ENDED))
+    head.replies.insert(0, (r"jobs\) status", ENDED))
     assert not run.refresh()
     assert run.folder.metrics.exists()  # what it wrote before is here
 
@@ -246,23 +249,22 @@ def test_a_head_that_has_just_booted_gets_time_for_its_supervisor(
     run: RemoteRun, head: FakeConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     booting = json.dumps({"alive": False, "wanted": True, "by_itself": False})
-    head.replies.insert(0, ("jobs status", booting))
+    head.replies.insert(0, (r"jobs\) status", booting))
     assert run.refresh()
     monkeypatch.setattr("launcher.remote.cluster_runs.QUIET_SECONDS", -1.0)
     monkeypatch.setattr("launcher.remote.cluster_runs.BOOT_SECONDS", 0.0)
     assert not run.refresh()
-    head.replies.insert(0, ("jobs status", ALIVE))
+    head.replies.insert(0, (r"jobs\) status", ALIVE))
     assert run.refresh()
 
 
 def test_logs_say_that_a_driver_died_where_its_head_says_so(
     run: RemoteRun, head: FakeConnection, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    head.files[f"{PATH}/run.json"] = b'{"run": "d4-1", "cluster": "home", "created": 1, "steps": 9}'
     head.files[f"{PATH}/metrics.jsonl"] = b""
     show(run, as_json=False)
     assert capsys.readouterr().out == ""
-    head.replies[:0] = [("jobs status", ENDED), ("df ", "/ 1 1 9999 1 /")]
+    head.replies[:0] = [(r"jobs\) status", ENDED), ("df ", "/ 1 1 9999 1 /")]
     asked_later = RemoteRun(run.runs, "d4-1")
     show(asked_later, as_json=False)
     assert capsys.readouterr().out == "interrupted: its driver died without a word\n"
@@ -273,16 +275,14 @@ def test_logs_say_that_a_driver_died_where_its_head_says_so(
 def test_logs_of_a_run_whose_cluster_cannot_be_asked_do_not_guess(
     run: RemoteRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run.folder.path.mkdir(parents=True)
-    spec = {"run": "d4-1", "cluster": "home", "created": 1, "steps": 9}
-    write_json(run.folder.spec_file, spec)
+    make_folder(run.folder.path, run="d4-1", cluster="home")
     seen = LocalRun(run.folder, "home")
     show(seen, as_json=False)
     assert capsys.readouterr().out == ""
     with pytest.raises(LaunchError, match="whether run 'home/d4-1' goes on is not known") as error:
         follow(seen)
     assert error.value.exit_code == 1 and not isinstance(error.value, RunFailed)
-    write_json(run.folder.summary_file, {"recipe": "d4", "status": "failed", "steps": 0})
+    make_summary(cluster="home", status="failed").write(run.folder.summary_file)
     with pytest.raises(RunFailed, match="run 'home/d4-1' failed"):
         follow(seen)
 
@@ -297,8 +297,7 @@ def test_an_unknown_run_is_named_with_those_there_are(run: RemoteRun, head: Fake
 def test_where_a_name_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAUNCH_HOME", str(tmp_path))
     for folder in ("runs/here", "clusters/home/runs/there", "runs/both", "clusters/home/runs/both"):
-        (tmp_path / folder).mkdir(parents=True)
-        write_json(tmp_path / folder / "run.json", {"created": 1})
+        make_folder(tmp_path / folder)
     file = tmp_path / "mine.yaml"
     file.touch()
     write_json(tmp_path / "clusters" / "home" / "used.json", {"file": str(file)})
@@ -344,9 +343,8 @@ def test_a_run_that_nobody_can_be_asked_for_is_read_as_it_was_seen_last(
     """Its hosts were purged, are off, or its cluster file has gone."""
     monkeypatch.setenv("LAUNCH_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "clusters" / "home" / "runs" / "d4-1").mkdir(parents=True)
-    write_json(tmp_path / "clusters" / "home" / "runs" / "d4-1" / "run.json", {"created": 1})
-    with open_run_to_read("d4-1", None) as run:
+    make_folder(tmp_path / "clusters" / "home" / "runs" / "d4-1", cluster="home")
+    with open_run_to_read("d4-1", None, notify=notify) as run:
         assert (run.cluster, run.folder.name, run.refresh()) == ("home", "d4-1", False)
     said = capsys.readouterr().err
     assert "no cluster named 'home'" in said and said.endswith("\nshown as it was seen last\n")

@@ -12,7 +12,7 @@ from speeds import host_speed, measurement
 
 from launcher.cli.main import _run
 from launcher.cli.plan import command
-from launcher.planner.measured_run import save_measurement
+from launcher.planner.measurement import save_measurement
 from launcher.planner.published_guide import claims
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from launcher.provision.purge import (
-    LIST,
-    Installed,
-    Removed,
+    LIST_COMMAND,
+    InstalledFiles,
+    RemovedPath,
     parse_installed,
     plan_purge,
     purge,
@@ -43,18 +43,18 @@ THEIRS = {"env": "bb", "code": "new"}
     ],
 )  # fmt: skip
 def test_what_stays(clusters: dict[str, dict[str, str]], stays: list[str]) -> None:
-    removed = plan_purge("mine", Installed(dict.fromkeys(PATHS, 1024), clusters))
-    assert [path for path in PATHS if Removed(path, 1024) not in removed] == stays
+    removed = plan_purge("mine", InstalledFiles(dict.fromkeys(PATHS, 1024), clusters))
+    assert [path for path in PATHS if RemovedPath(path, 1024) not in removed] == stays
 
 
 def test_parsing() -> None:
     text = (
         '8\tenv/aa\n12\tclusters/c\n--launch-cluster-- clusters/c/cluster.json\n{\n "env": "aa"}\n'
     )
-    assert parse_installed(text) == Installed(
+    assert parse_installed(text) == InstalledFiles(
         {"env/aa": 8192, "clusters/c": 12288}, {"c": {"env": "aa"}}
     )
-    assert parse_installed("") == Installed()
+    assert parse_installed("") == InstalledFiles()
 
 
 def test_nothing_there_is_nothing_done() -> None:
@@ -85,19 +85,19 @@ def test_a_home_is_as_it_was(tmp_path: Path) -> None:
     make(tmp_path, "env/aa/ready", "code/new/ready", "ray/mine/log", "data/rows", "provision.lock")
     make(tmp_path, "clusters/mine/cluster.json")
     (tmp_path / ".launch/clusters/mine/cluster.json").write_text(json.dumps({"env": "aa"}))
-    installed = parse_installed(shell(LIST, tmp_path))
+    installed = parse_installed(shell(LIST_COMMAND, tmp_path))
     assert set(installed.paths) == {"env/aa", "code/new", "ray/mine", "data", "clusters/mine"}
     assert all(size > 0 for size in installed.paths.values())
     shell(purge_command(plan_purge("mine", installed)), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["keep"]
-    assert shell(LIST, tmp_path) == ""
+    assert shell(LIST_COMMAND, tmp_path) == ""
 
 
 def test_others_and_strangers_files_stay(tmp_path: Path) -> None:
     make(tmp_path, "env/aa/ready", "env/bb/ready", "clusters/mine/x", "notes", "provision.lock")
     make(tmp_path, "clusters/theirs/cluster.json")
     (tmp_path / ".launch/clusters/theirs/cluster.json").write_text(json.dumps(THEIRS))
-    removed = plan_purge("mine", parse_installed(shell(LIST, tmp_path)))
+    removed = plan_purge("mine", parse_installed(shell(LIST_COMMAND, tmp_path)))
     assert {item.path for item in removed} == {"env/aa", "clusters/mine"}
     shell(purge_command(removed), tmp_path)
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}

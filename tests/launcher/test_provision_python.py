@@ -15,8 +15,8 @@ from provisioning import facts, make_build
 
 from launcher.errors import LaunchError
 from launcher.hosts.platform import Platform
-from launcher.provision.builds import RELEASE, Build, find_build
 from launcher.provision.python import choose_pythons
+from launcher.provision.python_builds import RELEASE, PythonBuild, find_python_build
 from launcher.provision.requirements import host_requirements, index_options, pip_fingerprint
 
 TARGET = Platform("x86_64", 12, "cpu")
@@ -29,11 +29,11 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
-def built(wanted: str, architecture: str) -> Build:
-    return Build(f"{wanted}.9", Path("/x.tar.gz"), "f" * 64)
+def built(wanted: str, architecture: str) -> PythonBuild:
+    return PythonBuild(f"{wanted}.9", Path("/x.tar.gz"), "f" * 64)
 
 
-def no_internet(wanted: str, architecture: str) -> Build:
+def no_internet(wanted: str, architecture: str) -> PythonBuild:
     raise LaunchError(f"cannot download {wanted}", fix="set environment.python")
 
 
@@ -73,7 +73,7 @@ def test_equal_minors_do_where_nothing_can_be_sent() -> None:
     assert "one has 3.11.2, 3.12.1; two has 3.12.4, 3.11.7" in pythons["one"].reason
     assert "cannot download 3.12" in pythons["one"].reason
 
-    def asked(wanted: str, architecture: str) -> Build:
+    def asked(wanted: str, architecture: str) -> PythonBuild:
         raise AssertionError("GitHub is asked once a day")
 
     again = choose_pythons(None, hosts, find=asked)
@@ -98,18 +98,18 @@ def test_what_is_wanted_is_never_replaced() -> None:
 
 def test_an_archive_of_ones_own(tmp_path: Path) -> None:
     sha256 = make_build(tmp_path / "mine.tar.gz", minor=11)
-    build = find_build(str(tmp_path / "mine.tar.gz"), "x86_64")
-    assert build == Build("3.11", tmp_path / "mine.tar.gz", sha256)
+    build = find_python_build(str(tmp_path / "mine.tar.gz"), "x86_64")
+    assert build == PythonBuild("3.11", tmp_path / "mine.tar.gz", sha256)
     assert build.key == f"3.11-{sha256[:12]}" and build.minor == 11
     make_build(tmp_path / BUILT)
-    assert find_build(str(tmp_path / BUILT), "x86_64").version == "3.12.13"
+    assert find_python_build(str(tmp_path / BUILT), "x86_64").version == "3.12.13"
     with pytest.raises(LaunchError, match="does not run on aarch64"):
-        find_build(str(tmp_path / BUILT), "aarch64")
+        find_python_build(str(tmp_path / BUILT), "aarch64")
     (tmp_path / "no.tar.gz").write_text("no")
     with pytest.raises(LaunchError, match="cannot be read"):
-        find_build(str(tmp_path / "no.tar.gz"), "x86_64")
+        find_python_build(str(tmp_path / "no.tar.gz"), "x86_64")
     with pytest.raises(LaunchError, match="no file"):
-        find_build(str(tmp_path / "absent.tar.gz"), "x86_64")
+        find_python_build(str(tmp_path / "absent.tar.gz"), "x86_64")
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -141,21 +141,23 @@ def test_builds_of_a_release(releases: str, home: Path) -> None:
         ("3.12.13", "aarch64", "3.12.13"),
         ("3.13", "x86_64", "3.13.7"),
     ):
-        build = find_build(wanted, architecture, releases=releases)
+        build = find_python_build(wanted, architecture, releases=releases)
         assert build.version == version and architecture in build.archive.name
         assert build.archive.is_relative_to(home)
-        assert find_build(wanted, architecture, releases="http://127.0.0.1:9") == build  # kept
+        assert (
+            find_python_build(wanted, architecture, releases="http://127.0.0.1:9") == build
+        )  # kept
     with pytest.raises(LaunchError, match=r"no Python 3\.13 for aarch64"):
-        find_build("3.13", "aarch64", releases=releases)
+        find_python_build("3.13", "aarch64", releases=releases)
     with pytest.raises(LaunchError, match="not what its SHA256SUMS says"):
-        find_build("3.14", "x86_64", releases=releases)
+        find_python_build("3.14", "x86_64", releases=releases)
     url = f"{releases}/{RELEASE}/{BUILT.replace('+', '%2B')}"
-    assert find_build(url, "x86_64").version == "3.12.13"
+    assert find_python_build(url, "x86_64").version == "3.12.13"
 
 
 def test_no_release_to_be_had() -> None:
     with pytest.raises(LaunchError, match=r"cannot download http://127\.0.*/SHA256SUMS") as e:
-        find_build("3.12", "x86_64", releases="http://127.0.0.1:9")
+        find_python_build("3.12", "x86_64", releases="http://127.0.0.1:9")
     assert "environment.python" in (e.value.fix or "")
 
 

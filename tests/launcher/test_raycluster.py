@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from records import make_node, make_summary
 
 from launcher.agent.jobs import Jobs
 from launcher.agent.supervisor import (
@@ -21,18 +22,17 @@ from launcher.raycluster.control import HostState, host_state
 from launcher.raycluster.environment import node_environment
 from launcher.raycluster.ports import BLOCK_PORTS, cluster_ports
 from launcher.raycluster.spec import WANTED, ClusterSpec
-from launcher.runs.node import RunNode
 from launcher.ssh.fake import FakeConnection
 
 NODES = (
-    RunNode("one", "192.168.1.5", "eno1", cpus=8, slots=1, pool="default"),
-    RunNode("two", "192.168.1.6", "wlan0", cpus=4, slots=1, pool="default"),
+    make_node("one", address="192.168.1.5", interface="eno1", cpus=8),
+    make_node("two", address="192.168.1.6", interface="wlan0", cpus=4),
 )
 HEAD = ClusterSpec(
     cluster="home", node="one", nodes=NODES, env="e1", code="c1", python=None, profile="lan",
     idle_minutes=30,
 )  # fmt: skip
-OTHER = replace(HEAD, node="two", env="e2")
+OTHER = HEAD.model_copy(update={"node": "two", "env": "e2"})
 LAUNCH = Path("/home/ada/.launch")
 
 
@@ -48,7 +48,7 @@ def test_a_spec_survives_its_file() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"format": 99}', b"[]"])
 def test_another_file_is_refused(content: bytes) -> None:
-    with pytest.raises((ValueError, KeyError, TypeError)):
+    with pytest.raises(ValueError):
         ClusterSpec.from_bytes(content)
 
 
@@ -98,7 +98,7 @@ def test_each_host_gets_its_own_interface_threads_and_token() -> None:
 def test_wifi_is_given_more_time_than_a_cable() -> None:
     folder = LAUNCH / "ray" / "home"
     lan = node_environment(HEAD, LAUNCH, folder)
-    wifi = node_environment(replace(HEAD, profile="wifi"), LAUNCH, folder)
+    wifi = node_environment(HEAD.model_copy(update={"profile": "wifi"}), LAUNCH, folder)
     keys = [key for key in lan if key.startswith("RAY_health_check_")]
     assert len(keys) == 3 and all(int(wifi[key]) > int(lan[key]) for key in keys)
 
@@ -130,18 +130,20 @@ def test_a_head_is_in_use_while_a_client_is_there(tmp_path: Path) -> None:
 
 def test_ray_begins_anew_for_what_its_host_starts_it_with() -> None:
     """A node that comes or goes elsewhere is none of it, but the head's address is."""
-    other = replace(OTHER, nodes=(*NODES, RunNode("three", "192.168.1.7", "eth0", 1, 1, "x")))
+    third = make_node("three", address="192.168.1.7", interface="eth0", pool="x")
+    other = OTHER.model_copy(update={"nodes": (*NODES, third)})
     assert other.key == OTHER.key != HEAD.key
-    moved = replace(NODES[0], address="192.168.1.99")
-    slow = replace(NODES[1], pool="slow")
-    for changed in (
-        replace(OTHER, idle_minutes=5),
-        replace(OTHER, profile="wifi"),
-        replace(OTHER, code="c2"),
-        replace(OTHER, nodes=(moved, NODES[1])),
-        replace(OTHER, nodes=(NODES[0], slow)),
-    ):
-        assert changed.key != OTHER.key
+    moved = NODES[0].model_copy(update={"address": "192.168.1.99"})
+    slow = NODES[1].model_copy(update={"pool": "slow"})
+    changes: tuple[dict[str, Any], ...] = (
+        {"idle_minutes": 5},
+        {"profile": "wifi"},
+        {"code": "c2"},
+        {"nodes": (moved, NODES[1])},
+        {"nodes": (NODES[0], slow)},
+    )
+    for change in changes:
+        assert OTHER.model_copy(update=change).key != OTHER.key
 
 
 def test_a_run_that_ray_is_about_to_start_is_at_work(
@@ -152,7 +154,7 @@ def test_a_run_that_ray_is_about_to_start_is_at_work(
     (tmp_path / "token").touch()
     for name in ("ended", "pending", "died"):
         (tmp_path / "runs" / name).mkdir(parents=True)
-    (tmp_path / "runs" / "ended" / "summary.json").write_text("{}")
+    make_summary(status="finished").write(tmp_path / "runs" / "ended" / "summary.json")
     listed = [
         {"submission_id": "pending", "status": "FAILED"},
         {"submission_id": "pending:2", "status": "PENDING"},

@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from records import make_folder, make_summary
 from running import Home, wait_until
 
 from launcher.cli.attach import print_end
 from launcher.cli.main import cli
 from launcher.config.recipe import load_recipe
 from launcher.errors import InputError, RunFailed
-from launcher.runs.folder import RunFolder, runs_home, write_json
+from launcher.runs.failure import Failure
+from launcher.runs.folder import RunFolder, runs_home
+from launcher.runs.record import read_json, write_json
 from launcher.runs.run import LocalRun
 
 
@@ -22,17 +25,8 @@ from launcher.runs.run import LocalRun
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     """Of a run that died."""
     monkeypatch.setenv("LAUNCH_HOME", str(tmp_path))
-    folder = RunFolder(runs_home() / "mine")
-    folder.path.mkdir(parents=True)
     settings = load_recipe("d4", []).recipe.model_dump(mode="json")
-    write_json(
-        folder.spec_file,
-        {
-            "run": "mine", "recipe": "d4", "cluster": "local", "created": 1.0, "steps": 9,
-            "settings": settings, "folder": str(tmp_path),
-        },
-    )  # fmt: skip
-    return folder
+    return make_folder(runs_home() / "mine", run="mine", settings=settings, folder=str(tmp_path))
 
 
 def resume(*options: str) -> None:
@@ -42,14 +36,16 @@ def resume(*options: str) -> None:
 
 
 def end(folder: RunFolder, status: str, *, steps: int = 0, **failure: Any) -> None:
-    summary = {
-        "run": "mine", "recipe": "d4", "status": status, "steps": steps, "tokens": 0, "seconds": 0,
-        "tokens_per_second": None, "train_loss": None, "val_bpb": None, "restarts": 0,
-        "checkpoint": None,
-    }  # fmt: skip
-    write_json(folder.summary_file, summary)
+    make_summary(run="mine", status=status, steps=steps).write(folder.summary_file)
     if failure:
-        write_json(folder.failure_file, failure)
+        Failure(**failure).write(folder.failure_file)
+
+
+def content_of(folder: RunFolder) -> dict[str, Any]:
+    """What run.json says, to be changed by hand."""
+    content = read_json(folder.spec_file)
+    assert content is not None
+    return content
 
 
 @pytest.mark.parametrize("options", [(), ("--set", "data.mirror=hub")])
@@ -57,7 +53,7 @@ def end(folder: RunFolder, status: str, *, steps: int = 0, **failure: Any) -> No
 def test_a_record_that_lacks_what_going_on_needs_is_named(
     folder: RunFolder, options: tuple[str, ...], key: str
 ) -> None:
-    spec = folder.spec()
+    spec = content_of(folder)
     del spec[key]
     write_json(folder.spec_file, spec)
     with pytest.raises(InputError) as refused:
@@ -67,7 +63,7 @@ def test_a_record_that_lacks_what_going_on_needs_is_named(
 
 
 def test_a_record_that_was_edited_by_hand_is_read_as_a_recipe_is(folder: RunFolder) -> None:
-    spec = folder.spec()
+    spec = content_of(folder)
     spec["settings"]["depth"] = "four"
     write_json(folder.spec_file, spec)
     with pytest.raises(InputError, match=r"run.json:\d+:\d+: depth: "):
@@ -85,14 +81,14 @@ def test_a_finished_run_takes_no_settings(folder: RunFolder) -> None:
     ("fix", "steps", "resumes"),
     [
         (None, 5, True),
-        ("Make room there.", 0, True),
-        ("Take it from elsewhere: --set data.mirror=ADDRESS, or a folder.", 0, True),
+        ("free some space there", 0, True),
+        ("take it from elsewhere: --set data.mirror=ADDRESS, or a folder", 0, True),
         ("--set workers=2 or fewer", 0, False),
         ("--set dtype=auto", 5, False),
-        ("Give more text (--data), or take shorter rows: --set sequence_length=N.", 0, False),
-        ("Choose files with text in them: --data.", 0, False),
-        ("Check the path: --data 'files:~/text/**/*.txt'.", 0, False),
-        ("Check the path: --data 'files:~/text/**/*.txt'.", 5, True),  # it was there before
+        ("give more text (--data), or take shorter rows: --set sequence_length=N", 0, False),
+        ("choose files with text in them: --data", 0, False),
+        ("check the path: --data 'files:~/text/**/*.txt'", 0, False),
+        ("check the path: --data 'files:~/text/**/*.txt'", 5, True),  # it was there before
     ],
 )
 def test_resume_is_advised_where_it_can_help(

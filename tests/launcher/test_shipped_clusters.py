@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from test_facts import captured
 from test_gpus import gpus_of
-from test_provision_plan import PYTHONS
+from test_provision_host_plan import PYTHONS
 
 from launcher.agent.supervisor import start_arguments
 from launcher.config.cluster import Environment
@@ -27,9 +27,9 @@ from launcher.hosts.gpus import torch_build
 from launcher.hosts.network import ClusterAddress
 from launcher.hosts.platform import Platform
 from launcher.provision import requirements
-from launcher.provision.code import Code
-from launcher.provision.host_plan import HostEnvironment, Write, plan_host
-from launcher.provision.lock import Lock, Wheel
+from launcher.provision.code import CodeArchive
+from launcher.provision.host_plan import HostEnvironment, WriteFile, plan_host
+from launcher.provision.lockfile import Lockfile, Wheel
 from launcher.provision.requirements import host_requirements, index_options
 from launcher.raycluster.bring_up import node_specs
 from launcher.raycluster.environment import node_environment
@@ -67,10 +67,10 @@ def rendered(name: str, pool: str | None) -> dict[str, Any]:
     specs = node_specs(loaded, nodes, facts, places, needs)
     return {
         node: {
-            "packages": packages(needs[node].lock.target),
+            "packages": packages(needs[node].lockfile.target),
             "operations": [
                 str(each) for each in plan_host(node, facts[node], needs[node]).operations
-                if not isinstance(each, Write)
+                if not isinstance(each, WriteFile)
             ],
             "ray": start_arguments(spec),
             "environment": node_environment(spec, LAUNCH, LAUNCH / "ray" / spec.cluster),
@@ -83,8 +83,8 @@ def need_of(node: Node, host: HostFacts) -> HostEnvironment:
     build = torch_build(host.gpus) if node.accelerator == "cuda" else ""
     target = Platform(host.architecture, 11, node.accelerator, build)
     pip = Wheel("pip", "26.3", "pip-26.3-py3-none-any.whl", "https://index/pip.whl", "d" * 64)
-    code = Code("code0", Path("/client/code/code0.tar.gz"), "a" * 64)
-    return HostEnvironment(PYTHONS["own"], Lock("r", target, (pip,)), code)
+    code = CodeArchive("code0", Path("/client/code/code0.tar.gz"), "a" * 64)
+    return HostEnvironment(PYTHONS["own"], Lockfile("r", target, (pip,)), code)
 
 
 def packages(target: Platform) -> list[str]:
@@ -96,7 +96,7 @@ def packages(target: Platform) -> list[str]:
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAUNCH_HOME", "/client")
-    monkeypatch.setattr(requirements, "pip_names_an_index", lambda: False)  # as on most machines
+    monkeypatch.setattr(requirements, "pip_configures_index", lambda: False)  # as on most machines
 
 
 @pytest.mark.parametrize(("name", "pool"), RUNS)
@@ -109,7 +109,7 @@ def file_of(name: str, pool: str | None) -> Path:
 
 
 if __name__ == "__main__":
-    requirements.pip_names_an_index = lambda: False
+    requirements.pip_configures_index = lambda: False
     CASES.mkdir(exist_ok=True)
     for run in RUNS:
         file_of(*run).write_text(json.dumps(rendered(*run), indent=1) + "\n")

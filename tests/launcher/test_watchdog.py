@@ -9,11 +9,13 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from records import event, make_metric
 
+from launcher.runs.events import Event
 from launcher.training.stacks import collect_and_end, is_frozen, waits_for_others
 from launcher.training.watchdog import (
     FIRST_SECONDS,
-    MOST_DOUBLINGS,
+    MAX_DOUBLINGS,
     StepPace,
     comparable,
     doublings,
@@ -52,9 +54,12 @@ def test_limits(pace: StepPace, now: str, seconds: float) -> None:
 
 
 def test_limits_are_doubled_until_the_median_knows() -> None:
-    hangs = [{"kind": "fault", "frozen": frozen, "time": 9.5} for frozen in (False, True, False)]
-    assert doublings([], hangs) == 2 and doublings([], hangs * 3) == MOST_DOUBLINGS
-    steps = [{"time": float(second)} for second in range(40)]
+    hangs = [
+        event("fault", time=9.5, what="hang", message="no sign", frozen=frozen)
+        for frozen in (False, True, False)
+    ]
+    assert doublings([], hangs) == 2 and doublings([], hangs * 3) == MAX_DOUBLINGS
+    steps = [make_metric(second + 1, time=float(second)) for second in range(40)]
     assert doublings(steps[:20], hangs) == 2  # the first of these was made before them
     assert doublings(steps[5:25], hangs) == 2
     assert doublings(steps[10:30], hangs) == 0
@@ -62,24 +67,27 @@ def test_limits_are_doubled_until_the_median_knows() -> None:
 
 
 def test_a_pace_is_of_recent_steps_and_of_whole_evaluations() -> None:
-    metrics = [{"step_seconds": 9.0}] * 5 + [{"step_seconds": 2.0}] * 20
+    seconds = [9.0] * 5 + [2.0] * 20
+    metrics = [make_metric(step, step_seconds=each) for step, each in enumerate(seconds, start=1)]
     events = [
-        {"kind": "evaluate", "step": 0, "seconds": 3.0},  # of 8,192 tokens
-        {"kind": "evaluate", "step": 100, "seconds": 20.0},
-        {"kind": "checkpoint", "step": 100, "seconds": 1.5, "stalled": 0.2},
-        {"kind": "checkpoint", "step": 120, "seconds": 1.4, "stalled": 0.3},
+        event("evaluate", step=0, val_bpb=3.0, seconds=3.0),  # of 8,192 tokens
+        event("evaluate", step=100, val_bpb=3.0, seconds=20.0),
+        event("checkpoint", step=100, seconds=1.5, stalled=0.2),
+        event("checkpoint", step=120, seconds=1.4, stalled=0.3),
     ]
     assert StepPace.of(metrics, events, 65_536) == StepPace(2.0, 24.0, 0.3, 1.5)
-    before = [{"kind": "checkpoint", "step": 1, "seconds": 1.5}]  # written while steps stood still
+    before = [event("checkpoint", step=1, seconds=1.5)]  # written while steps stood still
     assert StepPace.of([], before, 65_536) == StepPace(None, None, 1.5, 1.5)
     assert StepPace.of([], [], 65_536) == StepPace(None, None, None, None)
 
 
-@pytest.mark.parametrize("change", [{"kind": "resize"}, {"kind": "start", "stage": "hardware"}])
-def test_what_other_machines_made_says_nothing(change: dict[str, str]) -> None:
-    began = {"kind": "restart", "stage": "workers"}
-    events = [began, {"kind": "checkpoint"}, began, change, began, {"kind": "evaluate"}]
-    metrics = [{"attempt": attempt} for attempt in (0, 0, 1, 2, 2)]
+@pytest.mark.parametrize(
+    "change", [event("resize", nodes=["one"]), event("start", stage="hardware")]
+)
+def test_what_other_machines_made_says_nothing(change: Event) -> None:
+    began, saved = event("restart", stage="workers"), event("checkpoint", step=2)
+    events = [began, saved, began, change, began, event("evaluate", step=4, val_bpb=3.0)]
+    metrics = [make_metric(step, attempt=n) for step, n in ((1, 0), (2, 0), (3, 1), (4, 2), (5, 2))]
     assert comparable(metrics, events) == (metrics[3:], events[3:])
     assert comparable(metrics, events[:3]) == (metrics, events[:3])
 

@@ -20,9 +20,9 @@ from tiny import equal
 from torch import Tensor
 
 from nanochat import hashed_file
-from nanochat.atomic_write import sha256_of
 from nanochat.checkpoint import CheckpointFolder, identity_difference, verify_checkpoint
 from nanochat.errors import CheckpointError
+from nanochat.file_hash import sha256_of
 from nanochat.hashed_file import BLOCK_BYTES, write_hashed
 from nanochat.tensor_file import safetensors_parts
 

@@ -18,7 +18,7 @@ import pytest
 from mirror import Mirror, publish, serving
 from tiny import Recorder, equal, newest_tensors, plan, run, shape
 
-from nanochat.dataset import PreparedData, climbmix, encoding, rows, split_writer, trouble
+from nanochat.dataset import PreparedData, climbmix, encoding, rows, split_writer
 from nanochat.dataset.climbmix import TRAINING_SHARDS, ClimbmixSource, shard_name, shards_for
 from nanochat.dataset.prepare import prepare
 from nanochat.dataset.sources import parse_source
@@ -79,7 +79,7 @@ def test_shards_come_in_the_order_of_need_and_once(mirror: Mirror, tmp_path: Pat
     assert data.manifest.validation.files[0].name == f"climbmix/{shard_name(TRAINING_SHARDS)}"
 
 
-def test_trouble_with_a_shard_is_told_once(mirror: Mirror, tmp_path: Path) -> None:
+def test_a_broken_download_warns_once(mirror: Mirror, tmp_path: Path) -> None:
     """The server says another number of bytes each time it breaks off."""
     told: list[str] = []
 
@@ -93,25 +93,6 @@ def test_trouble_with_a_shard_is_told_once(mirror: Mirror, tmp_path: Path) -> No
     names = sorted(words.partition(": ")[0] for words in told)
     assert names == [shard_name(0), shard_name(TRAINING_SHARDS)]
     assert all(words.endswith(": trying again") for words in told)
-
-
-def test_trouble_is_told_again_where_a_file_has_got_further(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    told: list[str] = []
-    busy = trouble.Trouble(told.append)
-    monkeypatch.setattr(trouble, "TROUBLE_SECONDS", 0.0)
-    for size, reason in (
-        (0, "503"), (0, "503"), (5, "broke off after 5"), (5, "timed out"),
-        (9, "broke off after 9"), (3, "broke off after 3"), (9, "refused"),
-    ):  # fmt: skip
-        busy.has_come(size)
-        busy.tell(reason)
-    assert told == ["503", "broke off after 5", "timed out", "broke off after 9", "refused"]
-    monkeypatch.setattr(trouble, "TROUBLE_SECONDS", 1e9)  # have not passed
-    busy.has_come(99)
-    busy.tell("broke off after 99")
-    assert len(told) == 5
 
 
 def test_a_folder_is_a_mirror_and_gives_the_same_rows(
@@ -151,7 +132,7 @@ def test_shards_are_as_many_as_the_horizon_needs() -> None:
 def test_training_begins_before_the_last_shard_is_there(
     mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "ALONE_SECONDS", 1.0)
+    monkeypatch.setattr(rows, "UNATTENDED_SECONDS", 1.0)
     mirror.closed_names = {shard_name(3)}
     ready: list[PreparedData] = []
     with pytest.raises(DataError, match="404"):
@@ -280,12 +261,12 @@ def test_a_changed_text_behind_an_interruption_is_noticed(published: Path, tmp_p
     manifest = json.loads((data.path / "manifest.json").read_text())
     manifest["complete"] = False
     (data.path / "manifest.json").write_text(json.dumps(manifest))
-    growth = data.path / "train.jsonl"
-    lines = growth.read_text().splitlines()
+    log = data.path / "train.jsonl"
+    lines = log.read_text().splitlines()
     last_unit = [number for number, line in enumerate(lines) if "unit" in line][-1]
     other = json.loads(lines[last_unit - 1])
     other["block"]["sha256"] = "0" * 64
-    growth.write_text("\n".join([*lines[: last_unit - 1], json.dumps(other), '{"torn']))
+    log.write_text("\n".join([*lines[: last_unit - 1], json.dumps(other), '{"torn']))
     with pytest.raises(DataError, match="the text has changed meanwhile"):
         prepared(tmp_path, str(published))
 
@@ -314,12 +295,12 @@ def test_of_an_interrupted_preparation_whole_units_stay(published: Path, tmp_pat
 def test_fewer_rows_than_were_announced_are_noticed(published: Path, tmp_path: Path) -> None:
     data = prepared(tmp_path, str(published))
     reopen(data)
-    growth = data.path / "train.jsonl"
-    *lines, _ = growth.read_text().splitlines()  # without the end of the last unit
+    log = data.path / "train.jsonl"
+    *lines, _ = log.read_text().splitlines()  # without the end of the last unit
     block = json.loads(lines[-1])["block"]
     more = {**block, "name": f"train-{len(data.manifest.train.blocks):05d}.rows"}
     (data.path / more["name"]).write_bytes((data.path / block["name"]).read_bytes())
-    growth.write_text("\n".join([*lines, json.dumps({"block": more}), ""]))
+    log.write_text("\n".join([*lines, json.dumps({"block": more}), ""]))
     with pytest.raises(DataError, match="the text has changed meanwhile"):
         prepared(tmp_path, str(published))
 
@@ -339,7 +320,7 @@ def test_a_damaged_shard_is_named_with_what_helps(published: Path, tmp_path: Pat
     (shards / shard_name(1)).write_bytes(content)
     with pytest.raises(DataError, match=r"shard_00001\.parquet: damaged") as caught:
         prepared(tmp_path, "http://127.0.0.1:9")
-    assert caught.value.fix == "Delete it: it is fetched again."
+    assert caught.value.fix == "delete it: it is downloaded again"
 
 
 @pytest.mark.parametrize(

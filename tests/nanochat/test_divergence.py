@@ -23,7 +23,7 @@ def ends_at(losses: list[float]) -> int | None:
     watch = LossWatch(VOCAB_SIZE)
     for step, loss in enumerate(losses, start=1):
         watch.add(loss)
-        if watch.exploded:
+        if watch.diverged:
             return step
     return None
 
@@ -112,4 +112,6 @@ def test_the_best_loss_goes_on_with_a_run(data: PreparedData, tmp_path: Path) ->
 def test_what_went_wrong_would_do_so_again(dtype: str, ways: str) -> None:
     error = diverged_error("it is nan", newest=0, dtype=dtype, tokens_per_step=4096)
     assert error.message == "it is nan; there is no checkpoint"
-    assert error.fix == f"The same run would come to the same: begin another with {ways}"
+    assert error.fix == (
+        f"start a new run with {ways}: resuming would diverge again (runs are deterministic)"
+    )

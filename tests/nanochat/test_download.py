@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from mirror import Mirror, serving
 
+from nanochat.backoff import Backoff
 from nanochat.dataset import download as downloading
 from nanochat.dataset.climbmix import not_whole_parquet
-from nanochat.dataset.download import download
+from nanochat.dataset.download import DownloadWarnings, download
 from nanochat.errors import DataError
 
 CONTENT = b"PAR1" + bytes(range(256)) * 400 + b"PAR1"
@@ -21,7 +22,7 @@ NAME = "shard_00000.parquet"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloading, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(downloading, "RETRY", Backoff(0.01, 30.0))
     monkeypatch.setattr(downloading, "SILENCE_SECONDS", 1.0)
     monkeypatch.setattr(downloading, "CHUNK_BYTES", 4096)
 
@@ -153,16 +154,14 @@ def test_a_server_that_never_gets_further_is_given_up(mirror: Mirror, tmp_path: 
     mirror.breaks_after, mirror.knows_ranges = 28_672, False
     with pytest.raises(DataError, match=r"no new byte for .*28,672 bytes are here") as caught:
         fetch(mirror, tmp_path, patience_seconds=0.5)
-    assert "data.mirror" in str(caught.value)
+    assert "data.mirror" in str(caught.value.fix)
     assert (tmp_path / f"{NAME}.partial").read_bytes() == CONTENT[:28_672]
 
 
 def test_nobody_there_is_said_with_the_reason(tmp_path: Path) -> None:
     said: list[str] = []
     with pytest.raises(DataError, match=r"x: nothing came for .*Connection refused"):
-        download(
-            "http://127.0.0.1:9/x", tmp_path / "x", patience_seconds=0.2, on_trouble=said.append
-        )
+        download("http://127.0.0.1:9/x", tmp_path / "x", patience_seconds=0.2, on_retry=said.append)
     assert len(said) > 1 and all("Connection refused" in reason for reason in said)
 
 
@@ -198,10 +197,29 @@ def test_several_at_once_fetch_it_once(mirror: Mirror, tmp_path: Path) -> None:
 def test_a_full_disk_is_the_callers_to_tell(
     mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_: Path) -> None:
+    def full(_: Path, __: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(downloading, "flush", full)
+    monkeypatch.setattr(downloading, "replace_durably", full)
     with pytest.raises(OSError, match="No space left"):
         fetch(mirror, tmp_path)
     assert not (tmp_path / NAME).exists()
+
+
+def test_a_warning_is_repeated_if_more_bytes_have_arrived(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    warned: list[str] = []
+    warnings = DownloadWarnings(warned.append)
+    monkeypatch.setattr(downloading, "WARNING_SECONDS", 0.0)
+    for size, reason in (
+        (0, "503"), (0, "503"), (5, "broke off after 5"), (5, "timed out"),
+        (9, "broke off after 9"), (3, "broke off after 3"), (9, "refused"),
+    ):  # fmt: skip
+        warnings.on_bytes(size)
+        warnings.warn(reason)
+    assert warned == ["503", "broke off after 5", "timed out", "broke off after 9", "refused"]
+    monkeypatch.setattr(downloading, "WARNING_SECONDS", 1e9)  # have not passed
+    warnings.on_bytes(99)
+    warnings.warn("broke off after 99")
+    assert len(warned) == 5

@@ -25,7 +25,7 @@ from ranks import run_ranks
 from tiny import Recorder, run
 
 from nanochat.dataset import PreparedData
-from nanochat.dataset.rows import Rows
+from nanochat.dataset.rows import RowDataset
 from nanochat.sizes import VOCAB_SIZE, ModelConfig
 from nanochat.train_config import TrainConfig
 
@@ -53,12 +53,12 @@ def words(length: int) -> PreparedData:
     follows = raw[count:] & np.uint64(1) == 1
     for place in np.flatnonzero(follows[1:]) + 1:
         ids[place] = (ids[place - 1] * 31 + 7) % VOCAB_SIZE
-    rows = Rows([64], lambda _: ids.reshape(64, length + 1).astype(np.uint16))
+    rows = RowDataset([64], lambda _: ids.reshape(64, length + 1).astype(np.uint16))
     token_bytes = np.full(VOCAB_SIZE, 5, np.int32)
     part = SimpleNamespace(blocks=[None], blocks_of=lambda rows: [], digest=lambda rows: "")
     text = SimpleNamespace(
         manifest=SimpleNamespace(complete=True, train=part, validation=part),
-        bring=lambda blocks: None,
+        ensure_blocks=lambda blocks: None,
         train_rows=rows,
         validation_rows=rows,
         tokenizer=SimpleNamespace(token_bytes=lambda: token_bytes),

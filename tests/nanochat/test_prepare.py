@@ -99,7 +99,7 @@ def test_rows_hold_the_text_and_the_manifest_describes_them(
     placed = manifest.train.tokens + manifest.validation.tokens
     cropped = manifest.train.cropped_tokens + manifest.validation.cropped_tokens
     assert placed + cropped == ids + len(documents)  # a BOS each
-    data.bring(data.manifest.blocks)
+    data.ensure_blocks(data.manifest.blocks)
 
 
 def test_continuous_text_is_kept_but_for_the_crops(documents: list[str], tmp_path: Path) -> None:
@@ -321,9 +321,9 @@ def test_a_changed_byte_is_found_when_its_block_is_needed(
     block = data.path / "validation-00000.rows"
     content = block.read_bytes()
     block.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    PreparedData.load(data.path).bring(data.manifest.train.blocks)
+    PreparedData.load(data.path).ensure_blocks(data.manifest.train.blocks)
     with pytest.raises(DataError, match=r"validation-00000\.rows: damaged"):
-        PreparedData.load(data.path).bring(data.manifest.validation.blocks)
+        PreparedData.load(data.path).ensure_blocks(data.manifest.validation.blocks)
 
 
 def test_a_full_disk_is_named_and_leaves_nothing(
@@ -350,7 +350,7 @@ def test_two_processes_at_once_do_the_work_once(documents: list[str], tmp_path: 
     assert len(packed) == 1
     assert results[0][1] == results[1][1]
     data = PreparedData.load(Path(results[0][1]))
-    data.bring(data.manifest.blocks)
+    data.ensure_blocks(data.manifest.blocks)
     assert not [path for path in data.path.iterdir() if path.name.endswith(".partial")]
 
 

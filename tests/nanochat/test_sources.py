@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,7 @@ def test_a_pattern_without_a_kind_is_told_its_kind(tmp_path: Path) -> None:
     for spec in ("/texts/*.txt", "*.parquet", "~/texts/a.txt"):
         with pytest.raises(DataError) as caught:
             parse_source(spec, tmp_path)
-        assert caught.value.fix == f"Write 'files:{spec}'."
+        assert caught.value.fix == f"write 'files:{spec}'"
 
 
 @pytest.mark.parametrize(
@@ -54,8 +55,8 @@ def test_unknown_sources_are_refused_with_the_alternatives(
 ) -> None:
     with pytest.raises(DataError, match=says) as caught:
         parse_source(spec, tmp_path)
-    assert "--data embedded" in str(caught.value)
-    assert "--data 'files:~/text/**/*.txt'" in str(caught.value)
+    assert "--data embedded" in str(caught.value.fix)
+    assert "--data 'files:~/text/**/*.txt'" in str(caught.value.fix)
 
 
 def test_sources_import_without_numpy_or_torch() -> None:
@@ -224,7 +225,7 @@ def test_parquet_is_a_document_a_row(tmp_path: Path, kind: pa.DataType) -> None:
         ("a.jsonl", b'\n["text"]\n', "a.jsonl:2: no object"),
         ("a.jsonl", b'{"text": 5}\n', "a.jsonl:1: no object"),
         ("a.parquet", b"PAR2", "a.parquet: not a parquet file"),
-        ("a.docx", b"PK", "a.docx: cannot read this kind of file\nChoose files that end in .txt"),
+        ("a.docx", b"PK", "a.docx: cannot read this kind of file"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_with_the_place(
@@ -233,7 +234,7 @@ def test_what_is_wrong_with_a_file_is_said_with_the_place(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as caught:
         texts(files(tmp_path, "*"))
-    assert says in str(caught.value)
+    assert says in f"{caught.value.message}\n"
     assert caught.value.fix
 
 
@@ -257,8 +258,9 @@ def test_empty_globs_folders_and_unreadable_files_are_refused(tmp_path: Path) ->
     (tmp_path / "folder").mkdir()
     with pytest.raises(DataError, match="no file matches"):
         files(tmp_path, "*.txt")
-    with pytest.raises(DataError, match=r"folder is a folder\nName the files in it.*/\*\*/\*"):
+    with pytest.raises(DataError, match="folder is a folder") as caught:
         files(tmp_path, "folder")
+    assert re.match(r"name the files in it.*/\*\*/\*", str(caught.value.fix))
     (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"gone\.txt: cannot read it"):
         files(tmp_path, "*.txt")

@@ -49,7 +49,7 @@ def test_parts_have_the_flops_of_the_formula() -> None:
 
 
 def test_rates_are_measured_of_real_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(speed, "MIN_SECONDS", 0.0)
     monkeypatch.setattr(speed, "ARRAY_BYTES", 2**16)
     monkeypatch.setattr(speed, "TABLE", (64, 32))
     bench = Bench(CPU, torch.float32)
@@ -61,7 +61,7 @@ def test_rates_are_measured_of_real_calls(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_passes_that_would_take_too_long_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "MOST_CALL_SECONDS", 1.5)
+    monkeypatch.setattr(speed, "MAX_CALL_SECONDS", 1.5)
     assert OneSecond(CPU, torch.float32).pass_rates(shape(), (64, 128, 256)).keys() == {64}
 
 
@@ -100,8 +100,8 @@ def test_cores(
 ) -> None:
     found = find_cores(usable, machine(tmp_path, files))
     assert found == cores
-    assert found.thread_counts(most=99) == counts
-    assert found.thread_counts(most=2) == [1, 2]
+    assert found.thread_counts(max_threads=99) == counts
+    assert found.thread_counts(max_threads=2) == [1, 2]
 
 
 def test_lists_of_cpus() -> None:

@@ -22,8 +22,8 @@ from tiny import SEQUENCE_LENGTH, Recorder, equal, newest_tensors, plan, run, sh
 import nanochat
 from nanochat.batch_split import largest_micro_batch
 from nanochat.checkpoint import CheckpointFolder
-from nanochat.dataset import PreparedData, TrainOrder
-from nanochat.errors import CheckpointError, IdentityError, ShareError, TrainingError
+from nanochat.dataset import PreparedData, RowSampler
+from nanochat.errors import BatchSplitError, CheckpointError, IdentityError, TrainingError
 from nanochat.train import TrainResult
 
 KEYS = {"step", "tokens", "loss", "lr", "step_seconds", "tokens_per_second", "wire_bytes"}
@@ -349,7 +349,7 @@ def test_two_ranks_report_what_they_sent(
     tensors = weights.model_tensors()
     tables = [name for name in tensors if name.startswith(("transformer.wte", "value_embeds"))]
     dense = sum(tensor.numel() for name, tensor in tensors.items() if name not in tables)
-    order = TrainOrder(plan().seed, data.train_rows.block_rows)
+    order = RowSampler(plan().seed, data.train_rows.block_rows)
     for rank in two_ranks:
         for step, record in enumerate(rank["records"]):
             halves = data.train_rows.batch(order.rows(4 * step, 4 * step + 4)).reshape(2, 2, -1)
@@ -365,7 +365,7 @@ def uneven(rank: int, world_size: int, data_path: Path, folder: Path) -> dict[st
         observer = Recorder()
         options = {"rank": rank, "world_size": world_size, "weights": weights}
         if name == "first":
-            with pytest.raises(ShareError, match="4 rows per step leave rank 1 none"):
+            with pytest.raises(BatchSplitError, match="4 rows per step leave rank 1 none"):
                 run(plan(), data, folder / name / str(rank), observer, **options)
             observer = Recorder()
             changed = plan(tokens_per_step=22 * SEQUENCE_LENGTH, steps=2, warmup_steps=0)

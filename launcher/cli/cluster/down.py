@@ -17,7 +17,7 @@ from launcher.config.subcluster import subclusters
 from launcher.errors import InputError, Interrupted, RunBusy
 from launcher.formatting import format_bytes
 from launcher.operations.shut_down import ClusterShutdown, describe_forgotten_subclusters
-from launcher.provision.purge import Removed
+from launcher.provision.purge import RemovedPath
 from launcher.ssh.parallel import call_on_all, close_all, combine_errors, try_connect_all
 
 
@@ -42,7 +42,7 @@ def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json
     connections, unreached = try_connect_all(loaded, nodes)
     home: dict[str, str] = {}
     stopped: list[str] = []
-    removed: dict[str, list[Removed]] = {name: [] for name in connections if purges}
+    removed: dict[str, list[RemovedPath]] = {name: [] for name in connections if purges}
     try:
         if purges and unreached:
             raise combine_errors(unreached)
@@ -100,7 +100,7 @@ def _confirm_runs(part: ClusterShutdown, *, force: bool) -> bool:
 def _print(
     home: Mapping[str, str],
     stopped: Sequence[str],
-    removed: Mapping[str, Sequence[Removed]],
+    removed: Mapping[str, Sequence[RemovedPath]],
     parts: Sequence[ClusterShutdown],
 ) -> None:
     for run, path in home.items():

@@ -17,6 +17,7 @@ from launcher.config.schema import SCHEMA_LINE, write_schema
 from launcher.config.validation import validate
 from launcher.config.yaml_source import Problem, SourcePosition, YamlSource
 from launcher.errors import InputError
+from nanochat.atomic_write import write_atomically
 
 
 @click.command()
@@ -44,7 +45,7 @@ def command(name: str, nodes: tuple[str, ...], key: str | None, accelerator: str
             raise InputError(f"{format_path(there)} exists already", fix=fix)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.yaml"
-    path.write_text(_text(name, source.data["nodes"]), encoding="utf-8")
+    write_atomically(path, _text(name, source.data["nodes"]).encode())
     write_schema("cluster", folder)
     click.echo(f"written to {format_path(path)}; next:")
     for line in (

@@ -14,7 +14,7 @@ from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import LoadedCluster, require_addresses, require_trainable
 from launcher.config.subcluster import select_pool
 from launcher.operations.open_cluster import open_cluster
-from launcher.provision.host_plan import Operation, Send
+from launcher.provision.host_plan import Operation, SendFile
 from launcher.raycluster.bring_up import StageTimes, plan_bring_up, start_commands
 from launcher.ssh.parallel import close_all, combine_errors, try_connect_all
 
@@ -86,4 +86,4 @@ def _folded(operations: Sequence[Operation]) -> Iterator[str]:
 
 def _folder(operation: Operation) -> str | None:
     """Where a file is sent to."""
-    return operation.path.rpartition("/")[0] if isinstance(operation, Send) else None
+    return operation.path.rpartition("/")[0] if isinstance(operation, SendFile) else None

@@ -54,16 +54,16 @@ class BringUpView:
     def say(self, text: str) -> None:
         self._console.print(f"  {text}", soft_wrap=True, markup=False)
 
-    def sent(self, host: str, what: str, done: int, total: int) -> None:
-        """`total` 0: no bytes, but words of why there are none."""
+    def sent(self, what: str, done: float, total: float | None, *, host: str = "") -> None:
+        where = host or "this machine"
         if total:
-            self._show(host, f"{host}: {what}", done, total)
-        elif self._said.get(host) != what:
-            self._said[host] = what
-            self.say(f"{host}: {what}")
+            self._show(where, f"{where}: {what}", done, total)
+        elif self._said.get(where) != what:
+            self._said[where] = what
+            self.say(f"{where}: {what}")
 
-    def fetched(self, name: str, done: int, total: int) -> None:
-        self._show("packages", "fetching packages", done, total)
+    def fetched(self, what: str, done: float, total: float | None, *, host: str = "") -> None:
+        self._show("packages", "fetching packages", done, total or 0)
 
     def table(self, stages: StageTimes) -> str:
         """Seconds of each stage on one line, those of single hosts below it."""
@@ -75,7 +75,7 @@ class BringUpView:
                 lines.append(f"    {host}: " + ", ".join(of_host))
         return "\n".join(lines)
 
-    def _show(self, key: str, description: str, done: int, total: int) -> None:
+    def _show(self, key: str, description: str, done: float, total: float) -> None:
         with self._lock:
             # Without a terminal a line for each kind of work, not for each of 84 packages.
             kind = " ".join(description.split()[:2])

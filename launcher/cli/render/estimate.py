@@ -15,7 +15,7 @@ BAR_WIDTH = 24
 
 def estimate_rows(plan: RunPlan) -> list[tuple[str, str]]:
     """Name and words of each line: the verdict first."""
-    prospect = plan.prospect
+    prospect = plan.estimate
     speed, spread = prospect.tokens_per_second, prospect.spread
     steps = prospect.recipe.steps_total
     horizon = f"{format_duration(3600 * prospect.hours)} for {steps:,} step{'s' * (steps != 1)}"
@@ -26,7 +26,7 @@ def estimate_rows(plan: RunPlan) -> list[tuple[str, str]]:
         (
             "speed",
             f"{speed:,.0f} tok/s ({speed / spread:,.0f} to {speed * spread:,.0f}), "
-            f"{format_duration(prospect.step.seconds)} a step; {prospect.known_from}",
+            f"{format_duration(prospect.step.seconds)} a step; {prospect.basis_text}",
         ),
         ("time", f"{horizon}, with evaluations and checkpoints"),
         ("slowest", prospect.bottleneck),
@@ -44,10 +44,10 @@ def _memory(hosts: Sequence[HostMemory]) -> str:
             words = f"{format_bytes(host.peak_bytes)} at its peak; what there is, nobody has said"
         else:
             fits = "" if host.fits else ": does not fit"
-            if host.fits and host.waits_for_writes:
+            if host.fits and host.blocking_checkpoints:
                 fits = ": no room for a copy, so steps wait while a checkpoint is written"
             peak, available = format_bytes(host.peak_bytes), format_bytes(host.available_bytes)
-            words = f"{peak} of {available} {host.place}{fits}"
+            words = f"{peak} of {available} {host.memory_kind}{fits}"
         names.setdefault(words, []).append(host.name)
     return "; ".join(f"{', '.join(these)} {words}".strip() for words, these in names.items())
 
@@ -64,12 +64,12 @@ def explanation_lines(prospect: Estimate) -> str:
         reached += term.seconds
         bar = " " * round(start * scale) + "█" * max(1, round((end - start) * scale))
         lines.append(
-            f"  {term.name:<10}{term.seconds:>9.3f} s  {bar:<{BAR_WIDTH + 1}}  {term.words}"
+            f"  {term.name:<10}{term.seconds:>9.3f} s  {bar:<{BAR_WIDTH + 1}}  {term.detail}"
         )
     if prospect.correction != 1:
         lines.append(
             f"  all that computes took x{prospect.correction:.2f} of what its rates give in "
-            f"{prospect.taught_by}: its seconds here are corrected by that"
+            f"{prospect.calibrated_from}: its seconds here are corrected by that"
         )
     if len(step.busy_seconds) > 1:
         each = ", ".join(f"{host} {seconds:.2f} s" for host, seconds in step.busy_seconds.items())

@@ -9,7 +9,7 @@ import click
 
 from launcher.cli.render.table import Column, Row, print_json, print_table
 from launcher.planner.published_guide import markdown_lines
-from launcher.planner.tables import GuidePage, known_from, tables
+from launcher.planner.tables import GuidePage, basis_text, tables
 
 
 def print_guide(page: GuidePage, *, as_json: bool, markdown: bool) -> None:
@@ -28,7 +28,7 @@ def _print_tables(page: GuidePage) -> None:
         print_table(columns, [{"cells": cells} for cells in rows], as_json=False)
         click.echo()
     off = sum(claim.holds.value != "yes" for claim in page.claims)
-    click.echo(f"figures: {known_from(page)}")
+    click.echo(f"figures: {basis_text(page)}")
     click.echo(
         f"of the guide's {len(page.claims)} lines {off} do not hold, or under a condition only: "
         "--markdown has each with the reason"
@@ -47,7 +47,7 @@ def _markdown(page: GuidePage) -> Iterator[str]:
     yield ""
     command = " ".join(filter(None, ("launch plan --all", page.options, "--markdown")))
     yield f"`{command}`, {time.strftime('%Y-%m-%d')}. "
-    yield f'Figures: {known_from(page)}. "guide": what the published guide says, right or wrong.'
+    yield f'Figures: {basis_text(page)}. "guide": what the published guide says, right or wrong.'
     for title, heads, rows in tables(page):
         yield from ("", f"## {title}", "")
         for cells in (heads, ["---"] * len(heads), *rows):

@@ -15,6 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from launcher.errors import hosts_in_use
 from launcher.formatting import format_bytes, format_duration
 from launcher.runs.events import (
     CheckpointEvent,
@@ -153,7 +154,7 @@ def event_line(event: Event) -> str | None:
         case SlowEvent():
             return _slow(event)
         case WaitEvent():
-            return f"waiting for run '{event.run}', which has these hosts"
+            return f"waiting: {hosts_in_use(event.run)}"
         case ImportEvent():
             return f"imported from {event.source} after {event.step:,} steps"
     return None

@@ -10,7 +10,7 @@ import click
 
 from launcher.cli.render.table import Column, Row, print_table
 from launcher.formatting import format_bytes, format_count
-from launcher.planner.public_runs import CLIMBMIX
+from launcher.planner.public_runs import CLIMBMIX_TEXT
 
 WHAT = {  # group of parameters -> what it is
     "wte": "token embedding: rows looked up, nothing multiplied",
@@ -134,9 +134,9 @@ def _bits_per_byte(row: Row) -> None:
         rows,
         as_json=False,
     )
-    others = sorted({run["text"] for run in rows} - {CLIMBMIX})
+    others = sorted({run["text"] for run in rows} - {CLIMBMIX_TEXT})
     if others:
-        click.echo(f"not comparable to {CLIMBMIX}: {'; '.join(others)}")
+        click.echo(f"not comparable to {CLIMBMIX_TEXT}: {'; '.join(others)}")
 
 
 def _speeds(row: Row) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from launcher.planner.horizons import count_horizon, optimal_tokens
-from launcher.planner.public_runs import OPTIMA_SOURCE, RTX4070_D12_ON, optimum_range
+from launcher.planner.public_runs import optimum_range, upstream_sweep
 from launcher.planner.published_guide.claim import (
     Claim,
     Holds,
@@ -14,13 +14,14 @@ from launcher.planner.published_guide.claim import (
     guide_figure,
     shipped,
 )
+from launcher.planner.published_guide.logged import rtx4070_d12_resumed
 from launcher.planner.published_guide.sizes import short, short_of
 from nanochat.scaling import TOKENS_PER_SCALING_PARAMETER
 
 CHINCHILLA = 20.0  # tokens per parameter, of all parameters (arXiv 2203.15556)
 
 
-def claims() -> Iterator[Claim]:
+def horizon_claims() -> Iterator[Claim]:
     d12, d8 = _horizon("d12"), _horizon("d8")
     yield compare_claim(
         "horizons, heading",
@@ -41,9 +42,9 @@ def claims() -> Iterator[Claim]:
         TOKENS_PER_SCALING_PARAMETER,
         "tokens per parameter",
         f"by nanochat's own scaling parameters (matrices and head); {low:g} to {high:g} in "
-        f"{OPTIMA_SOURCE}",
+        f"{upstream_sweep().source}",
     )
-    last, best = RTX4070_D12_ON.last, RTX4070_D12_ON.best
+    last, best = rtx4070_d12_resumed().last, rtx4070_d12_resumed().best
     yield compare_claim(
         "horizons, d12: val_bpb",
         "0.853",

@@ -7,14 +7,6 @@ from collections.abc import Iterator
 
 from launcher.config.recipe import WARMUP_STEPS
 from launcher.planner.horizons import count_horizon, optimal_tokens
-from launcher.planner.public_runs import (
-    CPU_D4,
-    CPU_D8,
-    OUR_D4,
-    RTX4070_D8,
-    RTX4070_D12,
-    RTX4070_D12_ON,
-)
 from launcher.planner.published_guide.claim import (
     Claim,
     Figure,
@@ -24,17 +16,25 @@ from launcher.planner.published_guide.claim import (
     guide_figure,
     shipped,
 )
-from launcher.planner.published_guide.speeds import D8_LOGGED, TOKENS_PER_STEP, guide_law
+from launcher.planner.published_guide.logged import (
+    cpu_d4,
+    cpu_d8,
+    our_d4,
+    rtx4070_d8,
+    rtx4070_d12,
+    rtx4070_d12_resumed,
+    speed,
+)
+from launcher.planner.published_guide.speeds import TOKENS_PER_STEP, guide_law
 from nanochat.sizes import VOCAB_SIZE, state_bytes
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 YEAR = 365.25 * DAY
-D8_TOKENS = RTX4070_D8.tokens or 0  # 5,000 steps of 32,768
-D8_GPU_SPEED = RTX4070_D8.tokens_per_second or 0
+D8_TOKENS = 5_000 * 32_768  # the guide's horizon of d8
 GPU_GB = 12  # of an RTX 4070
 
 
-def claims() -> Iterator[Claim]:
+def realistic_claims() -> Iterator[Claim]:
     yield from _d4()
     yield from _d8()
     yield from _d12()
@@ -43,27 +43,27 @@ def claims() -> Iterator[Claim]:
 
 
 def _d4() -> Iterator[Claim]:
-    speed = guide_figure("d4", "cpu_tokens_per_second")
+    guide_speed = guide_figure("d4", "cpu_tokens_per_second")
     tokens = 20 * TOKENS_PER_STEP
     line = "realistic, d4: 20 steps"
     yield compare_claim(
         line, "20 x 2048 = 40,960", 40_960, tokens, "tokens", "steps x tokens per step"
     )
-    at_speed = f"at the {speed:g} tokens per second that it measured"
-    yield compare_claim(line, "~6 min", 6, tokens / speed / MINUTE, "minutes", at_speed)
+    at_speed = f"at the {guide_speed:g} tokens per second that it measured"
+    yield compare_claim(line, "~6 min", 6, tokens / guide_speed / MINUTE, "minutes", at_speed)
     line = "realistic, d4: 1000 steps"
-    hours = 1_000 * TOKENS_PER_STEP / speed / HOUR
+    hours = 1_000 * TOKENS_PER_STEP / guide_speed / HOUR
     yield compare_claim(
         line, "5 hours", 5, hours, "hours", f"{at_speed}, {TOKENS_PER_STEP:,} a step"
     )
-    untrained, trained = CPU_D4.bits_per_byte[0].val_bpb, OUR_D4.last.val_bpb
+    untrained, trained = cpu_d4().bits_per_byte[0].val_bpb, our_d4().last.val_bpb
     yield Claim(
         "basic patterns",
         line,
         Figure(1_000, "steps"),
         Figure(trained, "bits per byte"),
         Holds.YES,
-        f"ours after as many steps, from {digits(untrained)}: {OUR_D4.source}",
+        f"ours after as many steps, from {digits(untrained)}: {our_d4().source}",
     )
     nats = math.log(VOCAB_SIZE)
     yield compare_claim(
@@ -75,7 +75,7 @@ def _d4() -> Iterator[Claim]:
         f"10.39 is an untrained model's loss in nats per token, ln {VOCAB_SIZE:,} = {nats:.3f}: as "
         "bits per byte the same model has ours",
     )
-    after = CPU_D4.last
+    after = cpu_d4().last
     yield compare_claim(
         "realistic, d4: val bpb",
         "~3.2 (huge improvement)",
@@ -90,6 +90,7 @@ def _d4() -> Iterator[Claim]:
 def _d8() -> Iterator[Claim]:
     batch = shipped("d8").recipe.tokens_per_step
     guide_speed = guide_figure("d8", "cpu_tokens_per_second")
+    logged_speed = speed(cpu_d8())
     tokens = 1_000 * batch
     line = "realistic, d8: 1000 steps"
     yield compare_claim(
@@ -99,9 +100,10 @@ def _d8() -> Iterator[Claim]:
         line,
         "~16 hours",
         16,
-        tokens / D8_LOGGED / HOUR,
+        tokens / logged_speed / HOUR,
         "hours",
-        f"at the {D8_LOGGED:g} tokens per second that were logged; at the guide's {guide_speed:g} "
+        f"at the {logged_speed:g} tokens per second that were logged; at the guide's "
+        f"{guide_speed:g} "
         f"{digits(tokens / guide_speed / DAY)} days; 16 hours are {TOKENS_PER_STEP:,} a step",
     )
     line = "realistic, d8: 5000 steps"
@@ -110,19 +112,20 @@ def _d8() -> Iterator[Claim]:
         line,
         "3.3 days",
         3.3,
-        5_000 * batch / D8_LOGGED / DAY,
+        5_000 * batch / logged_speed / DAY,
         "days",
-        f"at the {D8_LOGGED:g} tokens per second that were logged; at the guide's {guide_speed:g} "
+        f"at the {logged_speed:g} tokens per second that were logged; at the guide's "
+        f"{guide_speed:g} "
         f"{digits(5_000 * batch / guide_speed / DAY)}",
     )
-    reached = RTX4070_D8.bpb_at(tokens)
+    reached = rtx4070_d8().bpb_at(tokens)
     yield Claim(
         "~1.5-2.0",
         "realistic, d8: val bpb",
         Figure(1.5, "bits per byte", high=2.0),
         Figure(reached, "bits per byte"),
         Holds.NO,
-        f"pessimistic: logged at 1,000 of 5,000 steps, its rates still high: {RTX4070_D8.source}",
+        f"pessimistic: logged at 1,000 of 5,000 steps, its rates still high: {rtx4070_d8().source}",
     )
 
 
@@ -139,9 +142,9 @@ def _d12() -> Iterator[Claim]:
         "min useful",
         line,
         Figure(10_000, "steps"),
-        Figure(RTX4070_D12.bpb_at(tokens), "bits per byte"),
+        Figure(rtx4070_d12().bpb_at(tokens), "bits per byte"),
         Holds.ONLY_IF,
-        f"a judgement: {digits(share)} of the optimum; logged on {RTX4070_D12.text}",
+        f"a judgement: {digits(share)} of the optimum; logged on {rtx4070_d12().text}",
     )
     yield compare_claim(
         line,
@@ -163,7 +166,7 @@ def _d12() -> Iterator[Claim]:
         f"{digits(all_tokens / guide_speed / YEAR)} at the guide's own {guide_speed:g} tokens per "
         "second",
     )
-    best = RTX4070_D12_ON.best
+    best = rtx4070_d12_resumed().best
     yield compare_claim(
         "realistic, d12: best",
         "best 0.853",
@@ -172,30 +175,31 @@ def _d12() -> Iterator[Claim]:
         "bits per byte",
         f"0.853 was its last; its best was at {(best.tokens or 0) // batch:,} steps",
     )
-    speed = RTX4070_D12_ON.tokens_per_second or 0
+    gpu_speed = speed(rtx4070_d12_resumed())
     yield compare_claim(
         "realistic, d12: on an RTX 4070",
         "~65 hours",
         65,
-        all_tokens / speed / HOUR,
+        all_tokens / gpu_speed / HOUR,
         "hours",
-        f"at the {digits(speed)} tokens per second that were logged",
+        f"at the {digits(gpu_speed)} tokens per second that were logged",
     )
 
 
 def _verdict() -> Iterator[Claim]:
-    d4 = optimal_tokens(shipped("d4").model) / (CPU_D4.tokens_per_second or 0) / DAY
+    gpu_speed, logged_speed = speed(rtx4070_d8()), speed(cpu_d8())
+    d4 = optimal_tokens(shipped("d4").model) / speed(cpu_d4()) / DAY
     yield Claim(
         "d4/d8 experiments",
         "verdict",
         None,
-        Figure(d4, "days", high=D8_TOKENS / D8_LOGGED / DAY),
+        Figure(d4, "days", high=D8_TOKENS / logged_speed / DAY),
         Holds.ONLY_IF,
         "short runs only: on the guide's pair d4's optimum, and the guide's own horizon of d8, "
         "take that long",
     )
     fits = state_bytes(shipped("d12").model, bf16_tables=True) / 1e9
-    peak = (RTX4070_D12.peak_bytes or 0) / 1e9
+    peak = (rtx4070_d12().peak_bytes or 0) / 1e9
     large = [state_bytes(shipped(name).model, bf16_tables=True) / 1e9 for name in ("d20", "d24")]
     yield Claim(
         "d12+",
@@ -210,13 +214,14 @@ def _verdict() -> Iterator[Claim]:
         "verdict",
         "~100x",
         100,
-        D8_GPU_SPEED / D8_LOGGED,
+        gpu_speed / logged_speed,
         "times",
-        f"d8: {digits(D8_GPU_SPEED)} tokens per second against {digits(D8_LOGGED)} of both CPUs",
+        f"d8: {digits(gpu_speed)} tokens per second against {digits(logged_speed)} of both CPUs",
     )
 
 
 def _closing() -> Iterator[Claim]:
+    gpu_speed, logged_speed = speed(rtx4070_d8()), speed(cpu_d8())
     nats = math.log(VOCAB_SIZE)
     yield compare_claim(
         "closing, loss",
@@ -240,19 +245,18 @@ def _closing() -> Iterator[Claim]:
         "closing, on CPUs",
         "~3 days",
         3,
-        D8_TOKENS / D8_LOGGED / DAY,
+        D8_TOKENS / logged_speed / DAY,
         "days",
-        f"at the {D8_LOGGED:g} tokens per second that were logged: {CPU_D8.source}",
+        f"at the {logged_speed:g} tokens per second that were logged: {cpu_d8().source}",
     )
-    minutes = D8_TOKENS / D8_GPU_SPEED / MINUTE
+    minutes = D8_TOKENS / gpu_speed / MINUTE
     yield Claim(
         "a few hours",
         "closing, on an RTX 4070",
         Figure(2, "hours", high=5),
         Figure(minutes / 60, "hours"),
         Holds.NO,
-        f"{digits(minutes)} minutes at the {digits(D8_GPU_SPEED)} tokens per second that were "
-        "logged",
+        f"{digits(minutes)} minutes at the {digits(gpu_speed)} tokens per second that were logged",
     )
 
 
@@ -261,7 +265,7 @@ def _judgement_of_d8(line: str, quote: str) -> Claim:
         quote,
         line,
         Figure(5_000, "steps"),
-        Figure(RTX4070_D8.last.val_bpb, "bits per byte"),
+        Figure(rtx4070_d8().last.val_bpb, "bits per byte"),
         Holds.ONLY_IF,
         "a judgement, for samples at fixed prompts to show; the bits per byte of a logged run",
     )

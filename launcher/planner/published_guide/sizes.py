@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from launcher.planner.horizons import optimal_tokens
-from launcher.planner.public_runs import CPU_D4, MI300X_D24, OPTIMA, RTX4070_D8
+from launcher.planner.public_runs import upstream_sweep
 from launcher.planner.published_guide.claim import (
     Claim,
     Holds,
@@ -15,6 +15,7 @@ from launcher.planner.published_guide.claim import (
     guide_figure,
     shipped,
 )
+from launcher.planner.published_guide.logged import cpu_d4, mi300x_d24, rtx4070_d8, speed
 from launcher.planner.size_table import six_n
 from nanochat.scaling import optimal_tokens_per_step, steps_for_tokens
 from nanochat.sizes import (
@@ -25,11 +26,11 @@ from nanochat.sizes import (
     state_bytes,
 )
 
-NAMES = ("d4", "d8", "d12", "d20", "d24")
+SIZE_NAMES = ("d4", "d8", "d12", "d20", "d24")
 
 
-def claims() -> Iterator[Claim]:
-    for name in NAMES:
+def size_claims() -> Iterator[Claim]:
+    for name in SIZE_NAMES:
         model = shipped(name).model
         yield _dim(name, model)
         yield _heads(name, model)
@@ -100,21 +101,22 @@ def _reference(name: str, model: ModelConfig) -> Claim:
         steps = steps_for_tokens(upstream, batch)
         why = f"upstream's d12 is {steps:,} steps of {batch:,} tokens"
         return compare_claim(line, quote, guide_figure(name, "tokens"), upstream, "tokens", why)
+    largest_optimum = upstream_sweep().optima[-1].scaling_parameters
     ours, why = {
-        "d4": (CPU_D4.model.depth, f"its run on {CPU_D4.hardware}: {CPU_D4.source}"),
+        "d4": (cpu_d4().model.depth, f"its run on {cpu_d4().hardware}: {cpu_d4().source}"),
         "d8": (
-            RTX4070_D8.model.depth,
-            f"logged with {digits((RTX4070_D8.peak_bytes or 0) / 1e9)} of 12 GB in use",
+            rtx4070_d8().model.depth,
+            f"logged with {digits((rtx4070_d8().peak_bytes or 0) / 1e9)} of 12 GB in use",
         ),
         "d20": (
-            _even_depth_of(OPTIMA[-1].scaling_parameters),
+            _even_depth_of(largest_optimum),
             f"the largest optimum of upstream's sweep has "
-            f"{short_of(OPTIMA[-1].scaling_parameters)} parameters in matrices and head: of the "
+            f"{short_of(largest_optimum)} parameters in matrices and head: of the "
             f"even depths that upstream uses d20 is nearest",
         ),
         "d24": (
-            MI300X_D24.model.depth,
-            f"logged there at {digits(MI300X_D24.tokens_per_second or 0)} tokens per second; "
+            mi300x_d24().model.depth,
+            f"logged there at {digits(speed(mi300x_d24()))} tokens per second; "
             f"{digits(state_bytes(model, bf16_tables=True) / 1e9)} of 192 GB are state",
         ),
     }[name]

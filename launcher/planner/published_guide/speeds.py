@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from launcher.planner.horizons import optimal_tokens
-from launcher.planner.public_runs import CPU_D4, CPU_D8
 from launcher.planner.published_guide.claim import (
     Claim,
     Holds,
@@ -16,12 +15,11 @@ from launcher.planner.published_guide.claim import (
     guide_figure,
     shipped,
 )
+from launcher.planner.published_guide.logged import cpu_d4, cpu_d8, speed
 from nanochat.sizes import flops_per_token
 
-NAMES = ("d4", "d8", "d12", "d20")
+SPEED_NAMES = ("d4", "d8", "d12", "d20")
 TOKENS_PER_STEP = 2_048  # of d4's run: what the guide's times per step mean, without saying so
-D4_LOGGED = CPU_D4.tokens_per_second or 0
-D8_LOGGED = CPU_D8.tokens_per_second or 0
 QUOTES = {  # tokens per second, time per step, 1,000 steps, as the guide has them
     "d4": ("115", "18s", "5 hrs"),
     "d8": ("~35", "58s", "16 hrs"),
@@ -36,17 +34,17 @@ UNITS = {
 }
 
 
-def claims() -> Iterator[Claim]:
+def speed_claims() -> Iterator[Claim]:
     yield compare_claim(
         "CPU speeds, heading",
         "2 nodes",
         2,
-        CPU_D4.devices,
+        cpu_d4().devices,
         "machines",
-        f"{CPU_D4.hardware}, d4 over Wi-Fi: {CPU_D4.source}",
+        f"{cpu_d4().hardware}, d4 over Wi-Fi: {cpu_d4().source}",
     )
     yield _logged("CPU speeds, measured", "~115")
-    for name in NAMES:
+    for name in SPEED_NAMES:
         yield _tokens_per_second(name)
         yield _seconds_per_step(name)
         yield _thousand_steps(name)
@@ -65,7 +63,8 @@ def slower(one: str, other: str) -> float:
 
 def best_known(name: str) -> float:
     """Tokens per second of the guide's machines: logged for d4 and d8, else by the law."""
-    return {"d4": D4_LOGGED, "d8": D8_LOGGED}.get(name) or guide_law(name)
+    logged = {"d4": cpu_d4, "d8": cpu_d8}.get(name)
+    return guide_law(name) if logged is None else speed(logged())
 
 
 def _logged(line: str, quote: str) -> Claim:
@@ -74,10 +73,10 @@ def _logged(line: str, quote: str) -> Claim:
         line,
         quote,
         guide_figure("d4", "cpu_tokens_per_second"),
-        D4_LOGGED,
+        speed(cpu_d4()),
         "tokens per second",
-        f"one of its steps: they were {CPU_D4.slowest:g} to {CPU_D4.fastest:g}, median "
-        f"{D4_LOGGED:g}",
+        f"one of its steps: they were {cpu_d4().slowest:g} to {cpu_d4().fastest:g}, median "
+        f"{speed(cpu_d4()):g}",
         Holds.YES,
     )
 
@@ -89,8 +88,8 @@ def _tokens_per_second(name: str) -> Claim:
     why = "by the law with right FLOPs, which fails at d8 already: a measured plan replaces it"
     if name == "d8":
         why = (
-            f"its author's own next run measured {CPU_D8.slowest:g} to {CPU_D8.fastest:g}, the law "
-            f"with right FLOPs gives {digits(guide_law(name))}: a measured plan replaces it"
+            f"its author's own next run measured {cpu_d8().slowest:g} to {cpu_d8().fastest:g}, the "
+            f"law with right FLOPs gives {digits(guide_law(name))}: a measured plan replaces it"
         )
     guide = guide_figure(name, "cpu_tokens_per_second")
     return compare_claim(line, quote, guide, best_known(name), "tokens per second", why)
@@ -129,12 +128,13 @@ def _lasting(line: str, quote: str, guide: float, ours: float, why: str) -> Clai
 
 def _law() -> Iterator[Claim]:
     guide = guide_figure("d4", "cpu_tokens_per_second")
-    flops = [flops_per_token(run.model) for run in (CPU_D4, CPU_D8)]
+    flops = [flops_per_token(run.model) for run in (cpu_d4(), cpu_d8())]
+    d4_speed, d8_speed = speed(cpu_d4()), speed(cpu_d8())
     yield compare_claim(
         "CPU speeds, formula",
         "∝ 1 / FLOPs",
         guide / guide_figure("d8", "cpu_tokens_per_second"),
-        D4_LOGGED / D8_LOGGED,
+        d4_speed / d8_speed,
         "times from d8 to d4",
         f"measured by its author; the FLOPs of these two runs differ {digits(flops[1] / flops[0])} "
         "times",
@@ -143,9 +143,9 @@ def _law() -> Iterator[Claim]:
         "CPU speeds, formula: bound",
         "compute-bound",
         1,
-        D8_LOGGED * flops[1] / (D4_LOGGED * flops[0]),
+        d8_speed * flops[1] / (d4_speed * flops[0]),
         "times d4's FLOP/s at d8",
-        f"d8, with twice the tokens per step, had {digits(D8_LOGGED * flops[1] / 1e9)} GFLOP/s: "
+        f"d8, with twice the tokens per step, had {digits(d8_speed * flops[1] / 1e9)} GFLOP/s: "
         "what fits both is bytes per token on the link",
     )
     same_context = flops_per_token(replace(shipped("d12").model, sequence_length=512))

@@ -2,7 +2,7 @@
 
 The client runs this over SSH and needs no Ray; nor does this: it speaks HTTP to the dashboard on
 the loopback, which takes 0.2 s where Ray's own client imports for 2 s. Each verb prints one JSON
-document. Whoever dies, a run that was submitted goes on until it has ended: see `keeper`.
+document. Whoever dies, a run that was submitted goes on until it has ended: see `run_restarter`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 
 import requests
 
-from launcher.raycluster.environment import JOB_MARK
+from launcher.raycluster.environment import JOB_VARIABLE
 from launcher.raycluster.spec import ClusterSpec
-from launcher.runs.folder import FULL_BYTES, RunFolder
+from launcher.runs.folder import DISK_FULL_BYTES, RunFolder
 from launcher.runs.metric import read_metrics
 from launcher.runs.submission import Submission
 from nanochat.disk_space import free_bytes
@@ -28,8 +28,8 @@ from nanochat.lock import LockHeld, hold_lock, is_held
 HTTP_SECONDS = 30.0
 ERROR_CHARACTERS = 500
 AGENT_SECONDS = 40.0  # from Ray's first answer until it takes jobs, on a host that has just booted
-NO_AGENT = "No available agent"  # says it until then
-ALIVE = ("PENDING", "RUNNING")
+NO_AGENT_MESSAGE = "No available agent"  # says it until then
+ALIVE_STATUSES = ("PENDING", "RUNNING")
 
 
 class DashboardError(Exception):
@@ -48,7 +48,7 @@ class Jobs:
 
     def submit(self, run: str) -> dict[str, Any]:
         """Start the run's driver, unless one is at work or about to be. Raises DashboardError."""
-        folder = self._folder_of(run)
+        folder = self._run_folder(run)
         with hold_lock(folder.path / "submit.lock", seconds=HTTP_SECONDS):
             if self.status(run)["alive"]:
                 return {"submitted": False}
@@ -56,7 +56,7 @@ class Jobs:
             for stale in (folder.stop_request, folder.summary_file, folder.failure_file):
                 stale.unlink(missing_ok=True)
             submission = Submission(
-                time=time.time(), by_itself=False, starts=1, step=steps_made(folder)
+                time=time.time(), started_by_supervisor=False, starts=1, step=steps_made(folder)
             )
             submission.write(folder.submission_file)
             try:
@@ -66,24 +66,27 @@ class Jobs:
                 raise
         return {"submitted": True}
 
-    def submit_again(self, run: str, starts: int) -> bool:
+    def resubmit(self, run: str, starts: int) -> bool:
         """The same for a run whose driver died without a word; `starts`: in a row now without a new
         step. False where it has ended, or a driver is at work. Raises DashboardError, Held."""
-        folder = self._folder_of(run)
+        folder = self._run_folder(run)
         with hold_lock(folder.path / "submit.lock", seconds=HTTP_SECONDS):
             # In this order: a driver that ends writes its summary first.
-            if self.has_driver(run) or not folder.is_wanted or folder.stop_request.exists():
+            if self.has_driver(run) or not folder.needs_driver or folder.stop_request.exists():
                 return False
-            before = folder.submission()
+            previous = folder.submission()
             submission = Submission(
-                time=before.time, by_itself=True, starts=starts, step=steps_made(folder)
+                time=previous.time,
+                started_by_supervisor=True,
+                starts=starts,
+                step=steps_made(folder),
             )
             submission.write(folder.submission_file)
             try:
                 folder.update_spec(entered=time.time())
                 self._start(run, folder)
             except (DashboardError, OSError):  # that was no start
-                before.write(folder.submission_file)
+                previous.write(folder.submission_file)
                 raise
         return True
 
@@ -91,68 +94,68 @@ class Jobs:
         """Raises DashboardError."""
         python, path, log = (shlex.quote(str(x)) for x in (sys.executable, folder.path, folder.log))
         job = {
-            "submission_id": _submission_id(run, 1 + len(_of(self._all(), run))),
+            "submission_id": _submission_id(run, 1 + len(_run_jobs(self._list_jobs_if_up(), run))),
             "entrypoint": f"exec {python} -P -m launcher.training.driver {path} >> {log} 2>&1",
-            "runtime_env": {"env_vars": {JOB_MARK: "1"}},
+            "runtime_env": {"env_vars": {JOB_VARIABLE: "1"}},
         }
-        until = time.monotonic() + AGENT_SECONDS
+        deadline = time.monotonic() + AGENT_SECONDS
         while True:
             try:
-                self._ask("POST", "/api/jobs/", job)
+                self._request("POST", "/api/jobs/", job)
                 return
             except DashboardError as error:
-                if NO_AGENT not in str(error) or time.monotonic() > until:
+                if NO_AGENT_MESSAGE not in str(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(1)
 
     def status(self, run: str) -> dict[str, Any]:
         """`alive`: a driver is at work, or Ray or the supervisor is about to start one. `wanted`:
         so it would be if a supervisor were at work. `by_itself`: nobody asked for this driver."""
-        folder = self._folder_of(run)
+        folder = self._run_folder(run)
         # The lock first: Ray is slow to answer while a step is made.
-        driven = folder.is_locked() or _is_alive(_of(self._all(), run))
-        due = self.is_due(folder)
+        has_driver = folder.is_locked() or _is_alive(_run_jobs(self._list_jobs_if_up(), run))
+        is_due = self.is_restart_due(folder)
         return {
-            "alive": driven or due,
-            "wanted": folder.is_wanted,
-            "by_itself": folder.submission().by_itself or (due and not driven),
+            "alive": has_driver or is_due,
+            "wanted": folder.needs_driver,
+            "by_itself": folder.submission().started_by_supervisor or (is_due and not has_driver),
         }
 
     def has_driver(self, run: str) -> bool:
         """Whether one is at work, or Ray is about to start it. Raises DashboardError."""
-        if self._folder_of(run).is_locked():
+        if self._run_folder(run).is_locked():
             return True  # without asking Ray, which is slow while a step is made
-        return _is_alive(_of(self._listed(), run))
+        return _is_alive(_run_jobs(self._list_jobs(), run))
 
-    def is_due(self, folder: RunFolder) -> bool:
+    def is_restart_due(self, folder: RunFolder) -> bool:
         """Whether the supervisor sees to it that a driver is at work. On a full disk none can."""
-        room = free_bytes(self._folder) >= FULL_BYTES
-        return folder.is_wanted and is_held(self._folder / "lock") and room
+        has_room = free_bytes(self._folder) >= DISK_FULL_BYTES
+        return folder.needs_driver and is_held(self._folder / "lock") and has_room
 
-    def _folder_of(self, run: str) -> RunFolder:
+    def _run_folder(self, run: str) -> RunFolder:
         return RunFolder(self._folder / "runs" / run)
 
     def running(self) -> list[str]:
         """Runs whose drivers are at work, or about to be."""
         folders = [RunFolder(path) for path in sorted((self._folder / "runs").glob("*"))]
-        names = [f.name for f in folders if f.is_locked() or self.is_due(f)]
+        names = [f.name for f in folders if f.is_locked() or self.is_restart_due(f)]
         # Ray starts a driver seconds after it was asked to; one that has ended wrote a summary.
-        open_ends = [f.name for f in folders if f.name not in names and f.summary() is None]
-        jobs = self._all() if open_ends else {}
-        names += [name for name in open_ends if _is_alive(_of(jobs, name))]
+        unfinished = [f.name for f in folders if f.name not in names and f.summary() is None]
+        jobs = self._list_jobs_if_up() if unfinished else {}
+        names += [name for name in unfinished if _is_alive(_run_jobs(jobs, name))]
         return sorted(names)
 
-    def _all(self) -> dict[str, dict[str, Any]]:
+    def _list_jobs_if_up(self) -> dict[str, dict[str, Any]]:
         """Every job by its submission id; none where no dashboard answers."""
         try:
-            return self._listed()
+            return self._list_jobs()
         except DashboardError:
             return {}
 
-    def _listed(self) -> dict[str, dict[str, Any]]:
-        return {job.get("submission_id"): job for job in self._ask("GET", "/api/jobs/")}
+    def _list_jobs(self) -> dict[str, dict[str, Any]]:
+        return {job.get("submission_id"): job for job in self._request("GET", "/api/jobs/")}
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """Return the JSON of the answer. Raises DashboardError."""
         token = (self._folder / "token").read_text().strip()
         try:
@@ -161,8 +164,8 @@ class Jobs:
                 headers={"Authorization": f"Bearer {token}"},
             )  # fmt: skip
             if not answer.ok:
-                said = answer.text[:ERROR_CHARACTERS]
-                raise DashboardError(f"Ray's dashboard: {answer.status_code}: {said}")
+                body_text = answer.text[:ERROR_CHARACTERS]
+                raise DashboardError(f"Ray's dashboard: {answer.status_code}: {body_text}")
             return answer.json() if answer.content else {}
         except (requests.RequestException, ValueError) as error:  # refused, reset, too slow
             raise DashboardError(f"Ray's dashboard does not answer: {error}") from None
@@ -173,17 +176,17 @@ def steps_made(folder: RunFolder) -> int:
     return max((metric.step for metric in read_metrics(folder.metrics)), default=0)
 
 
-def _of(jobs: Mapping[str, dict[str, Any]], run: str) -> list[dict[str, Any]]:
+def _run_jobs(jobs: Mapping[str, dict[str, Any]], run: str) -> list[dict[str, Any]]:
     """The run's jobs, the newest last. One that was resumed has had several."""
-    found: list[dict[str, Any]] = []
-    while (name := _submission_id(run, len(found) + 1)) in jobs:
-        found.append(jobs[name])
-    return found
+    matching: list[dict[str, Any]] = []
+    while (name := _submission_id(run, len(matching) + 1)) in jobs:
+        matching.append(jobs[name])
+    return matching
 
 
 def _is_alive(jobs: Sequence[Mapping[str, Any]]) -> bool:
     """Of one run."""
-    return bool(jobs) and jobs[-1].get("status") in ALIVE
+    return bool(jobs) and jobs[-1].get("status") in ALIVE_STATUSES
 
 
 def _submission_id(run: str, attempt: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from launcher.config.paths import launch_home
 from nanochat.dataset.climbmix import CLIMBMIX, ClimbmixSource, shard_count
 
-SECONDS = 5.0  # a host behind a firewall that drops packets must not hold up the others
+PROBE_SECONDS = 5.0  # a host behind a firewall that drops packets must not hold up the others
 
 
 def probe_shards(spec: str, address: str, home: Path) -> dict[str, Any]:
@@ -20,17 +20,17 @@ def probe_shards(spec: str, address: str, home: Path) -> dict[str, Any]:
     missing = [file.name for file in files if not file.path.exists()]
     return {
         "missing": missing,
-        "reaches": not missing or _reaches(f"{address.rstrip('/')}/{missing[0]}"),
+        "reaches": not missing or _is_reachable(f"{address.rstrip('/')}/{missing[0]}"),
     }
 
 
-def _reaches(url: str) -> bool:
+def _is_reachable(url: str) -> bool:
     import requests
 
     try:
         first_byte = {"Range": "bytes=0-0"}
-        with requests.get(url, headers=first_byte, timeout=SECONDS, stream=True) as answer:
-            return answer.ok
+        with requests.get(url, headers=first_byte, timeout=PROBE_SECONDS, stream=True) as response:
+            return response.ok
     except (requests.RequestException, ValueError):  # the latter: no address at all
         return False
 

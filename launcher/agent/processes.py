@@ -34,11 +34,12 @@ def kill_children() -> None:
         psutil.wait_procs(children, timeout=5)
 
 
-def kill_marked(mark: str) -> None:
-    """Kill this user's processes that have `mark` (NAME=value) in their environment, but for us."""
+def kill_by_variable(variable: str) -> None:
+    """Kill this user's processes that have `variable` (NAME=value) in their environment, except
+    this one."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
+            if variable.encode() in (folder / "environ").read_bytes().split(b"\0"):
                 os.kill(int(folder.name), signal.SIGKILL)
         except (PermissionError, ProcessLookupError, FileNotFoundError):
             continue  # another user's, or gone

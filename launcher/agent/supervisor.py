@@ -1,5 +1,5 @@
 """The process on each host that starts Ray, starts it again when it dies, and ends it; on the head
-it keeps runs going too (`keeper`).
+it keeps runs going too (`run_restarter`).
 
 `python -P -m launcher.agent.supervisor CLUSTER_FOLDER`. It works from cluster.json, holds the
 folder's lock while it lives, tells what it does in state.json and supervisor.log, and is the
@@ -22,28 +22,33 @@ from typing import Any
 from launcher.agent.processes import (
     adopt_orphans,
     die_with_parent,
+    kill_by_variable,
     kill_children,
-    kill_marked,
 )
 from launcher.agent.run_restarter import RunRestarter
 from launcher.agent.text_store import BLOBS
 from launcher.agent.worker_pool import WorkerPool
 from launcher.raycluster.boot_hook import start_file
-from launcher.raycluster.environment import CLUSTER_MARK, FOREIGN, VISIBLE, node_environment
-from launcher.raycluster.spec import CODE_LABEL, WANTED, ClusterSpec, short_name
+from launcher.raycluster.environment import (
+    CLUSTER_VARIABLE,
+    FOREIGN_VARIABLES,
+    GPU_VARIABLES,
+    node_environment,
+)
+from launcher.raycluster.spec import CLIENT_SEEN_FILE, CODE_LABEL, ClusterSpec, short_name
 from launcher.runs.folder import RunFolder
 from launcher.runs.record import write_json
 from nanochat.backoff import Backoff
 from nanochat.lock import hold_lock
 
 POLL_SECONDS = 0.2
-RESTART = Backoff(first_seconds=1.0, max_seconds=30.0)  # of a Ray that ends by itself
-LOOK_SECONDS = 5.0  # between looks at what uses Ray
+RESTART_BACKOFF = Backoff(first_seconds=1.0, max_seconds=30.0)  # of a Ray that ends by itself
+USE_CHECK_SECONDS = 5.0  # between looks at what uses Ray
 HEAD_OFF_SECONDS = 7 * 86_400.0  # a head that has been off for longer is not waited for
 CLIENT_SECONDS = 60.0  # a sign of a client counts for this long
 HEALTHY_SECONDS = 60.0  # Ray that lived this long is started again at once
 SOCKET_NAME_BYTES = 62  # "/session_2026-11-22_23-06-30_123456_1234567/sockets/plasma_store"
-LONGEST_SOCKET_BYTES = 107  # of an AF_UNIX address
+MAX_SOCKET_BYTES = 107  # of an AF_UNIX address
 # Nothing but Ray's own messages goes through it; Ray would take 30% of the memory.
 OBJECT_STORE_BYTES = 100 * 2**20
 SPARE_WORKERS = 2  # on the head, beside one per slot: Ray Train and its controller
@@ -62,46 +67,47 @@ class Supervisor:
         self.home = folder.parents[1]
         self.spec = ClusterSpec.from_bytes((folder / "cluster.json").read_bytes())
         self.ray_folder = ray_folder(self.home, self.spec.cluster)
-        self.ended = self.idle = False
+        self.should_exit = self.is_idle = False
         self.starts = 0
-        self.up = False
-        self.used = self.looked = self.head_seen = time.monotonic()
-        self.keeper = RunRestarter(folder) if self.spec.is_head else None
+        self.is_up = False
+        self.last_used_at = self.last_checked_at = self.head_last_seen_at = time.monotonic()
+        self.run_restarter = RunRestarter(folder) if self.spec.is_head else None
 
     def run(self) -> None:
         adopt_orphans()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._end)
+            signal.signal(number, self._on_signal)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        kill_marked(f"{CLUSTER_MARK}={self.folder}")  # left by a supervisor that was killed
-        if self.keeper:
-            self.keeper.start()
+        # Left by a supervisor that was killed.
+        kill_by_variable(f"{CLUSTER_VARIABLE}={self.folder}")
+        if self.run_restarter:
+            self.run_restarter.start()
         try:
             self._keep_ray_up()
         finally:
             kill_children()
-        self._say("down")
-        if self.idle:  # nobody has waited for it: nor does anybody when the host boots
+        self._write_status("down")
+        if self.is_idle:  # nobody has waited for it: nor does anybody when the host boots
             (self.home.parent / start_file(self.spec.cluster)).unlink(missing_ok=True)
         shutil.rmtree(self.ray_folder, ignore_errors=True)
 
     def _keep_ray_up(self) -> None:
         failures = 0
-        while not (self.ended or self._is_idle()):
+        while not (self.should_exit or self._is_idle()):
             shutil.rmtree(self.ray_folder, ignore_errors=True)  # sessions of earlier starts
             self.ray_folder.mkdir(parents=True)
-            began = time.monotonic()
-            self._watch(self._start_ray())
+            started_at = time.monotonic()
+            self._watch_ray(self._start_ray())
             kill_children()
-            if not self.ended:
-                self._say("restarting")
-                lived = time.monotonic() - began
-                failures = 1 if lived > HEALTHY_SECONDS else failures + 1
-                self._sleep(RESTART.seconds(failures))
+            if not self.should_exit:
+                self._write_status("restarting")
+                uptime = time.monotonic() - started_at
+                failures = 1 if uptime > HEALTHY_SECONDS else failures + 1
+                self._sleep(RESTART_BACKOFF.seconds(failures))
 
     def _start_ray(self) -> subprocess.Popen[bytes]:
         self.starts += 1
-        self._say("starting")
+        self._write_status("starting")
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "ray.scripts.scripts", *start_arguments(self.spec),
              f"--temp-dir={self.ray_folder}"],
@@ -110,42 +116,43 @@ class Supervisor:
         )  # fmt: skip
 
     def _environment(self) -> dict[str, str]:
-        own = {k: v for k, v in os.environ.items() if k not in (*FOREIGN, *VISIBLE)}
-        return own | node_environment(self.spec, self.home, self.ray_folder)
+        removed = (*FOREIGN_VARIABLES, *GPU_VARIABLES)
+        inherited = {name: value for name, value in os.environ.items() if name not in removed}
+        return inherited | node_environment(self.spec, self.home, self.ray_folder)
 
-    def _watch(self, ray: subprocess.Popen[bytes]) -> None:
+    def _watch_ray(self, ray: subprocess.Popen[bytes]) -> None:
         """Returns when Ray has ended, or when it should."""
-        raylet = f"{self.spec.here.address}:{self.spec.ports.node_manager}"
+        raylet = f"{self.spec.this_node.address}:{self.spec.ports.node_manager}"
         token = self.folder / "token"
-        count, spares = idle_workers(self.spec), self.spec.here.ranks_per_node
+        count, spares = idle_workers(self.spec), self.spec.this_node.ranks_per_node
         pool = WorkerPool(raylet, token, count, spares, self._environment())
-        while not self.ended and ray.poll() is None:
+        while not self.should_exit and ray.poll() is None:
             _reap_orphans(ray.pid)
-            if not self.up and self._answers():
-                self._is_up(True)
-                self._say("up")
-            if self.up:
+            if not self.is_up and self._ray_answers():
+                self._set_up(True)
+                self._write_status("up")
+            if self.is_up:
                 pool.refill()
             if self._is_idle():
                 print(f"no run for {self.spec.idle_minutes:g} minutes: ending", flush=True)
-                self.ended = True
+                self.should_exit = True
             time.sleep(POLL_SECONDS)
-        self._is_up(False)
+        self._set_up(False)
 
-    def _is_up(self, up: bool) -> None:
-        self.up = up
-        if self.keeper:
-            self.keeper.ray_is(up=up)
+    def _set_up(self, up: bool) -> None:
+        self.is_up = up
+        if self.run_restarter:
+            self.run_restarter.set_ray_state(up=up)
 
-    def _answers(self) -> bool:
+    def _ray_answers(self) -> bool:
         """Ray's processes of this host are there."""
         ports = self.spec.ports
-        places = [(self.spec.here.address, ports.node_manager)]
+        addresses = [(self.spec.this_node.address, ports.node_manager)]
         if self.spec.is_head:
-            places.append(("127.0.0.1", ports.dashboard))
-        for place in places:
+            addresses.append(("127.0.0.1", ports.dashboard))
+        for address in addresses:
             try:
-                socket.create_connection(place, timeout=1).close()
+                socket.create_connection(address, timeout=1).close()
             except OSError:
                 return False
         return True
@@ -153,36 +160,36 @@ class Supervisor:
     def _is_idle(self) -> bool:
         """The head: no run for idle_minutes. The others: no head, or none that takes them."""
         now = time.monotonic()
-        if not self.spec.idle_minutes or now - self.looked < LOOK_SECONDS:
+        if not self.spec.idle_minutes or now - self.last_checked_at < USE_CHECK_SECONDS:
             return False
-        self.looked = now
+        self.last_checked_at = now
         if self._in_use():
-            self.used = now
-        self.idle = now - self.used > 60 * self.spec.idle_minutes
-        return self.idle
+            self.last_used_at = now
+        self.is_idle = now - self.last_used_at > 60 * self.spec.idle_minutes
+        return self.is_idle
 
     def _in_use(self) -> bool:
-        if self.keeper:
+        if self.run_restarter:
             # A client is here, and maybe still sends the text of its run.
             recent = time.time() - CLIENT_SECONDS
-            signs = (self.folder / WANTED, *(self.home / BLOBS).glob("*.partial"))
+            client_files = (self.folder / CLIENT_SEEN_FILE, *(self.home / BLOBS).glob("*.partial"))
             runs = (self.folder / "runs").glob("*/run.json")
             return (
-                any(_modified(path) > recent for path in signs)
+                any(_modified_at(path) > recent for path in client_files)
                 or any(RunFolder(path.parent).is_locked() for path in runs)
-                or bool(self.keeper.wanted())
+                or bool(self.run_restarter.unfinished_runs())
             )
         try:
-            place = (self.spec.head.address, self.spec.ports.gcs)
-            socket.create_connection(place, timeout=2).close()
+            address = (self.spec.head.address, self.spec.ports.gcs)
+            socket.create_connection(address, timeout=2).close()
         except ConnectionRefusedError:  # the head is there, its Ray has ended
             return False
         except OSError:  # it is off: once it is back its runs go on
-            return time.monotonic() - self.head_seen < HEAD_OFF_SECONDS
-        self.head_seen = time.monotonic()
-        return self.up
+            return time.monotonic() - self.head_last_seen_at < HEAD_OFF_SECONDS
+        self.head_last_seen_at = time.monotonic()
+        return self.is_up
 
-    def _say(self, status: str) -> None:
+    def _write_status(self, status: str) -> None:
         print(f"{time.strftime('%F %T')} {status}", flush=True)
         state: dict[str, Any] = {
             "status": status,
@@ -194,12 +201,12 @@ class Supervisor:
         write_json(self.folder / "state.json", state)
 
     def _sleep(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while not self.ended and time.monotonic() < until:
+        deadline = time.monotonic() + seconds
+        while not self.should_exit and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
 
-    def _end(self, *_: Any) -> None:
-        self.ended = True
+    def _on_signal(self, *_: Any) -> None:
+        self.should_exit = True
 
 
 def _reap_orphans(ray: int) -> None:
@@ -210,7 +217,7 @@ def _reap_orphans(ray: int) -> None:
         os.waitpid(ended.si_pid, 0)
 
 
-def _modified(path: Path) -> float:
+def _modified_at(path: Path) -> float:
     """Of the host's clock; 0 where there is no such file."""
     try:
         return path.stat().st_mtime
@@ -222,16 +229,16 @@ def ray_folder(home: Path, cluster: str) -> Path:
     """Ray's folder for a cluster on this host: under `home` where the names of sockets inside
     stay short enough, else under /tmp."""
     folder = home / "ray" / cluster
-    if len(os.fsencode(folder)) + SOCKET_NAME_BYTES <= LONGEST_SOCKET_BYTES:
+    if len(os.fsencode(folder)) + SOCKET_NAME_BYTES <= MAX_SOCKET_BYTES:
         return folder
     return Path(f"/tmp/launch-{os.getuid()}-{short_name(cluster)}")
 
 
 def start_arguments(spec: ClusterSpec) -> list[str]:
     """Of `ray start` on the spec's node."""
-    ports, here = spec.ports, spec.here
+    ports, node = spec.ports, spec.this_node
     if spec.is_head:
-        role = [
+        role_arguments = [
             "--head",
             f"--port={ports.gcs}",
             "--dashboard-host=127.0.0.1",
@@ -240,14 +247,14 @@ def start_arguments(spec: ClusterSpec) -> list[str]:
             "--no-monitor",  # the autoscaler's
         ]
     else:
-        role = [f"--address={spec.head.address}:{ports.gcs}"]
-    resources = f'{{"rank_slot": {here.ranks_per_node}, "pool_{here.pool}": {here.ranks_per_node}}}'
+        role_arguments = [f"--address={spec.head.address}:{ports.gcs}"]
+    resources = f'{{"rank_slot": {node.ranks_per_node}, "pool_{node.pool}": {node.ranks_per_node}}}'
     return [
         "start",
         "--block",
-        *role,
-        f"--node-ip-address={here.address}",
-        f"--node-name={here.name}",
+        *role_arguments,
+        f"--node-ip-address={node.address}",
+        f"--node-name={node.name}",
         f"--node-manager-port={ports.node_manager}",
         f"--object-manager-port={ports.object_manager}",
         f"--dashboard-agent-grpc-port={ports.agent_grpc}",
@@ -257,7 +264,7 @@ def start_arguments(spec: ClusterSpec) -> list[str]:
         f"--min-worker-port={ports.workers[0]}",
         f"--max-worker-port={ports.workers[-1]}",
         f"--num-cpus={idle_workers(spec)}",
-        f"--num-gpus={here.ranks_per_node if here.accelerator != 'cpu' else 0}",
+        f"--num-gpus={node.ranks_per_node if node.accelerator != 'cpu' else 0}",
         f"--resources={resources}",
         f"--labels={CODE_LABEL}={spec.code}",
         f"--object-store-memory={OBJECT_STORE_BYTES}",
@@ -268,7 +275,7 @@ def start_arguments(spec: ClusterSpec) -> list[str]:
 def idle_workers(spec: ClusterSpec) -> int:
     """How many worker processes a run uses on the spec's node. As many are kept ready; Ray starts
     no more than the CPUs that it is told of, so that is what it is told."""
-    return spec.here.ranks_per_node + (SPARE_WORKERS if spec.is_head else 0)
+    return spec.this_node.ranks_per_node + (SPARE_WORKERS if spec.is_head else 0)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def assemble_text(home: Path, key: str) -> list[str]:
     folder, blobs = home / TEXT / key, home / BLOBS
     for tar in blobs.glob("*.tar"):
         _unpack(tar)
-    files = _listed(home, key)
+    files = _read_listing(home, key)
     missing = [digest for digest in dict.fromkeys(files.values()) if not (blobs / digest).exists()]
     if missing or folder.exists():
         return missing
@@ -49,10 +49,10 @@ def assemble_text(home: Path, key: str) -> list[str]:
 def stored_source(home: Path, spec: str, key: str) -> FilesSource:
     """What a client's `spec` (files:...) named there."""
     folder = home / TEXT / key
-    return FilesSource(spec, [SourceFile(name, folder / name) for name in _listed(home, key)])
+    return FilesSource(spec, [SourceFile(name, folder / name) for name in _read_listing(home, key)])
 
 
-def _listed(home: Path, key: str) -> dict[str, str]:
+def _read_listing(home: Path, key: str) -> dict[str, str]:
     """Name -> hash."""
     listing = json.loads((home / TEXT / f"{key}.json").read_bytes())
     return {name: digest for digest, name in listing}

@@ -18,15 +18,15 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-NO_JOB = b"\xff" * 4  # of any job that comes
-KEEP_SECONDS = 7 * 86_400
+ANY_JOB_ID = b"\xff" * 4  # of any job that comes
+KEEP_ALIVE_SECONDS = 7 * 86_400
 CHECK_SECONDS = 2.0
-PATIENCE_SECONDS = 4.0  # until the workers that were asked for are processes
+START_SECONDS = 4.0  # until the workers that were asked for are processes
 # A process that nothing uses yet is not worth the memory of a host that has little left.
-ROOM_BYTES = 2**30
+MIN_AVAILABLE_BYTES = 2**30
 SETTLE_SECONDS = 10.0  # what has just begun, Ray or a run, has the core to itself
-UNUSED = ("ray::IDLE", "default_worker.py")  # the second: still importing
-AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+IDLE_NAMES = ("ray::IDLE", "default_worker.py")  # the second: still importing
+AGENT_NAMES = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 
 class WorkerPool:
@@ -39,9 +39,9 @@ class WorkerPool:
         self._count = count
         self._spares = spares
         self._environment = environment
-        self._pid: int | None = None  # the raylet's
+        self._raylet_pid: int | None = None
         self._next_check = 0.0
-        self._asking: subprocess.Popen[bytes] | None = None
+        self._prestart: subprocess.Popen[bytes] | None = None
         self._in_use: frozenset[int] = frozenset()
         self._settled_at = time.monotonic() + SETTLE_SECONDS
 
@@ -51,39 +51,39 @@ class WorkerPool:
         if now < self._next_check:
             return
         self._next_check = now + CHECK_SECONDS
-        if self._asking is not None and self._asking.poll() is None:
+        if self._prestart is not None and self._prestart.poll() is None:
             return  # on a host that is busy with its boot several of these took each other's core
-        workers = self._workers()
-        in_use = frozenset(pid for pid, name in workers.items() if name not in UNUSED)
+        workers = self._worker_names()
+        in_use = frozenset(pid for pid, name in workers.items() if name not in IDLE_NAMES)
         if in_use != self._in_use:
             self._in_use, self._settled_at = in_use, now + SETTLE_SECONDS
-        wanted = 0 if in_use else self._count
-        if now > self._settled_at and _available_bytes() > ROOM_BYTES:
-            wanted += self._spares
-        missing = wanted - (len(workers) - len(in_use))
+        target = 0 if in_use else self._count
+        if now > self._settled_at and _available_bytes() > MIN_AVAILABLE_BYTES:
+            target += self._spares
+        missing = target - (len(workers) - len(in_use))
         if missing > 0:
             # Not more than two of them start at a time: what is missing is asked for again.
-            self._next_check = now + PATIENCE_SECONDS
+            self._next_check = now + START_SECONDS
             with contextlib.suppress(OSError):  # no process to be had now: the next time
-                self._asking = subprocess.Popen(
+                self._prestart = subprocess.Popen(
                     [sys.executable, "-P", "-m", __name__, *self._arguments, str(missing)],
                     env=self._environment,
                     stdin=subprocess.DEVNULL,
                 )
 
-    def _workers(self) -> dict[int, str]:
+    def _worker_names(self) -> dict[int, str]:
         """Names of all worker processes of the raylet, by id."""
-        if self._pid is None:
-            self._pid = _find_raylet()
+        if self._raylet_pid is None:
+            self._raylet_pid = _find_raylet()
         names, tasks = dict[int, str](), list[Path]()
         with contextlib.suppress(OSError):  # the raylet has ended: the supervisor sees to that
-            tasks = list(Path(f"/proc/{self._pid}/task").glob("*/children"))
+            tasks = list(Path(f"/proc/{self._raylet_pid}/task").glob("*/children"))
         for task in tasks:
-            for pid in _text(task).split():
-                command = _text(Path(f"/proc/{pid}/cmdline")).split("\0")
-                if any(word.endswith("/default_worker.py") for word in command):
+            for pid in _read_text(task).split():
+                command = _read_text(Path(f"/proc/{pid}/cmdline")).split("\0")
+                if any(argument.endswith("/default_worker.py") for argument in command):
                     names[int(pid)] = "default_worker.py"
-                elif command[0].startswith("ray::") and command[0] not in AGENTS:
+                elif command[0].startswith("ray::") and command[0] not in AGENT_NAMES:
                     names[int(pid)] = command[0]
         return names
 
@@ -100,11 +100,11 @@ def _find_raylet() -> int | None:
 
 def _available_bytes() -> int:
     """0 where the system does not say."""
-    fields = dict(line.split(":") for line in _text(Path("/proc/meminfo")).splitlines())
+    fields = dict(line.split(":") for line in _read_text(Path("/proc/meminfo")).splitlines())
     return 1024 * int(fields.get("MemAvailable", "0").split()[0])
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(errors="replace")
     except OSError:  # it has ended
@@ -118,8 +118,8 @@ def prestart_workers(raylet: str, token_file: str, count: str) -> None:
 
     request = node_manager_pb2.PrestartWorkersRequest(
         language=common_pb2.Language.PYTHON,
-        job_id=NO_JOB,
-        keep_alive_duration_secs=KEEP_SECONDS,
+        job_id=ANY_JOB_ID,
+        keep_alive_duration_secs=KEEP_ALIVE_SECONDS,
         num_workers=int(count),
     )
     token = Path(token_file).read_text().strip()

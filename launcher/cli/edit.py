@@ -43,7 +43,7 @@ def edit_recipe(name: str) -> None:
 
     A shipped recipe is copied first: to ./recipes where that folder exists, else to LAUNCH_HOME.
     """
-    path = _edited("recipe", find_config_file("recipe", name))
+    path = _copy_and_edit("recipe", find_config_file("recipe", name))
     load_recipe(str(path.absolute()))
     click.echo(f"{format_path(path)} is a valid recipe")
 
@@ -55,22 +55,22 @@ def edit_cluster(name: str) -> None:
 
     A shipped one is copied first: to ./clusters where that folder exists, else to LAUNCH_HOME.
     """
-    path = _edited("cluster", find_cluster(name))
+    path = _copy_and_edit("cluster", find_cluster(name))
     cluster = load_cluster(str(path.absolute())).cluster
     click.echo(f"{format_path(path)} is a valid cluster")
     if unchanged := [node.name for node in cluster.nodes if lacks_address(node)]:
         click.echo(f"still without an address: {', '.join(unchanged)}")
 
 
-def _edited(kind: ConfigKind, path: Path) -> Path:
-    """The user's own file, when the editor is done with it."""
-    path = _own(kind, path)
+def _copy_and_edit(kind: ConfigKind, path: Path) -> Path:
+    """Open the user's own file in the editor. Return it when the editor has closed it."""
+    path = _user_file(kind, path)
     click.echo(f"editing {format_path(path)}")
     _open_editor(path)
     return path
 
 
-def _own(kind: ConfigKind, path: Path) -> Path:
+def _user_file(kind: ConfigKind, path: Path) -> Path:
     """The file itself, or the user's copy of a shipped one."""
     shipped = shipped_folder(kind).resolve()
     if path.resolve().parent != shipped or config_folders(kind)["here"].resolve() == shipped:
@@ -86,11 +86,11 @@ def _own(kind: ConfigKind, path: Path) -> Path:
 
 def _open_editor(path: Path) -> None:
     """Returns when the editor has closed the file."""
-    words = _editor()
+    editor = _editor()
     try:
-        status = subprocess.run([*words, str(path)]).returncode
+        status = subprocess.run([*editor, str(path)]).returncode
     except OSError as error:
-        message = f"cannot start the editor {words[0]!r}: {error.strerror}"
+        message = f"cannot start the editor {editor[0]!r}: {error.strerror}"
         raise InputError(message, fix="set VISUAL or EDITOR to an editor") from None
     if status != 0:
         raise LaunchError(f"the editor ended with status {status}: {format_path(path)} is kept")
@@ -98,8 +98,8 @@ def _open_editor(path: Path) -> None:
 
 def _editor() -> list[str]:
     """The command, with its arguments: EDITOR may be `code --wait`."""
-    if chosen := os.environ.get("VISUAL") or os.environ.get("EDITOR"):
-        return shlex.split(chosen, posix=os.name != "nt")
+    if configured := os.environ.get("VISUAL") or os.environ.get("EDITOR"):
+        return shlex.split(configured, posix=os.name != "nt")
     for name in EDITORS:
         if shutil.which(name):
             return [name]

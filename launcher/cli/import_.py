@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from launcher.cli.attach import sample_command
 from launcher.cli.options import json_option
+from launcher.cli.render.run_end import sample_command
 from launcher.cli.render.table import print_json
 from launcher.errors import InputError, NotFound
 from launcher.runs.folder import require_run_name
-from launcher.runs.submit import require_training_packages
+from launcher.runs.training_requirements import require_training_packages
 from nanochat.errors import DataError
 
 KINDS = "name a folder that `launch export` has written, or upstream's base folder"

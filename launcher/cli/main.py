@@ -61,7 +61,7 @@ def _run(arguments: list[str]) -> int:
             _print_error(error.message, error.fix)
         return error.exit_code
     except HostsFailed as error:
-        _print_error("\n".join(f"error: {each.message}" for each in error.errors), error.fix)
+        _print_error("\n".join(f"error: {failure.message}" for failure in error.errors), error.fix)
         return error.exit_code
     except LaunchError as error:
         _print_error(f"error: {error.message}", error.fix)
@@ -78,8 +78,8 @@ def _run(arguments: list[str]) -> int:
         _print_error(f"error: {error.message}", error.fix)
         return 1
     except OSError as error:
-        words = [error.strerror or str(error) or type(error).__name__, error.filename]
-        _print_error(f"error: {': '.join(str(word) for word in words if word)}", None)
+        parts = [error.strerror or str(error) or type(error).__name__, error.filename]
+        _print_error(f"error: {': '.join(str(part) for part in parts if part)}", None)
         return 1
     except Exception as error:
         if os.environ.get("LAUNCH_DEBUG"):

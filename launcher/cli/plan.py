@@ -7,19 +7,18 @@ from typing import Any
 import click
 
 from launcher.cli.options import json_option
-from launcher.cli.render.estimate import estimate_rows, explanation_lines
+from launcher.cli.render.estimate import ALTERNATIVE_COLUMNS, estimate_rows, explanation_lines
 from launcher.cli.render.guide_tables import print_guide
 from launcher.cli.render.run_summary import summary_lines
-from launcher.cli.render.table import Column, print_json, print_table
+from launcher.cli.render.table import print_json, print_table
 from launcher.config.cluster_hosts import find_hosts
 from launcher.config.recipe import load_recipe
-from launcher.formatting import format_bool, format_duration
 from launcher.operations.run_location import resolve_run_location
-from launcher.planner.run_plan import RunPlan, plan_run
+from launcher.planner.plan_json import plan_as_json
+from launcher.planner.run_plan import plan_run
 from launcher.planner.size_table import all_sizes
 from launcher.planner.summary import summarize_recipe
 from launcher.planner.tables import make_guide_page
-from launcher.planner.verdict import verdict
 
 
 @click.command()
@@ -49,7 +48,7 @@ def command(
     the cluster file, and say which. Exit code 0 whatever the verdict.
     """
     if everything:
-        _require_no_others(name, steps, settings, explain)
+        _refuse_recipe_options(name, steps, settings, explain)
         print_guide(
             make_guide_page(all_sizes(), find_hosts(cluster, pool)),
             as_json=as_json,
@@ -67,7 +66,7 @@ def command(
     location = resolve_run_location(loaded, hosts)
     plan = plan_run(loaded, hosts)
     if as_json:
-        print_json(document(plan))
+        print_json(plan_as_json(plan))
         return
     click.echo(
         summary_lines(loaded.name, summarize_recipe(loaded.recipe), location, estimate_rows(plan))
@@ -77,53 +76,14 @@ def command(
         click.echo(explanation_lines(plan.estimate))
     if plan.alternatives:
         click.echo()
-        print_table(COLUMNS, [each.as_json() for each in plan.alternatives], as_json=False)
+        print_table(
+            ALTERNATIVE_COLUMNS, [each.as_json() for each in plan.alternatives], as_json=False
+        )
 
 
-def _require_no_others(name: str | None, steps: str | None, settings: Any, explain: bool) -> None:
+def _refuse_recipe_options(
+    name: str | None, steps: str | None, settings: Any, explain: bool
+) -> None:
     given = {"NAME": name, "--steps": steps, "--set": settings, "--explain": explain}
     if others := [option for option, value in given.items() if value]:
         raise click.UsageError(f"--all is of all sizes as they are: leave {others[0]} out")
-
-
-def document(plan: RunPlan) -> dict[str, Any]:
-    """What `--json` prints."""
-    estimate = plan.estimate
-    full = estimate.full_disks
-    return {
-        "recipe": plan.name,
-        "cluster": estimate.hardware.name,
-        **estimate.figures(),
-        "hosts": [
-            {
-                "name": host.name or "local",
-                "peak_bytes": host.peak_bytes,
-                "available_bytes": host.available_bytes,
-                "fits": host.fits,
-                "memory": vars(host.peak),
-                "disk_free_bytes": machine.disk_free_bytes,
-                "disk_fits": None if machine.disk_free_bytes is None else machine not in full,
-            }
-            for host, machine in zip(estimate.hosts, estimate.hardware.machines, strict=True)
-        ],
-        "basis": estimate.basis,
-        "basis_words": estimate.basis_text,
-        "bottleneck": estimate.bottleneck,
-        "terms": [term.as_json() for term in estimate.step.terms],
-        "verdict": verdict(plan),
-        "alternatives": [each.as_json() for each in plan.alternatives],
-    }
-
-
-COLUMNS = [
-    Column("or", lambda row: row["what"]),
-    Column("tok/s", lambda row: f"{row['tokens_per_second']['expected']:,.0f}", right=True),
-    Column("a step", lambda row: format_duration(row["step_seconds"]), right=True),
-    Column("horizon", lambda row: format_duration(3600 * row["hours"]), right=True),
-    Column(
-        "fits",
-        lambda row: format_bool(row["fits"]),
-        style=lambda row: "red" if row["fits"] is False else "",
-    ),
-    Column("with", lambda row: row["options"] or ""),
-]

@@ -36,7 +36,7 @@ def command(runs: tuple[str, ...], output: Path | None, cluster: str | None, as_
             "`launch plot` needs matplotlib, which is not installed here",
             fix="pip install 'nanochat-launcher[plot]', or in a checkout: pip install '.[plot]'",
         )
-    curves = [read_history(name, cluster) for name in runs]
+    histories = [read_history(name, cluster) for name in runs]
     path = output or Path(default_name([name.rpartition("/")[2] for name in runs]))
     if path.suffix.lower() not in KINDS:
         raise InputError(
@@ -46,9 +46,9 @@ def command(runs: tuple[str, ...], output: Path | None, cluster: str | None, as_
         raise InputError(f"{path.parent}: no such folder", fix="name one that is there")
     from launcher.runs.plot import plot_runs  # matplotlib: half a second
 
-    plot_runs(curves, path)
+    plot_runs(histories, path)
     if as_json:
-        print_json({"file": str(path), "runs": [curve.name for curve in curves]})
+        print_json({"file": str(path), "runs": [history.name for history in histories]})
     else:
         click.echo(path)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from launcher.cli.attach import run_local, submit
+from launcher.cli.attach import start_local_run, submit_cluster_run
 from launcher.cli.main import ENTERED
 from launcher.cli.options import json_option
 from launcher.cli.render.bring_up import BringUpView
@@ -23,8 +23,8 @@ from launcher.planner.run_plan import plan_run, prediction
 from launcher.planner.summary import summarize_recipe
 from launcher.planner.tuning import apply_tuning
 from launcher.runs.folder import create_run, require_run_name
-from launcher.runs.spec import RunSpec
-from launcher.runs.submit import require_text, require_training_packages, run_spec
+from launcher.runs.spec import RunSpec, new_run_spec
+from launcher.runs.training_requirements import require_text, require_training_packages
 
 
 @click.command()
@@ -64,9 +64,9 @@ def command(
         require_run_name(run_name)
     hosts = find_hosts(cluster, pool)
     location = resolve_run_location(loaded, hosts)
-    require_text(loaded, Path.cwd(), here=location.loaded is None)
+    require_text(loaded, Path.cwd(), is_local=location.loaded is None)
     sizes, plan = summarize_recipe(loaded.recipe), plan_run(loaded, hosts)
-    words = summary_lines(loaded.name, sizes, location, estimate_rows(plan))
+    summary = summary_lines(loaded.name, sizes, location, estimate_rows(plan))
     if dry_run:
         document = sizes.as_json(loaded.name) | {
             "cluster": location.cluster,
@@ -74,20 +74,20 @@ def command(
         }
         document["reasons"] |= location.tuning.reasons
         document["predicted"] = prediction(plan).as_json()
-        print_json(document) if as_json else click.echo(words)
+        print_json(document) if as_json else click.echo(summary)
         return
-    spec = run_spec(loaded, cluster=location.cluster, entered=ENTERED)
+    spec = new_run_spec(loaded, cluster=location.cluster, entered=ENTERED)
     spec = spec.with_changes(predicted=prediction(plan))
     if location.loaded is not None:
-        click.echo(words, err=True)
+        click.echo(summary, err=True)
         spec = spec.with_changes(waits=not no_wait)
         _train_on_cluster(loaded, location, spec, run_name, detach=detach, as_json=as_json)
         return
     require_training_packages("launch recipe")
     folder = create_run(run_name, loaded.name, apply_tuning(spec, location.tuning))
-    click.echo(words, err=True)
+    click.echo(summary, err=True)
     click.echo(f"  {'folder':<10}{format_path(folder.path)}", err=True)
-    run_local(folder, detach=detach, as_json=as_json)
+    start_local_run(folder, detach=detach, as_json=as_json)
 
 
 def _train_on_cluster(
@@ -104,4 +104,4 @@ def _train_on_cluster(
     elastic = recipe.recipe.elastic
     with open_cluster(location.loaded, location.pool, elastic=elastic, observer=view) as cluster:
         run = create_cluster_run(cluster, recipe, location.pool, spec, name)
-        submit(run, cluster, view, detach=detach, as_json=as_json)
+        submit_cluster_run(run, cluster, view, detach=detach, as_json=as_json)

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from launcher.cli.attach import follow_remote, print_detached, print_end, run_local
+from launcher.cli.attach import follow_remote, print_detached, print_end, start_local_run
 from launcher.cli.options import cluster_option, json_option, notify
 from launcher.errors import InputError
 from launcher.operations.resume_run import (
@@ -17,16 +17,16 @@ from launcher.operations.resume_run import (
     updated_spec,
 )
 from launcher.operations.run_address import open_run, resolve_run
-from launcher.runs.overrides import CHANGEABLE
+from launcher.runs.overrides import CHANGEABLE_KEYS
 from launcher.runs.run import Run, run_address
-from launcher.runs.submit import require_training_packages
+from launcher.runs.training_requirements import require_training_packages
 
 EXTEND_HELP = (
     "So many steps more than it was to make: --extend 500 makes 1,500 of 1,000. What the learning "
     "rate does then is said first."
 )
 WAIT_HELP = "Until the hosts of its cluster answer, however long that takes; Ctrl-C ends it."
-SET_HELP = f"Go on with another one of: {', '.join(CHANGEABLE)}."
+SET_HELP = f"Go on with another one of: {', '.join(CHANGEABLE_KEYS)}."
 
 
 @click.command()
@@ -36,7 +36,7 @@ SET_HELP = f"Go on with another one of: {', '.join(CHANGEABLE)}."
 @click.option(
     "--extend", type=click.IntRange(min=1), metavar="STEPS", help=EXTEND_HELP,
 )  # fmt: skip
-@click.option("--wait", "waits", is_flag=True, help=WAIT_HELP)
+@click.option("--wait", "wait", is_flag=True, help=WAIT_HELP)
 @click.option("--detach", is_flag=True, help="Leave it in the background.")
 @json_option
 def command(
@@ -44,17 +44,19 @@ def command(
     cluster: str | None,
     settings: tuple[str, ...],
     extend: int | None,
-    waits: bool,
+    wait: bool,
     detach: bool,
     as_json: bool,
 ) -> None:
     """Go on with a run that was stopped, failed or died; with --extend also with a finished one."""
-    where, name = resolve_run(run, cluster)
+    cluster_name, name = resolve_run(run, cluster)
     extends = extend is not None
-    if where != "local":
-        _resume_on_cluster(where, name, settings, extend, waits, detach=detach, as_json=as_json)
+    if cluster_name != "local":
+        _resume_on_cluster(
+            cluster_name, name, settings, extend, wait, detach=detach, as_json=as_json
+        )
         return
-    if waits:
+    if wait:
         raise InputError("--wait: this machine is no cluster to wait for", fix="leave it out")
     with open_run(name, "local") as opened:
         before = opened.folder.spec()
@@ -63,12 +65,12 @@ def command(
             print_finished(opened, as_json=as_json)
             return
         require_training_packages("launch resume")
-        if words := describe_extension(before, spec):
-            notify(words)
+        if message := describe_extension(before, spec):
+            notify(message)
         with opened.folder.locked():  # not of a run that another command has just begun
             spec.with_changes(entered=time.time()).write(opened.folder.spec_file)
         notify(describe_position(opened))
-        run_local(opened.folder, detach=detach, as_json=as_json)
+        start_local_run(opened.folder, detach=detach, as_json=as_json)
 
 
 def _resume_on_cluster(
@@ -76,17 +78,17 @@ def _resume_on_cluster(
     name: str,
     settings: tuple[str, ...],
     extend: int | None,
-    waits: bool,
+    wait: bool,
     *,
     detach: bool,
     as_json: bool,
 ) -> None:
-    from launcher.cli.attach import submit
+    from launcher.cli.attach import submit_cluster_run
     from launcher.cli.render.bring_up import BringUpView
 
     view = BringUpView()
     with resume_cluster_run(
-        cluster, name, settings, extend, waits=waits, observer=view, notify=notify
+        cluster, name, settings, extend, waits=wait, observer=view, notify=notify
     ) as resume:
         run = resume.run
         if resume.cluster is None:
@@ -98,7 +100,7 @@ def _resume_on_cluster(
         elif resume.is_finished:
             print_finished(run, as_json=as_json)
         else:
-            submit(run, resume.cluster, view, detach=detach, as_json=as_json)
+            submit_cluster_run(run, resume.cluster, view, detach=detach, as_json=as_json)
 
 
 def print_finished(run: Run, *, as_json: bool) -> None:

@@ -14,9 +14,9 @@ from launcher.operations.run_address import open_run_to_read
 from launcher.raycluster.control import ask_host
 from launcher.remote.cluster_runs import RemoteRun
 from launcher.remote.fetch_checkpoints import fetch_weights
-from launcher.runs.submit import missing_packages, require_training_packages
+from launcher.runs.training_requirements import missing_packages, require_training_packages
 
-SPEAK_SECONDS = 600.0
+GENERATE_SECONDS = 600.0
 
 
 @click.command()
@@ -51,36 +51,36 @@ def command(
     }  # fmt: skip
     with open_run_to_read(run, cluster, notify=notify) as opened:
         if isinstance(opened, RemoteRun) and missing_packages():
-            step, text = _speak_there(opened, options)
+            step, text = _generate_on_head(opened, options)
             pieces: Iterable[str] = [text]
         else:
             require_training_packages("launch sample")
             if isinstance(opened, RemoteRun):
                 fetch_weights(opened)
-            speaker = Sampler.load(opened.folder)
-            step = speaker.step
-            pieces = speaker.generate(**options)
-        said = []
+            sampler = Sampler.load(opened.folder)
+            step = sampler.step
+            pieces = sampler.generate(**options)
+        text_pieces = []
         if not as_json:
             click.echo(prompt, nl=False)
         for piece in pieces:
-            said.append(piece)
+            text_pieces.append(piece)
             if not as_json:
                 click.echo(piece, nl=False)
         if as_json:
             document = {"run": opened.folder.name, "step": step, "prompt": prompt}
-            click.echo(json.dumps(document | {"text": "".join(said)}))
+            click.echo(json.dumps(document | {"text": "".join(text_pieces)}))
         else:
             click.echo()
 
 
-def _speak_there(run: RemoteRun, options: Mapping[str, Any]) -> tuple[int, str]:
+def _generate_on_head(run: RemoteRun, options: Mapping[str, Any]) -> tuple[int, str]:
     answer = ask_host(
         run.runs.head,
         run.runs.spec,
         "launcher.agent.generate",
         f"~/{run.path}",
         json.dumps(options),
-        seconds=SPEAK_SECONDS,
+        seconds=GENERATE_SECONDS,
     )
     return answer["step"], answer["text"]

@@ -36,7 +36,7 @@ def save_and_stop(run: Run) -> None:
     state = RunState.of(run.folder, alive=True)
     updates = stop_run(run)
     with RunProgress(state.steps, step=state.step) as progress:
-        when = " after its current step, with a checkpoint" if state.status == "running" else ""
-        progress.say(f"stopping '{run_address(run)}'{when}")
+        suffix = " after its current step, with a checkpoint" if state.status == "running" else ""
+        progress.notify(f"stopping '{run_address(run)}'{suffix}")
         for update in updates:
             progress.show(update)

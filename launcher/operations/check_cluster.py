@@ -11,7 +11,7 @@ from launcher.hosts.network import ClusterAddress, choose_addresses
 from launcher.hosts.preflight import Finding
 from launcher.raycluster.control import host_state
 from launcher.raycluster.inventory import save_inventory
-from launcher.raycluster.probe import host_needs
+from launcher.raycluster.probe import cluster_requirements
 from launcher.ssh.parallel import close_all, in_parallel, try_connect_all
 
 
@@ -22,28 +22,31 @@ def check_cluster(loaded: LoadedCluster, nodes: tuple[Node, ...]) -> list[Findin
     """
     connections, errors = try_connect_all(loaded, nodes)
     try:
-        states, lost = in_parallel(connections, lambda each: host_state(each, loaded.cluster.name))
+        name = loaded.cluster.name
+        states, state_errors = in_parallel(connections, lambda host: host_state(host, name))
         answered = {name: connections[name] for name in states}
-        facts, gone = in_parallel(answered, gather_facts)
+        facts, facts_errors = in_parallel(answered, gather_facts)
         states = {name: states[name] for name in facts}
         save_inventory(loaded, facts)
-        known = {name: connections[name] for name in facts}
-        findings = [_failed(error) for error in [*errors, *lost, *gone]]
+        connected = {name: connections[name] for name in facts}
+        findings = [_host_finding(error) for error in [*errors, *state_errors, *facts_errors]]
         addresses: dict[str, ClusterAddress] = {}
         try:
             addresses = choose_addresses(loaded.cluster.network.interface, facts)
         except HostError as error:
-            findings.append(_failed(error, "address"))
-        findings += [Finding("ok", name, "ssh", f"{known[name].address} answers") for name in facts]
-        findings += check_hosts(
-            known, facts, addresses, host_needs(loaded.cluster, states), measure_speeds=True
-        )
+            findings.append(_host_finding(error, "address"))
+        findings += [
+            Finding("ok", node, "ssh", f"{host.address} answers")
+            for node, host in connected.items()
+        ]
+        required = cluster_requirements(loaded.cluster, states)
+        findings += check_hosts(connected, facts, addresses, required, measure_speeds=True)
     finally:
         close_all(connections)
     order = [node.name for node in nodes]
     return sorted(findings, key=lambda finding: order.index(finding.host))
 
 
-def _failed(error: HostError, code: str = "ssh") -> Finding:
+def _host_finding(error: HostError, code: str = "ssh") -> Finding:
     message = error.message.removeprefix(f"{error.host}: ")
     return Finding("error", error.host, code, message, error.fix)

@@ -25,12 +25,12 @@ def list_runs(cluster: str | None = None, *, notify: Notify = ignore) -> list[Ru
     """
     if cluster not in (None, "local"):
         assert cluster is not None
-        return _ask(cluster)
-    states = [state for run in all_runs() if (state := _read_state(run, notify)) is not None]
-    return states if cluster == "local" else [*states, *_of_clusters(all_mirrors(), notify)]
+        return _query_head(cluster)
+    states = [state for run in all_runs() if (state := _find_state(run, notify)) is not None]
+    return states if cluster == "local" else [*states, *_cluster_states(all_mirrors(), notify)]
 
 
-def _read_state(folder: RunFolder, notify: Notify) -> RunState | None:
+def _find_state(folder: RunFolder, notify: Notify) -> RunState | None:
     """None if it has been removed meanwhile, or cannot be read, which `notify` says then."""
     try:
         return RunState.of(folder)
@@ -40,13 +40,13 @@ def _read_state(folder: RunFolder, notify: Notify) -> RunState | None:
         return None
 
 
-def _of_clusters(mirrors: Sequence[RunFolder], notify: Notify) -> list[RunState]:
+def _cluster_states(mirrors: Sequence[RunFolder], notify: Notify) -> list[RunState]:
     to_ask = {_cluster_of(mirror) for mirror in mirrors if mirror.summary() is None}
     answers: dict[str, dict[str, RunState]] = {}
 
     def ask(cluster: str) -> None:
         try:
-            answers[cluster] = {state.run: state for state in _ask(last_used_file(cluster))}
+            answers[cluster] = {state.run: state for state in _query_head(last_used_file(cluster))}
         except InputError:  # no file, or nothing there any more
             answers[cluster] = {}
         except LaunchError:
@@ -63,7 +63,7 @@ def _of_clusters(mirrors: Sequence[RunFolder], notify: Notify) -> list[RunState]
     states = []
     for mirror in mirrors:
         cluster = _cluster_of(mirror)
-        state = answers.get(cluster, {}).get(mirror.name) or _read_state(mirror, notify)
+        state = answers.get(cluster, {}).get(mirror.name) or _find_state(mirror, notify)
         if state is None:
             continue
         if state.status == "unknown" and cluster in answers:
@@ -76,7 +76,7 @@ def _cluster_of(mirror: RunFolder) -> str:
     return mirror.path.parents[1].name
 
 
-def _ask(cluster: str) -> list[RunState]:
+def _query_head(cluster: str) -> list[RunState]:
     from launcher.remote.cluster_runs import RemoteRun  # paramiko and YAML: 0.2 s
     from launcher.remote.open import open_cluster_runs
 

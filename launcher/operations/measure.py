@@ -36,14 +36,14 @@ def measuring_recipe(name: str, cluster: str, pool: str | None) -> tuple[LoadedR
         nodes = hosts.nodes
         on_gpus = nodes[0].accelerator != "cpu"
         weights = [node.share / (node.gpus or 1) for node in nodes]
-        needed = math.ceil(sum(node.share for node in nodes) / min(weights))
-        if needed > max(rows, MAX_ROWS):
+        needed_rows = math.ceil(sum(node.share for node in nodes) / min(weights))
+        if needed_rows > max(rows, MAX_ROWS):
             raise InputError(
-                f"the smallest share of {cluster} is a row of {needed:,}: `launch measure` makes "
-                f"steps of {MAX_ROWS} at most",
+                f"the smallest share of {cluster} is a row of {needed_rows:,}: "
+                f"`launch measure` makes steps of {MAX_ROWS} at most",
                 fix="a larger `share` in the cluster file, or none: measuring finds them",
             )
-        rows = max(rows, needed)
+        rows = max(rows, needed_rows)
     if on_gpus:
         rows = max(rows, GPU_TOKENS // recipe.sequence_length)
     settings = {

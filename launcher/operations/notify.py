@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
 
 from launcher.raycluster.observer import BringUpObserver
-
-Notify = Callable[[str], None]  # called with a sentence for the user
+from launcher.raycluster.observer import Notify as Notify
 
 
 def ignore(message: str) -> None:
@@ -35,11 +33,11 @@ class SilentObserver:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def say(self, text: str) -> None:
+    def notify(self, message: str) -> None:
         pass
 
-    def sent(self, what: str, done: float, total: float | None, *, host: str = "") -> None:
+    def show_transfer(self, what: str, done: float, total: float | None, *, host: str = "") -> None:
         pass
 
-    def fetched(self, what: str, done: float, total: float | None, *, host: str = "") -> None:
+    def show_packages(self, what: str, done: float, total: float | None, *, host: str = "") -> None:
         pass

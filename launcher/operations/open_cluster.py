@@ -44,9 +44,10 @@ class OpenCluster:
 
     def send_text(self, data: DataSettings, base: Path) -> dict[str, str]:
         """See launcher.remote.upload_text."""
-        with self.observer:
+        observer = self.observer
+        with observer:
             return upload_text(
-                self.connections, self.spec, data, base, self.observer.sent, self.observer.say
+                self.connections, self.spec, data, base, observer.show_transfer, observer.notify
             )
 
     def tuning(self, recipe: Recipe) -> Tuning:
@@ -57,12 +58,12 @@ class OpenCluster:
 
     def shares(self, tuning: Tuning) -> dict[str, float]:
         """Node -> its share: as the cluster file says, else as it was measured."""
-        file = {node.name: node.explicit_share for node in self.cluster.cluster.nodes}
-        written = any(file.get(node.name) is not None for node in self.run_nodes)
-        measured = {} if written else tuning.shares
+        explicit = {node.name: node.explicit_share for node in self.cluster.cluster.nodes}
+        is_explicit = any(explicit.get(node.name) is not None for node in self.run_nodes)
+        measured = {} if is_explicit else tuning.shares
         return {node.name: measured.get(node.name, node.share) for node in self.run_nodes}
 
-    def on_these_nodes(self, spec: RunSpec, tuning: Tuning) -> RunSpec:
+    def assign_nodes(self, spec: RunSpec, tuning: Tuning) -> RunSpec:
         """Return the spec of a run that is to train here."""
         shares = self.shares(tuning)
         nodes = [n.model_copy(update={"share": shares[n.name]}) for n in self.run_nodes]
@@ -70,8 +71,8 @@ class OpenCluster:
         settings = {**spec.settings, "workers": workers}
         return spec.with_changes(nodes=tuple(nodes), settings=settings)
 
-    def forgotten_runs(self) -> set[str]:
-        """Those that a host has checkpoints of and the head, which lost its disk, nothing."""
+    def runs_missing_on_head(self) -> set[str]:
+        """Names of runs that a host has checkpoints of, but the head, which lost its disk, not."""
         names = call_on_all(self.connections, lambda host: run_names(host, self.spec.cluster))
         return set().union(*names.values()) - set(names[self.spec.head.name])
 
@@ -94,7 +95,7 @@ def open_cluster(
     nodes = require_trainable(cluster, pool)
     require_addresses(cluster, nodes)
     stages = StageTimes()
-    with stages.stage("connect"):
+    with stages.measure("connect"):
         connections, unreached = try_connect_all(cluster, nodes)
     try:
         if not connections:
@@ -102,19 +103,18 @@ def open_cluster(
         with observer:
             members = choose_members(
                 cluster, Membership(nodes, connections, unreached),
-                elastic=elastic, takes_back=undrain_nodes, say=observer.say,
+                elastic=elastic, undrain_nodes=undrain_nodes, notify=observer.notify,
             )  # fmt: skip
             members, spec, offset = _bring_up(cluster, members, stages, observer, elastic=elastic)
         head = connections[spec.head.name]
-        expected = run_nodes(cluster, nodes, head, spec) if elastic else spec.nodes
+        expected_nodes = run_nodes(cluster, nodes, head, spec) if elastic else spec.nodes
         runs = ClusterRuns(spec, head, lambda: connect_head(cluster))
-        local = launch_home() / "clusters" / spec.cluster
-        local.mkdir(parents=True, exist_ok=True)
-        write_json(
-            local / USED_FILE, {"file": str(cluster.path.absolute()), "pool": cluster.subcluster}
-        )
+        local_folder = launch_home() / "clusters" / spec.cluster
+        local_folder.mkdir(parents=True, exist_ok=True)
+        used = {"file": str(cluster.path.absolute()), "pool": cluster.subcluster}
+        write_json(local_folder / USED_FILE, used)
         yield OpenCluster(
-            cluster, spec, expected, runs, members.connections, stages, observer, offset
+            cluster, spec, expected_nodes, runs, members.connections, stages, observer, offset
         )
     finally:
         close_all(connections)
@@ -132,9 +132,9 @@ def _bring_up(
     plan = plan_bring_up(
         cluster, members.nodes, members.connections, stages, observer, members.unreached
     )
-    if elastic and plan.wrong is not None and cluster.cluster.head_node.name in plan.plans:
-        observer.say(f"{plan.wrong.message}\n  going on with {', '.join(plan.plans)}")
-        members = members.only(plan.plans)
+    if elastic and plan.error is not None and cluster.cluster.head_node.name in plan.host_plans:
+        observer.notify(f"{plan.error.message}\n  going on with {', '.join(plan.host_plans)}")
+        members = members.only(plan.host_plans)
         plan = plan_bring_up(cluster, members.nodes, members.connections, stages, observer)
     save_inventory(cluster, plan.facts)
     spec = bring_up(plan, members.connections, stages, observer)

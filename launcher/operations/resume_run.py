@@ -32,7 +32,7 @@ from launcher.errors import (
 from launcher.operations.notify import LiveObserver, Notify, SilentObserver, ignore
 from launcher.operations.open_cluster import OpenCluster, open_cluster
 from launcher.raycluster.membership import Membership, choose_members
-from launcher.remote.cluster_runs import RECONNECT, RemoteRun
+from launcher.remote.cluster_runs import RECONNECT_BACKOFF, RemoteRun
 from launcher.remote.open import open_cluster_runs
 from launcher.remote.push_run import find_record, push_run
 from launcher.runs.extend import describe_schedule, extend_run
@@ -41,13 +41,13 @@ from launcher.runs.node import RunNode
 from launcher.runs.overrides import apply_overrides, require_complete_spec
 from launcher.runs.run import Run, run_address
 from launcher.runs.spec import RunSpec
-from launcher.runs.state import ACTIVE, RunState, last_saved_step, status_of
-from launcher.runs.submit import require_rows_for_all, require_text
+from launcher.runs.state import ACTIVE_STATUSES, RunState, last_saved_step, status_of
+from launcher.runs.training_requirements import require_rows_for_all, require_text
 from launcher.ssh.parallel import close_all, combine_errors, try_connect_all
 from nanochat.optimizer.schedule import Schedule
 
 Result = TypeVar("Result")
-TRANSIENT = (Unreachable, ConnectionLost, HostTimeout)
+TRANSIENT_ERRORS = (Unreachable, ConnectionLost, HostTimeout)
 LINE_WIDTH = 100
 
 
@@ -68,7 +68,7 @@ def updated_spec(folder: RunFolder, settings: Sequence[str], extend: int | None)
     if settings:
         spec = spec.with_changes(settings=changed.recipe.model_dump(mode="json"))
         if spec.settings["data"] != before.settings["data"]:
-            require_text(changed, Path(spec.folder), here=spec.cluster == "local")
+            require_text(changed, Path(spec.folder), is_local=spec.cluster == "local")
     return extend_run(folder, spec, extend) if extend else spec
 
 
@@ -77,7 +77,7 @@ def is_resumable(run: Run, *, extends: bool) -> bool:
     one."""
     status = status_of(run.folder, run.refresh())
     name = run_address(run)
-    if status in ACTIVE:
+    if status in ACTIVE_STATUSES:
         fix = f"launch stop {name}   first" if extends else f"launch logs {name} -f"
         raise RunBusy(f"run '{name}' is {status}", fix=fix)
     if status == "imported":
@@ -132,26 +132,28 @@ def resume_cluster_run(
     `waits`: until its hosts answer. Raises InputError if nothing of the run is left, or it may not
     change like that.
     """
-    resume = _Resume(cluster, name, settings, extend, waits, observer or SilentObserver(), notify)
-    if resume.patiently(resume.continues_by_itself):
+    request = _ResumeRequest(
+        cluster, name, settings, extend, waits, observer or SilentObserver(), notify
+    )
+    if request.retry_until_answered(request.hosts_already_resumed):
         with open_cluster_runs(cluster) as runs:
             run = runs.find(name)
             run.update()
             yield ClusterResume(run, None)
         return
-    spec = updated_spec(resume.folder, settings, extend)
+    spec = updated_spec(request.folder, settings, extend)
     elastic = spec.recipe.elastic
     if waits and not elastic:
-        resume.patiently(lambda: resume.require_hosts(spec.pool))
+        request.retry_until_answered(lambda: request.require_hosts(spec.pool))
     try:
-        with open_cluster(resume.loaded, spec.pool, elastic=elastic, observer=observer) as opened:
-            yield resume.prepare(opened, spec)
+        with open_cluster(request.loaded, spec.pool, elastic=elastic, observer=observer) as opened:
+            yield request.prepare(opened, spec)
     except (HostError, HostsFailed) as error:
-        raise resume.with_wait(error) from None
+        raise request.suggest_wait(error) from None
 
 
-class _Resume:
-    """One such call."""
+class _ResumeRequest:
+    """One call of `resume_cluster_run`."""
 
     def __init__(
         self, cluster: str, name: str, settings: Sequence[str], extend: int | None, waits: bool,
@@ -168,21 +170,21 @@ class _Resume:
         self._observer = observer
         self._notify = notify
 
-    def continues_by_itself(self) -> bool:
+    def hosts_already_resumed(self) -> bool:
         """Whether its hosts have gone on with it. Raises InputError if neither they nor this
         machine know the run."""
         try:
             with open_cluster_runs(self._cluster) as runs:
                 run = runs.find(self._name)
                 run.update()
-                return self._is_to_follow(run)
+                return self._is_already_running(run)
         except InputError:
             if self.folder.find_spec() is None:
                 raise
             return False
 
-    def _is_to_follow(self, run: RemoteRun) -> bool:
-        return not (self._settings or self._extend) and run.goes_on_by_itself()
+    def _is_already_running(self, run: RemoteRun) -> bool:
+        return not (self._settings or self._extend) and run.is_restarted_by_supervisor()
 
     def require_hosts(self, pool: str | None) -> None:
         """Raise HostError or HostsFailed for those that do not answer, except drained ones."""
@@ -192,7 +194,7 @@ class _Resume:
         try:
             members = choose_members(
                 self.loaded, Membership(nodes, connections, unreached),
-                elastic=False, takes_back=False, say=ignore,  # the bring-up says it again
+                elastic=False, undrain_nodes=False, notify=ignore,  # the bring-up says it again
             )  # fmt: skip
         finally:
             close_all(connections)
@@ -202,27 +204,27 @@ class _Resume:
     def prepare(self, cluster: OpenCluster, spec: RunSpec) -> ClusterResume:
         """`spec`: with what is to change."""
         run = RemoteRun(cluster.runs, self._name)
-        before = self.folder.spec()
-        if not run.is_there():
+        previous = self.folder.spec()
+        if not run.exists():
             self._push_record(run, cluster, spec)
-        elif self._is_to_follow(run):
+        elif self._is_already_running(run):
             return ClusterResume(run, None)
         if not is_resumable(run, extends=self._extend is not None):
             return ClusterResume(run, cluster, is_finished=True)
-        if spec.recipe.data.mirror != before.recipe.data.mirror:
-            with cluster.stages.stage("text"):  # a folder is this machine's; other text is there
+        if spec.recipe.data.mirror != previous.recipe.data.mirror:
+            with cluster.stages.measure("text"):  # a folder is this machine's; other text is there
                 source = spec.recipe.data.model_copy(update={"validation": None})
-                sent = cluster.send_text(source, Path(before.folder))
-                spec = spec.with_changes(text=run.folder.spec().text | sent)
-        if words := describe_extension(before, spec):
-            self._notify(words)
-        self._require_rows_for_all(cluster, before)
-        spec = cluster.on_these_nodes(spec, before.tuning)
-        old, new = _describe_shares(before.nodes), _describe_shares(spec.nodes)
-        if old != new:
+                uploaded = cluster.send_text(source, Path(previous.folder))
+                spec = spec.with_changes(text=run.folder.spec().text | uploaded)
+        if message := describe_extension(previous, spec):
+            self._notify(message)
+        self._require_rows_for_all(cluster, previous)
+        spec = cluster.assign_nodes(spec, previous.tuning)
+        old_nodes, new_nodes = _describe_shares(previous.nodes), _describe_shares(spec.nodes)
+        if old_nodes != new_nodes:
             self._notify(
-                f"run '{self._address}' was on {old} and goes on on {new}: the same rows in the "
-                "same order, losses equal within rounding"
+                f"run '{self._address}' was on {old_nodes} and goes on on {new_nodes}: "
+                "the same rows in the same order, losses equal within rounding"
             )
         entered = time.time() + cluster.head_clock_offset_seconds
         run.write_spec(spec.with_changes(entered=entered, waits=True))
@@ -231,36 +233,37 @@ class _Resume:
 
     def _push_record(self, run: RemoteRun, cluster: OpenCluster, spec: RunSpec) -> None:
         checkpoint = find_record(run, list(cluster.connections.values()))
-        with cluster.stages.stage("text"):
+        with cluster.stages.measure("text"):
             text = cluster.send_text(spec.recipe.data, Path(run.folder.spec().folder))
-        with cluster.stages.stage("send back"), self._observer:
+        with cluster.stages.measure("send back"), self._observer:
             push_run(
                 cluster.runs.head, run.folder, checkpoint, run.path, {"text": text},
-                self._observer.sent,
+                self._observer.show_transfer,
             )  # fmt: skip
 
     def _require_rows_for_all(self, cluster: OpenCluster, spec: RunSpec) -> None:
         """Raise ConfigError if a node that the cluster has now would get no row of a step."""
         recipe = apply_overrides(spec, self._settings)
-        one = recipe.recipe.model_copy(update={"workers": 1})  # they were those of other nodes
+        # `workers` was the number of other nodes.
+        one_worker = recipe.recipe.model_copy(update={"workers": 1})
         shares = cluster.shares(spec.tuning)
-        require_rows_for_all(replace(recipe, recipe=one), cluster.spec.cluster, shares)
+        require_rows_for_all(replace(recipe, recipe=one_worker), cluster.spec.cluster, shares)
 
-    def patiently(self, ask: Callable[[], Result]) -> Result:
-        """Return what `ask` does once the hosts answer. If nobody waits, errors name --wait."""
+    def retry_until_answered(self, call: Callable[[], Result]) -> Result:
+        """Return what `call` returns once the hosts answer. If nobody waits, errors name --wait."""
         failures = 0
         while True:
             try:
-                time.sleep(RECONNECT.seconds(failures))
-                result = ask()
+                time.sleep(RECONNECT_BACKOFF.seconds(failures))
+                result = call()
             except KeyboardInterrupt:
                 if not failures:
                     raise
-                words = f"run '{self._address}' is as it was: not resumed from here"
-                raise Interrupted(words) from None
+                message = f"run '{self._address}' is as it was: not resumed from here"
+                raise Interrupted(message) from None
             except (HostError, HostsFailed) as error:
                 if not self._waits:
-                    raise self.with_wait(error) from None
+                    raise self.suggest_wait(error) from None
                 if not _is_transient(error, booting=failures > 0):
                     raise
                 if not failures:
@@ -271,11 +274,11 @@ class _Resume:
                     self._notify("it answers")
                 return result
 
-    def with_wait(self, error: HostError | HostsFailed) -> LaunchError:
+    def suggest_wait(self, error: HostError | HostsFailed) -> LaunchError:
         """Add --wait to what helps, if it does."""
         if not self._waits and _is_transient(error, booting=False):
-            again = f"launch resume {self._address} --wait   goes on as soon as it answers"
-            error.fix = "\n".join(filter(None, (error.fix, again)))
+            command = f"launch resume {self._address} --wait   goes on as soon as it answers"
+            error.fix = "\n".join(filter(None, (error.fix, command)))
         return error
 
 
@@ -283,10 +286,8 @@ def _is_transient(error: HostError | HostsFailed, *, booting: bool) -> bool:
     """Whether a host that does not answer now may do so later. One that is just booting refuses
     logins for a while."""
     errors = error.errors if isinstance(error, HostsFailed) else (error,)
-    return all(
-        isinstance(each, TRANSIENT) or (booting and isinstance(each, LoginRefused))
-        for each in errors
-    )
+    transient = (*TRANSIENT_ERRORS, LoginRefused) if booting else TRANSIENT_ERRORS
+    return all(isinstance(host_error, transient) for host_error in errors)
 
 
 def _describe_shares(nodes: Sequence[RunNode]) -> str:

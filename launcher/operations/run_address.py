@@ -21,19 +21,19 @@ from launcher.runs.run import LocalRun, Run
 
 
 @contextmanager
-def open_run(name: str, cluster: str | None) -> Iterator[Run]:
+def open_run(name: str, cluster: str | None = None) -> Iterator[Run]:
     """The run of that name, connected to its cluster's head while the block lasts.
 
     Raises NotFound; InputError where the name fits runs of several clusters.
     """
-    where, bare = resolve_run(name, cluster)
-    if where == "local":
-        yield LocalRun(find_run(bare))
+    location, run_name = resolve_run(name, cluster)
+    if location == "local":
+        yield LocalRun(find_run(run_name))
         return
     from launcher.remote.open import open_cluster_runs  # paramiko and YAML: 0.2 s
 
-    with open_cluster_runs(where) as runs:
-        yield runs.find(bare)
+    with open_cluster_runs(location) as runs:
+        yield runs.find(run_name)
 
 
 @contextmanager
@@ -43,21 +43,21 @@ def open_run_to_read(name: str, cluster: str | None, *, notify: Notify = ignore)
         try:
             run = stack.enter_context(open_run(name, cluster))
         except (HostError, HostsFailed, InputError) as error:
-            seen = find_mirror(*resolve_run(name, cluster))
-            if seen is None:
+            mirror = find_mirror(*resolve_run(name, cluster))
+            if mirror is None:
                 raise
             notify(f"{error.message}\nshown as it was seen last")
-            run = seen
+            run = mirror
         yield run
 
 
-def find_mirror(where: str, name: str) -> LocalRun | None:
-    """What is here of a cluster's run. `where`: as from `locate`."""
-    where = str(Path(where).absolute()) if is_path(where) else where
+def find_mirror(cluster: str, name: str) -> LocalRun | None:
+    """Return the mirror of a cluster's run. `cluster`: a name or a file, as of `resolve_run`."""
+    cluster = str(Path(cluster).absolute()) if is_path(cluster) else cluster
     for folder in all_mirrors():
-        cluster = folder.path.parents[1].name
-        if folder.name == name and where in (cluster, last_used_file(cluster)):
-            return LocalRun(folder, cluster)
+        mirror_cluster = folder.path.parents[1].name
+        if folder.name == name and cluster in (mirror_cluster, last_used_file(mirror_cluster)):
+            return LocalRun(folder, mirror_cluster)
     return None
 
 
@@ -66,40 +66,40 @@ def resolve_run(name: str, cluster: str | None) -> tuple[str, str]:
     no file of that name, the one that C was last used with. A name without a cluster is looked for
     among all runs known here. Raises InputError where there are several, or C is another cluster
     than the option's."""
-    where, _, bare = name.rpartition("/")
-    if cluster is not None and where and not _names(cluster, where):
-        raise InputError(
-            f"'{name}' is a run of {where}, --cluster says {cluster}", fix="leave one of them out"
-        )
+    named_cluster, _, run_name = name.rpartition("/")
+    if cluster is not None and named_cluster and not _is_same_cluster(cluster, named_cluster):
+        message = f"'{name}' is a run of {named_cluster}, --cluster says {cluster}"
+        raise InputError(message, fix="leave one of them out")
     if cluster is not None:
-        return cluster, bare
-    if where:
-        named = any(f.name == where and f.origin != "shipped" for f in list_config_files("cluster"))
-        return (where if named else last_used_file(where)), bare
-    places = _places(name)
-    if len(places) > 1:
-        both = " or ".join(f"{place}/{name}" for place in places)
-        raise InputError(f"several runs are named '{name}'", fix=f"say which: {both}")
-    return (last_used_file(places[0]) if places else "local"), name
+        return cluster, run_name
+    if named_cluster:
+        own_files = [f for f in list_config_files("cluster") if f.origin != "shipped"]
+        has_file = any(file.name == named_cluster for file in own_files)
+        return (named_cluster if has_file else last_used_file(named_cluster)), run_name
+    clusters = _clusters_with_run(name)
+    if len(clusters) > 1:
+        addresses = " or ".join(f"{cluster_name}/{name}" for cluster_name in clusters)
+        raise InputError(f"several runs are named '{name}'", fix=f"say which: {addresses}")
+    return (last_used_file(clusters[0]) if clusters else "local"), name
 
 
-def _names(cluster: str, where: str) -> bool:
+def _is_same_cluster(cluster: str, named_cluster: str) -> bool:
     """Whether --cluster CLUSTER, a name or a file, means the C of C/RUN. Raises NotFound or
     ConfigError for the file."""
-    if where == cluster:
+    if named_cluster == cluster:
         return True
     from launcher.config.cluster_file import load_cluster  # YAML and pydantic: 0.2 s
 
-    return load_cluster(cluster).cluster.name == where
+    return load_cluster(cluster).cluster.name == named_cluster
 
 
-def _places(name: str) -> list[str]:
+def _clusters_with_run(name: str) -> list[str]:
     """`local` and clusters that a run of that name is known of here."""
     if not RUN_NAME.fullmatch(name):
         return []
-    clusters = sorted((launch_home() / "clusters").glob("*"))
-    places = [home.name for home in clusters if (home / "runs" / name / "run.json").exists()]
-    return ["local", *places] if (runs_home() / name / "run.json").exists() else places
+    folders = sorted((launch_home() / "clusters").glob("*"))
+    clusters = [path.name for path in folders if (path / "runs" / name / "run.json").exists()]
+    return ["local", *clusters] if (runs_home() / name / "run.json").exists() else clusters
 
 
 def last_used_file(cluster: str) -> str:

@@ -11,7 +11,7 @@ from launcher.config.recipe import LoadedRecipe
 from launcher.planner.tuning import tune_cluster_run, tune_local_run
 from launcher.runs.node import RunNode
 from launcher.runs.spec import Tuning
-from launcher.runs.submit import require_cores, require_rows_for_all
+from launcher.runs.training_requirements import require_cores, require_rows_for_all
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from launcher.config.loaded_cluster import LoadedCluster
 from launcher.config.subcluster import subclusters
 from launcher.errors import HostError, HostsFailed
 from launcher.provision.purge import RemovedPath, purge
-from launcher.raycluster.control import active_runs, read_spec, stop
+from launcher.raycluster.control import active_runs, read_spec, stop_ray
 from launcher.remote.cluster_runs import ClusterRuns, RemoteRun, run_names
 from launcher.remote.fetch_checkpoints import fetch_newest_checkpoints
 from launcher.ssh.parallel import call_on_all
@@ -42,7 +42,7 @@ class ClusterShutdown:
             )
         return active_runs(self.connections, self.name)
 
-    def give_up_runs(self) -> list[str]:
+    def cancel_runs(self) -> list[str]:
         """Have active runs end without a checkpoint; they do not go on with the next `up`."""
         try:
             names = active_runs(self.connections, self.name)
@@ -59,7 +59,7 @@ class ClusterShutdown:
 
     def stop(self) -> list[str]:
         """End Ray. Return the names of the hosts on which something was running."""
-        stopped = stop(self.connections, self.name)
+        stopped = stop_ray(self.connections, self.name)
         self.boot_hooks = {node: host.boot_hooks for node, host in stopped.items()}
         return [node for node, host in stopped.items() if host.was_running]
 
@@ -105,12 +105,12 @@ def describe_forgotten_subclusters(
     """Pools that were clusters of their own before the file gave them another name or the head:
     nothing else would say that they are still there."""
     name = loaded.cluster.name
-    known = {part.cluster.name for part in subclusters(loaded)}
+    subcluster_names = {subcluster.cluster.name for subcluster in subclusters(loaded)}
     script = f"cd .launch/clusters 2>/dev/null && ls -d {shlex.quote(name)}.* 2>/dev/null; true"
-    listed = call_on_all(connections, lambda host: host.check(script, step="list"))
-    for host, output in listed.items():
-        for other in sorted(set(output.split()) - known):
+    listings = call_on_all(connections, lambda host: host.check(script, step="list"))
+    for host, output in listings.items():
+        for forgotten in sorted(set(output.split()) - subcluster_names):
             yield (
-                f"{host}: {other} is there too, which the file has no more: name pool "
-                f"{other.removeprefix(f'{name}.')} as before, and down {loaded.cli_name} again"
+                f"{host}: {forgotten} is there too, which the file has no more: name pool "
+                f"{forgotten.removeprefix(f'{name}.')} as before, and down {loaded.cli_name} again"
             )

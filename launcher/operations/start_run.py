@@ -15,15 +15,11 @@ from launcher.operations.open_cluster import OpenCluster, open_cluster
 from launcher.operations.run_location import resolve_run_location
 from launcher.planner.tuning import apply_tuning
 from launcher.remote.cluster_runs import RemoteRun
+from launcher.runs.driver_process import DriverProcess
 from launcher.runs.folder import create_run, require_run_name
 from launcher.runs.run import run_address
-from launcher.runs.spec import RunSpec, Tuning
-from launcher.runs.submit import (
-    DriverProcess,
-    require_text,
-    require_training_packages,
-    run_spec,
-)
+from launcher.runs.spec import RunSpec, Tuning, new_run_spec
+from launcher.runs.training_requirements import require_text, require_training_packages
 
 
 def start_run(
@@ -52,8 +48,8 @@ def start_run(
         require_run_name(name)
     hosts = find_hosts(cluster, pool)
     location = resolve_run_location(loaded, hosts)
-    require_text(loaded, Path.cwd(), here=location.loaded is None)
-    spec = run_spec(loaded, cluster=location.cluster, entered=time.time())
+    require_text(loaded, Path.cwd(), is_local=location.loaded is None)
+    spec = new_run_spec(loaded, cluster=location.cluster, entered=time.time())
     spec = spec.with_changes(waits=waits)
     if location.loaded is None:
         require_training_packages("start_run")
@@ -89,25 +85,25 @@ def create_remote_run(
     tuning: Tuning,
 ) -> RemoteRun:
     """Upload a run's text and create its folder on the head. Without a name: STEM-1, STEM-2, ..."""
-    with cluster.stages.stage("text"):
+    with cluster.stages.measure("text"):
         text = cluster.send_text(spec.recipe.data, Path.cwd())
-    with cluster.stages.stage("create"):
-        spec = cluster.on_these_nodes(spec, tuning).with_changes(
+    with cluster.stages.measure("create"):
+        spec = cluster.assign_nodes(spec, tuning).with_changes(
             entered=spec.entered + cluster.head_clock_offset_seconds,
             cluster=cluster.spec.cluster,
             pool=pool,
             text=text,
         )
-        return cluster.runs.create(name, stem, spec, elsewhere=cluster.forgotten_runs())
+        return cluster.runs.create(name, stem, spec, reserved=cluster.runs_missing_on_head())
 
 
 def require_free_hosts(cluster: OpenCluster) -> None:
     """Raise HostsInUse if another run has one of the cluster's hosts."""
-    ours = {node.name for node in cluster.spec.nodes}
+    our_nodes = {node.name for node in cluster.spec.nodes}
     for name in cluster.runs.running():
         run = RemoteRun(cluster.runs, name)
         run.update()
-        if ours & {node.name for node in run.folder.spec().nodes}:
+        if our_nodes & {node.name for node in run.folder.spec().nodes}:
             raise HostsInUse(
                 name,
                 fix=f"leave --no-wait out: it waits; or: launch stop {cluster.spec.cluster}/{name}",

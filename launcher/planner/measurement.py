@@ -163,7 +163,7 @@ def save_measurement(measurement: Measurement) -> None:
 
 def finished_measurement(folder: RunFolder) -> Measurement:
     """Return the measurement of a finished run. Raises RunFailed if the run measured nothing."""
-    content = read_json(folder.measured_file)
+    content = read_json(folder.measurement_file)
     if content is None:
         raise RunFailed(f"run '{folder.name}' has measured nothing", fix=f"see {folder.log}")
     spec = folder.spec()

@@ -9,16 +9,16 @@ from __future__ import annotations
 from launcher.raycluster.spec import cluster_folder
 
 SYSTEMD, CRONTAB, NONE = "systemd", "crontab", "none"
-REMOVED = ("systemd unit ", "crontab line ")  # how the lines that `remove` prints begin
+REMOVED_PREFIXES = ("systemd unit ", "crontab line ")  # how the lines that `remove` prints begin
 # Of the login's environment: what neither systemd nor cron has, and downloads or drivers may need.
-KEPT = (
+KEPT_VARIABLES = (
     "PATH|LD_LIBRARY_PATH|HTTPS?_PROXY|ALL_PROXY|NO_PROXY|SSL_CERT_FILE|SSL_CERT_DIR"
     "|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"
 )
 
 # No login tells where the user's systemd listens; cron starts in the home folder, and so does ssh.
 # Two clients that change a crontab at once would lose one's lines: the home folder is their lock.
-_BEGIN = """\
+_PREAMBLE = """\
 export LC_ALL=C XDG_RUNTIME_DIR=/run/user/$(id -u)
 units=.config/systemd/user unit={unit} line='{line}'
 exec 9<"$HOME"; flock 9
@@ -110,9 +110,9 @@ def install_and_start(cluster: str) -> str:
     install = _INSTALL.format(cluster=cluster, start=start) + _BY_CRONTAB
     folder = cluster_folder(cluster)
     return (
-        f"{_begin(cluster)}{install}"
+        f"{_preamble(cluster)}{install}"
         f"flock -n {folder}/lock rm -f {folder}/state.json\n"  # of one that lost its power
-        f"(umask 077; export -p | grep -iE '^export ({KEPT})=' > {folder}/login.sh)\n"
+        f"(umask 077; export -p | grep -iE '^export ({KEPT_VARIABLES})=' > {folder}/login.sh)\n"
         f"{{\n{_REMOVE}}} > /dev/null 2>&1 3>&1\n"  # of an earlier `up`
         f"if by_systemd > /dev/null 2>&1; then echo {SYSTEMD}; exit 0; fi\n"
         f"{{\n{_REMOVE}}} > /dev/null 2>&1 3>&1\n"
@@ -126,10 +126,10 @@ def remove(cluster: str) -> str:
 
     It prints a line for each that it removes: `systemd unit NAME` or `crontab line LINE`.
     """
-    return f"(\n{_begin(cluster)}{_REMOVE}) 3>&1 > /dev/null 2>&1\n"
+    return f"(\n{_preamble(cluster)}{_REMOVE}) 3>&1 > /dev/null 2>&1\n"
 
 
-def _begin(cluster: str) -> str:
+def _preamble(cluster: str) -> str:
     start = start_file(cluster)
     line = f"@reboot [ ! -e {start} ] || sh {start}"
-    return _BEGIN.format(unit=f"launch-{cluster}.service", line=line)
+    return _PREAMBLE.format(unit=f"launch-{cluster}.service", line=line)

@@ -13,15 +13,15 @@ from typing import Any
 
 from launcher.errors import CommandFailed, HostError, HostsFailed, HostTimeout
 from launcher.raycluster import boot_hook
-from launcher.raycluster.environment import CLUSTER_MARK
+from launcher.raycluster.environment import CLUSTER_VARIABLE
 from launcher.raycluster.spec import ClusterSpec, cluster_folder, short_name
 from launcher.ssh.parallel import call_on_all
 from launcher.ssh.protocol import Connection
 
-JOBS = "launcher.agent.jobs"
+JOBS_MODULE = "launcher.agent.jobs"
 # The names that these modules had until 2026-11: a cluster that was brought up then runs the code
 # of that day until the next `up`.
-MODULES_BEFORE = {
+EARLIER_MODULES = {
     "launcher.agent.export": "launcher.runs.exported",
     "launcher.agent.generate": "launcher.runs.speech",
     "launcher.agent.jobs": "launcher.raycluster.jobs",
@@ -39,7 +39,7 @@ POLL_SECONDS = 0.2
 # that wrote it lives, `orphans` where only processes of one that was killed do, else `dead`. Plain
 # sh: nothing may be installed yet.
 # grep -q, because any other fails for environments of others that it may not read.
-STATE = """\
+STATE_SCRIPT = """\
 cd {folder} 2>/dev/null || {{ echo '{{}}'; echo; echo dead; exit 0; }}
 cat state.json 2>/dev/null || echo '{{}}'
 echo
@@ -55,8 +55,8 @@ else echo dead; fi
 
 # Ends the supervisor, which ends Ray; then whatever a supervisor that was killed has left. The boot
 # hook goes first: systemd would start it again.
-END = """\
-{unhook}if [ -n "{pid}" ]; then
+STOP_SCRIPT = """\
+{remove_boot_hook}if [ -n "{pid}" ]; then
   kill {pid}
   for i in $(seq {tenths}); do kill -0 {pid} 2>/dev/null || break; sleep 0.1; done
   if kill -0 {pid} 2>/dev/null; then echo "supervisor {pid} does not end" >&2; exit 1; fi
@@ -102,21 +102,21 @@ def host_states(connections: Mapping[str, Connection], cluster: str) -> dict[str
     return call_on_all(connections, lambda connection: host_state(connection, cluster))
 
 
-def start(
+def start_ray(
     connections: Mapping[str, Connection],
     specs: Mapping[str, ClusterSpec],
     on_status: Callable[[str, str], None] = lambda node, status: None,
 ) -> dict[str, str]:
     """Start the supervisors that are not running, and wait until Ray is up on every host.
 
-    Where the head's is not, none may be. specs: what each node is to know, the head's first.
-    on_status(node, status) follows it. Returns what starts those at boot that were started.
-    Raises HostError or HostsFailed; what was started is then
-    stopped, so that no half of a cluster stays behind.
+    If the head's supervisor is not running, no other may be. `specs`: each node's own, the head's
+    first. `on_status(node, status)` is called when a status changes. Return by which boot hook each
+    supervisor that was started will start at boot. Raises HostError or HostsFailed; what was
+    started is stopped then, so that no half of a cluster stays behind.
     """
-    first = next(iter(specs.values()))
-    cluster, folder = first.cluster, cluster_folder(first.cluster)
-    head = connections[first.head.name]
+    head_spec = next(iter(specs.values()))
+    cluster, folder = head_spec.cluster, cluster_folder(head_spec.cluster)
+    head = connections[head_spec.head.name]
     states = host_states(connections, cluster)
     try:
         token = head.read(f"{folder}/token")  # the same again: hosts that are off now have it too
@@ -124,31 +124,31 @@ def start(
         token = secrets.token_hex(32).encode()
     started: dict[str, Connection] = {}
     hooks: dict[str, str] = {}
-    ending: list[bool] = []
+    cancelled: list[bool] = []
 
-    def one(connection: Connection) -> None:
+    def start_on_host(connection: Connection) -> None:
         if not states[connection.name].is_running:
             spec = specs[connection.name]
             connection.write(f"{folder}/token", token, mode=0o600)
             connection.write(f"{folder}/cluster.json", spec.to_bytes())
             started[connection.name] = connection
             connection.write(boot_hook.start_file(cluster), start_script(spec).encode())
-            if not ending:
+            if not cancelled:
                 command = boot_hook.install_and_start(cluster)
                 hook = connection.check(command, step="start Ray's supervisor").strip()
                 connection.write(f"{folder}/boot", hook.encode() + b"\n")
                 hooks[connection.name] = hook
 
     try:
-        call_on_all(connections, one)
+        call_on_all(connections, start_on_host)
         # What the others' Ray says while the head's is not up is no failure of theirs.
-        others = {name: each for name, each in connections.items() if name != head.name}
-        for some in ({head.name: head}, others):
-            call_on_all(some, lambda connection: _wait_until_up(connection, cluster, on_status))
+        others = {name: host for name, host in connections.items() if name != head.name}
+        for group in ({head.name: head}, others):
+            call_on_all(group, lambda connection: _wait_until_up(connection, cluster, on_status))
     except BaseException:
-        ending.append(True)  # Ctrl-C leaves the threads behind: they start no more
+        cancelled.append(True)  # Ctrl-C leaves the threads behind: they start no more
         with contextlib.suppress(HostError, HostsFailed):  # the first error is the one to show
-            stop(started, cluster)
+            stop_ray(started, cluster)
         raise
     return hooks
 
@@ -158,9 +158,9 @@ def start_script(spec: ClusterSpec) -> str:
     itself, so that it can be stopped from the first moment on; the search paths are those of the
     login that brought the cluster up, also where nobody has logged in since the host booted."""
     folder = cluster_folder(spec.cluster)
-    run = python_command(spec, "launcher.agent.supervisor", f"~/{folder}")
+    command = python_command(spec, "launcher.agent.supervisor", f"~/{folder}")
     state = {"status": "starting", "pid": "PID", "starts": 0, "key": spec.key}
-    first = json.dumps(state).replace('"PID"', "%s")
+    initial_state = json.dumps(state).replace('"PID"', "%s")
     python = f'"$HOME/.launch/env/{spec.env}/bin/python"'
     return f"""\
 # Ray of launch's cluster {spec.cluster} on this host: run by `launch cluster up`, and at boot.
@@ -168,26 +168,27 @@ cd && mkdir -p {folder}/runs && cd {folder} || exit 1
 flock -n lock true || exit 0
 [ -x {python} ] || exit 0
 [ ! -e login.sh ] || . ./login.sh
-printf {shlex.quote(first + chr(92) + "n")} $$ > state.json
-exec {run} >> supervisor.log 2>&1 < /dev/null
+printf {shlex.quote(initial_state + chr(92) + "n")} $$ > state.json
+exec {command} >> supervisor.log 2>&1 < /dev/null
 """
 
 
-def stop(connections: Mapping[str, Connection], cluster: str) -> dict[str, StoppedHost]:
+def stop_ray(connections: Mapping[str, Connection], cluster: str) -> dict[str, StoppedHost]:
     """End the supervisors and with them every process of the cluster."""
 
-    def one(connection: Connection) -> StoppedHost:
+    def stop_on_host(connection: Connection) -> StoppedHost:
         state = host_state(connection, cluster)
-        script = END.format(
-            pid=state.pid or "", tenths=int(DOWN_SECONDS * 10), mark=CLUSTER_MARK,
+        script = STOP_SCRIPT.format(
+            pid=state.pid or "", tenths=int(DOWN_SECONDS * 10), mark=CLUSTER_VARIABLE,
             cluster=cluster, short=short_name(cluster), folder=cluster_folder(cluster),
-            unhook=boot_hook.remove(cluster),
+            remove_boot_hook=boot_hook.remove(cluster),
         )  # fmt: skip
         output = connection.check(script, step="stop Ray", timeout=DOWN_SECONDS + 10)
-        lines = [line for line in output.splitlines() if line.startswith(boot_hook.REMOVED)]
+        prefixes = boot_hook.REMOVED_PREFIXES
+        lines = [line for line in output.splitlines() if line.startswith(prefixes)]
         return StoppedHost(state.is_running, tuple(lines))
 
-    return call_on_all(connections, one)
+    return call_on_all(connections, stop_on_host)
 
 
 def python_command(spec: ClusterSpec, module: str, *arguments: str) -> str:
@@ -195,18 +196,18 @@ def python_command(spec: ClusterSpec, module: str, *arguments: str) -> str:
 
     Arguments reach it as they are, but for a leading ~/, which is the home folder there.
     """
-    words = " ".join(
+    quoted = " ".join(
         f'"$HOME"/{shlex.quote(word[2:])}' if word.startswith("~/") else shlex.quote(word)
         for word in arguments
     )
     code = f'"$HOME/.launch/code/{spec.code}"'
-    if module in MODULES_BEFORE:
+    if module in EARLIER_MODULES:
         module = (
-            f"$([ -d {code}/launcher/agent ] && echo {module} || echo {MODULES_BEFORE[module]})"
+            f"$([ -d {code}/launcher/agent ] && echo {module} || echo {EARLIER_MODULES[module]})"
         )
     return (
         f'env LAUNCH_HOME="$HOME/.launch" PYTHONPATH={code} '
-        f'"$HOME/.launch/env/{spec.env}/bin/python" -P -m {module} {words}'
+        f'"$HOME/.launch/env/{spec.env}/bin/python" -P -m {module} {quoted}'
     )
 
 
@@ -240,21 +241,21 @@ def ask_host(
 def active_runs(connections: Mapping[str, Connection], cluster: str) -> list[str]:
     """Runs whose drivers are at work or about to be, on whichever host was made the head."""
 
-    def one(connection: Connection) -> list[str]:
+    def runs_on_host(connection: Connection) -> list[str]:
         spec = read_spec(connection, cluster)
         if spec is None or not spec.is_head:
             return []
         names: list[str] = ask_host(
-            connection, spec, JOBS, "running", f"~/{cluster_folder(cluster)}"
+            connection, spec, JOBS_MODULE, "running", f"~/{cluster_folder(cluster)}"
         )
         return names
 
-    return [name for names in call_on_all(connections, one).values() for name in names]
+    return [name for names in call_on_all(connections, runs_on_host).values() for name in names]
 
 
 def host_state(connection: Connection, cluster: str) -> HostState:
     output = connection.check(
-        STATE.format(folder=cluster_folder(cluster), mark=CLUSTER_MARK),
+        STATE_SCRIPT.format(folder=cluster_folder(cluster), mark=CLUSTER_VARIABLE),
         step="ask Ray's supervisor",
     )
     *lines, hook, alive = output.strip("\n").split("\n")
@@ -272,23 +273,23 @@ def _wait_until_up(
     connection: Connection, cluster: str, on_status: Callable[[str, str], None]
 ) -> None:
     """By reading its state.json: a process per look would slow a one-core host down."""
-    began, shown = time.monotonic(), ""
-    before: int | None = None  # starts in the supervisor's life until now
-    while shown != "up":
-        status, starts = _written_state(connection, cluster)
-        before = starts if before is None else before
-        seconds = time.monotonic() - began
-        gone = seconds > GRACE_SECONDS and not host_state(connection, cluster).is_running
-        failing = gone or starts - before >= MAX_STARTS or seconds > UP_SECONDS
-        if status != "up" and failing:
-            raise _why_down(connection, cluster)
-        if status != shown:
+    started_at, last_status = time.monotonic(), ""
+    starts_before: int | None = None  # starts in the supervisor's life until now
+    while last_status != "up":
+        status, starts = _read_state(connection, cluster)
+        starts_before = starts if starts_before is None else starts_before
+        seconds = time.monotonic() - started_at
+        has_exited = seconds > GRACE_SECONDS and not host_state(connection, cluster).is_running
+        has_failed = has_exited or starts - starts_before >= MAX_STARTS or seconds > UP_SECONDS
+        if status != "up" and has_failed:
+            raise _down_error(connection, cluster)
+        if status != last_status:
             on_status(connection.name, status)
-            shown = status
+            last_status = status
         time.sleep(POLL_SECONDS)
 
 
-def _written_state(connection: Connection, cluster: str) -> tuple[str, int]:
+def _read_state(connection: Connection, cluster: str) -> tuple[str, int]:
     """Status and number of starts, as the supervisor wrote them last."""
     try:
         state = json.loads(connection.read(f"{cluster_folder(cluster)}/state.json"))
@@ -297,16 +298,16 @@ def _written_state(connection: Connection, cluster: str) -> tuple[str, int]:
     return state["status"], state["starts"]
 
 
-def _why_down(connection: Connection, cluster: str) -> HostError:
+def _down_error(connection: Connection, cluster: str) -> HostError:
     log = f"{cluster_folder(cluster)}/supervisor.log"
     try:
-        last = connection.read(log).decode(errors="replace").strip().splitlines()[-6:]
+        last_lines = connection.read(log).decode(errors="replace").strip().splitlines()[-6:]
     except FileNotFoundError:
-        last = []
-    said = "\n".join(f"  {line}" for line in last)
-    kind = CommandFailed if said else HostTimeout
+        last_lines = []
+    log_tail = "\n".join(f"  {line}" for line in last_lines)
+    kind = CommandFailed if log_tail else HostTimeout
     return kind(
         connection.name,
-        f"Ray did not come up\n{said}".rstrip(),
+        f"Ray did not come up\n{log_tail}".rstrip(),
         fix=f"read ~/{log} on {connection.name}",
     )

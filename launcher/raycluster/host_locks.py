@@ -18,34 +18,34 @@ def acquire_hosts(
     nodes: Sequence[str],
     run: str,
     *,
-    waits_for: Callable[[str], None],
-    given_up: Callable[[], bool],
+    on_wait: Callable[[str], None],
+    is_cancelled: Callable[[], bool],
 ) -> Iterator[None]:
-    """Hold the slots of all these nodes; none where the run was given up while it waited.
+    """Hold the locks of all these nodes; of none if `is_cancelled` while it waits.
 
-    `folder`: of the cluster. waits_for(other): the run that has one of them. A driver that dies
-    lets go of its slots.
+    `folder`: of the cluster. `on_wait` is called with the name of the run that holds one of them.
+    A driver that dies releases its locks.
     """
     folder /= "slots"
     folder.mkdir(exist_ok=True)
-    told = ""
+    notified = ""
     with ExitStack() as held:
         for node in sorted(nodes):  # all in one order: no two wait for each other
             lock = folder / f"{node}.lock"
-            while not _taken(lock, held):
-                if given_up():
+            while not _try_lock(lock, held):
+                if is_cancelled():
                     yield
                     return
-                other = lock.read_text().strip()
-                if other not in ("", told):
-                    waits_for(other)
-                    told = other
+                holder = lock.read_text().strip()
+                if holder not in ("", notified):
+                    on_wait(holder)
+                    notified = holder
                 time.sleep(POLL_SECONDS)
             lock.write_text(f"{run}\n")
         yield
 
 
-def _taken(lock: Path, held: ExitStack) -> bool:
+def _try_lock(lock: Path, held: ExitStack) -> bool:
     try:
         held.enter_context(hold_lock(lock, seconds=0))
     except LockHeld:

@@ -44,7 +44,7 @@ class FoundHost(Record):
 
 def save_inventory(loaded: LoadedCluster, facts: Mapping[str, HostFacts]) -> None:
     """Keep what these hosts were found to be, beside what is known of the others."""
-    known = read_json(_file(loaded)) or {}
+    inventory = read_json(_file(loaded)) or {}
     for node in loaded.cluster.nodes:
         if node.name not in facts:
             continue
@@ -62,16 +62,16 @@ def save_inventory(loaded: LoadedCluster, facts: Mapping[str, HostFacts]) -> Non
             gpu_model=gpus[0].name if gpus else None,
             gpu_memory_bytes=gpus[0].memory_bytes if gpus else None,
         )
-        known[node.name] = found.as_json()
+        inventory[node.name] = found.as_json()
     file = _file(loaded)
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, known)
+    write_json(file, inventory)
 
 
 def load_inventory(loaded: LoadedCluster) -> dict[str, FoundHost]:
     """Node -> what its host was found to be; without those that nobody has looked at."""
-    known = read_json(_file(loaded)) or {}
-    found = {node.name: FoundHost.parse(known.get(node.name)) for node in loaded.cluster.nodes}
+    inventory = read_json(_file(loaded)) or {}
+    found = {node.name: FoundHost.parse(inventory.get(node.name)) for node in loaded.cluster.nodes}
     hosts = {node.name: node.host for node in loaded.cluster.nodes}
     return {
         name: host for name, host in found.items() if host is not None and host.host == hosts[name]

@@ -3,7 +3,7 @@ elastic those that do not answer too."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from launcher.config.loaded_cluster import LoadedCluster
@@ -11,6 +11,7 @@ from launcher.config.node import Node
 from launcher.errors import HostError
 from launcher.raycluster.control import read_spec
 from launcher.raycluster.drain import list_drained, undrain
+from launcher.raycluster.observer import Notify
 from launcher.raycluster.spec import ClusterSpec
 from launcher.runs.node import RunNode
 from launcher.ssh.protocol import Connection
@@ -18,52 +19,59 @@ from launcher.ssh.protocol import Connection
 
 @dataclass(frozen=True)
 class Membership:
-    """`nodes`: to go on with. `connections`: to those of them that answered; `unreached`: why
-    there is none to the others."""
+    """The nodes of a cluster that a command works with."""
 
     nodes: tuple[Node, ...]
     connections: Mapping[str, Connection]
+    """To the nodes that answered."""
     unreached: Sequence[HostError]
+    """Why there is no connection to the others."""
 
     def only(self, names: Collection[str]) -> Membership:
         return Membership(
             tuple(node for node in self.nodes if node.name in names),
-            {name: each for name, each in self.connections.items() if name in names},
+            {name: connection for name, connection in self.connections.items() if name in names},
             [error for error in self.unreached if error.host in names],
         )
 
 
 def choose_members(
     loaded: LoadedCluster,
-    everyone: Membership,
+    candidates: Membership,
     *,
     elastic: bool,
-    takes_back: bool,
-    say: Callable[[str], None],
+    undrain_nodes: bool,
+    notify: Notify,
 ) -> Membership:
-    """`everyone`: all nodes that there are. `takes_back`: nodes that were drained are so no more.
-    What is left out is said. Without the head all stay, and an error is about to be raised."""
+    """Leave out drained nodes, and in an elastic run those that do not answer.
+
+    `undrain_nodes`: undrain the drained ones that answer instead. `notify` is called for every node
+    that is left out or undrained. If the head does not answer, all candidates stay: an error is
+    about to be raised.
+    """
     cluster = loaded.cluster
-    head = everyone.connections.get(cluster.head_node.name)
+    head = candidates.connections.get(cluster.head_node.name)
     if head is None:
-        return everyone
+        return candidates
     drained = list_drained(head, cluster.name)
-    if takes_back:
-        back = drained & set(everyone.connections)
-        undrain(head, cluster.name, back)
-        for name in sorted(back):
-            say(f"{name} was drained: it is taken back")
+    if undrain_nodes:
+        undrained = drained & set(candidates.connections)
+        undrain(head, cluster.name, undrained)
+        for name in sorted(undrained):
+            notify(f"{name} was drained: it is taken back")
         drained = set()
-    names = {node.name for node in everyone.nodes}
+    names = {node.name for node in candidates.nodes}
     for name in sorted(drained & names):
-        say(f"{name} is drained and left out: launch cluster up {loaded.cli_name}   takes it back")
+        notify(
+            f"{name} is drained and left out: launch cluster up {loaded.cli_name}   takes it back"
+        )
     names -= drained
     if elastic:
-        for error in everyone.unreached:
+        for error in candidates.unreached:
             if error.host in names:
-                say(f"{error.message}: going on without it, the recipe is elastic")
+                notify(f"{error.message}: going on without it, the recipe is elastic")
                 names.remove(error.host)
-    return everyone.only(names)
+    return candidates.only(names)
 
 
 def run_nodes(
@@ -71,7 +79,7 @@ def run_nodes(
 ) -> tuple[RunNode, ...]:
     """Of an elastic run: `spec` has those that are there, the others of `nodes` may come. They are
     described as they were seen last, else as the file does."""
-    before = read_spec(head, spec.cluster)
-    known = {node.name: node for node in (*(before.nodes if before else ()), *spec.nodes)}
+    previous = read_spec(head, spec.cluster)
+    last_seen = {node.name: node for node in (*(previous.nodes if previous else ()), *spec.nodes)}
     ordered = sorted(nodes, key=lambda node: node.name != loaded.cluster.head_node.name)
-    return tuple(known.get(node.name) or RunNode.as_written(node) for node in ordered)
+    return tuple(last_seen.get(node.name) or RunNode.as_written(node) for node in ordered)

@@ -71,12 +71,12 @@ class Ports:
     def workers(self) -> range:
         return range(self.base + 10, self.base + 10 + WORKER_PORTS)
 
-    def reached_from_others(self, *, head: bool) -> tuple[int, ...]:
+    def reachable_ports(self, *, head: bool) -> tuple[int, ...]:
         """What other hosts connect to, one worker port for all of them."""
         common = (self.node_manager, self.object_manager, self.agent_grpc, self.workers[0])
         return (self.gcs, *common) if head else common
 
-    def taken(self, *, head: bool) -> tuple[int, ...]:
+    def listening_ports(self, *, head: bool) -> tuple[int, ...]:
         """What has to be free on a host before Ray starts there."""
         own = (self.gcs, self.dashboard, self.dashboard_metrics, self.ray_client) if head else ()
         return (

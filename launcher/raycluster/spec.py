@@ -12,7 +12,8 @@ from launcher.runs.record import Record
 FORMAT = 1
 KEY_LENGTH = 16
 CODE_LABEL = "launch-code"  # of a node in Ray: the key of the code that its workers import
-WANTED = "wanted"  # in the cluster's folder on the head: touched by every client that comes
+# In the cluster's folder on the head; touched by every client that connects.
+CLIENT_SEEN_FILE = "wanted"
 
 
 def cluster_folder(cluster: str) -> str:
@@ -40,7 +41,7 @@ class ClusterSpec(Record):
     python: str | None
     """Key of the Python's folder; None: the host's own."""
     profile: str
-    """Of the network, a key of `environment.HEALTH`."""
+    """Of the network, a key of `environment.HEALTH_CHECKS`."""
     idle_minutes: float
 
     @property
@@ -52,7 +53,7 @@ class ClusterSpec(Record):
         return self.nodes[0]
 
     @property
-    def here(self) -> RunNode:
+    def this_node(self) -> RunNode:
         return next(node for node in self.nodes if node.name == self.node)
 
     @property
@@ -62,8 +63,8 @@ class ClusterSpec(Record):
     @property
     def key(self) -> str:
         """Hash of all that a supervisor on `node` starts Ray with: another key means a restart."""
-        here = self.here.model_dump(mode="json", by_alias=True, exclude={"share"})
-        fields = self.model_dump(mode="json") | {"nodes": [here, self.head.address]}
+        own = self.this_node.model_dump(mode="json", by_alias=True, exclude={"share"})
+        fields = self.model_dump(mode="json") | {"nodes": [own, self.head.address]}
         return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:KEY_LENGTH]
 
     def for_node(self, name: str, *, env: str, python: str | None) -> ClusterSpec:

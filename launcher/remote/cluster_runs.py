@@ -8,10 +8,11 @@ from typing import Any
 
 from launcher.config.paths import launch_home
 from launcher.errors import HostError, InputError, KeyChanged, NotFound, RunBusy, Untrusted
-from launcher.raycluster.control import JOBS, active_runs, ask_host
+from launcher.raycluster.control import JOBS_MODULE, active_runs, ask_host
+from launcher.raycluster.observer import Notify
 from launcher.raycluster.spec import ClusterSpec, cluster_folder
 from launcher.remote.mirror import Mirror
-from launcher.runs.folder import RUN_NAME, RunFolder, first_free, known_names
+from launcher.runs.folder import RUN_NAME, RunFolder, known_run_names, next_free_name
 from launcher.runs.spec import RunSpec
 from launcher.ssh.df import df_free_bytes
 from launcher.ssh.protocol import Connection
@@ -19,7 +20,7 @@ from nanochat.backoff import Backoff
 
 QUIET_SECONDS = 5.0  # without a new line: is the driver alive?
 BOOT_SECONDS = 120.0  # from sshd's first answer after a boot to the supervisor, on slow disks
-RECONNECT = Backoff(first_seconds=0.5, max_seconds=4.0)  # to a host that does not answer
+RECONNECT_BACKOFF = Backoff(first_seconds=0.5, max_seconds=4.0)  # to a host that does not answer
 
 
 class ClusterRuns:
@@ -35,7 +36,7 @@ class ClusterRuns:
         self.spec = spec
         self.head = head
         self._connect = connect
-        self._root = f"{cluster_folder(spec.cluster)}/runs"
+        self._runs_folder = f"{cluster_folder(spec.cluster)}/runs"
 
     def reconnect(self) -> None:
         """Raises Unreachable and the like."""
@@ -54,12 +55,12 @@ class ClusterRuns:
     def find(self, name: str) -> RemoteRun:
         """Raises NotFound with the names there are."""
         run = RemoteRun(self, name)
-        if RUN_NAME.fullmatch(name) and run.is_there():
+        if RUN_NAME.fullmatch(name) and run.exists():
             return run
-        names = ", ".join(self.names()[-8:])
+        recent = ", ".join(self.names()[-8:])
         raise NotFound(
             f"no run '{name}' on {self.spec.head.name}, the head of cluster {self.spec.cluster}",
-            fix=f"name one of: {names}" if names else "launch recipe d4 starts one",
+            fix=f"name one of: {recent}" if recent else "launch recipe d4 starts one",
         )
 
     def create(
@@ -68,25 +69,25 @@ class ClusterRuns:
         recipe: str,
         spec: RunSpec,
         *,
-        elsewhere: Collection[str] = (),
+        reserved: Collection[str] = (),
     ) -> RemoteRun:
         """A new run's folder on the head and its mirror here. Without a name: RECIPE-1, ...
 
-        `elsewhere`: runs that other hosts have checkpoints of and the head nothing any more.
+        `reserved`: names of runs that the head no longer has, but other hosts have checkpoints of.
         Raises InputError for a name that is taken.
         """
         mirrors = launch_home() / "clusters" / self.spec.cluster / "runs"
-        there = self.names()
-        if name is not None and RunFolder(mirrors / name).find_spec() and name not in there:
+        remote_names = self.names()
+        if name is not None and RunFolder(mirrors / name).find_spec() and name not in remote_names:
             raise InputError(
                 f"run '{name}' of cluster {self.spec.cluster} is on this machine: {mirrors / name}",
                 fix=f"choose another --name, or go on with it: "
                 f"launch resume {self.spec.cluster}/{name}",
             )
-        taken = {*there, *elsewhere, *known_names(), *(p.name for p in mirrors.glob("*"))}
+        taken = {*remote_names, *reserved, *known_run_names(), *(p.name for p in mirrors.glob("*"))}
         while True:
-            chosen = name or first_free(recipe, taken)
-            if chosen not in elsewhere and self._make_folder(chosen):
+            chosen = name or next_free_name(recipe, taken)
+            if chosen not in reserved and self._make_folder(chosen):
                 break
             taken.add(chosen)
             if name is not None:
@@ -94,7 +95,7 @@ class ClusterRuns:
                 fix = f", or go on with it: launch resume {cluster}/{name}"
                 raise InputError(
                     f"run '{name}' exists already on cluster {cluster}",
-                    fix=f"choose another --name{'' if name in elsewhere else fix}",
+                    fix=f"choose another --name{'' if name in reserved else fix}",
                 )
         run = RemoteRun(self, chosen)
         content = spec.with_changes(run=chosen).to_bytes()
@@ -109,9 +110,9 @@ class ClusterRuns:
     def _make_folder(self, name: str) -> bool:
         """False where it is there. Raises CommandFailed or DiskFull."""
         answer = self.head.check(
-            f"mkdir -p {self._root} || exit 1\n"
-            f"if mkdir {self._root}/{name}; then echo made; exit; fi\n"
-            f"[ -e {self._root}/{name} ]",
+            f"mkdir -p {self._runs_folder} || exit 1\n"
+            f"if mkdir {self._runs_folder}/{name}; then echo made; exit; fi\n"
+            f"[ -e {self._runs_folder}/{name} ]",
             step="make the run's folder",
         )
         return answer.strip() == "made"
@@ -119,15 +120,15 @@ class ClusterRuns:
 
 def run_names(host: Connection, cluster: str) -> list[str]:
     """Every run that a host has something of, the oldest first."""
-    listed = host.run(f"ls -tr {cluster_folder(cluster)}/runs 2>/dev/null", step="list the runs")
-    return [name for name in listed.stdout.splitlines() if RUN_NAME.fullmatch(name)]
+    listing = host.run(f"ls -tr {cluster_folder(cluster)}/runs 2>/dev/null", step="list the runs")
+    return [name for name in listing.stdout.splitlines() if RUN_NAME.fullmatch(name)]
 
 
 class RemoteRun:
     """One run of a cluster. `folder`: its mirror on this machine."""
 
     poll_seconds = 0.3
-    is_asked = True
+    is_live = True
 
     def __init__(self, runs: ClusterRuns, name: str) -> None:
         self.runs = runs
@@ -136,13 +137,14 @@ class RemoteRun:
         self.path = f"{cluster_folder(runs.spec.cluster)}/runs/{name}"
         self.folder = RunFolder(launch_home() / "clusters" / runs.spec.cluster / "runs" / name)
         self.mirror = Mirror(self.folder, self.path)
-        self.say: Callable[[str], None] = lambda text: None
-        self._news_at = 0.0
+        self.notify: Notify = lambda message: None
+        self._last_change_at = 0.0
         self._alive = True
         self._failures = 0
-        self._unkept_since: float | None = None  # it is wanted, and no supervisor keeps it
+        self._unsupervised_since: float | None = None
+        """Since when it needs a driver and no supervisor is alive."""
 
-    def is_there(self) -> bool:
+    def exists(self) -> bool:
         try:
             self.runs.head.read(f"{self.path}/run.json")
         except FileNotFoundError:
@@ -151,12 +153,12 @@ class RemoteRun:
 
     def submit(self) -> None:
         """Start its driver on the head. Raises RunBusy where it is running."""
-        if not self._ask("submit")["submitted"]:
+        if not self._ask_jobs("submit")["submitted"]:
             raise RunBusy(
                 f"run '{self.name}' is running",
                 fix=f"launch logs {self.name} -f --cluster {self.runs.spec.cluster}",
             )
-        self._alive, self._news_at = True, time.monotonic()
+        self._alive, self._last_change_at = True, time.monotonic()
 
     def write_spec(self, spec: RunSpec) -> None:
         """Replace run.json on the head and here."""
@@ -167,65 +169,65 @@ class RemoteRun:
         """Ask for a checkpoint and an end after the current step."""
         self.runs.head.write(f"{self.path}/stop", b"")
 
-    def free_bytes(self) -> int:
-        """Room on the head's disk. Raises HostError."""
+    def free_bytes(self) -> int | None:
+        """Free space on the head's disk; None if `df` does not say. Raises HostError."""
         output = self.runs.head.check(f"df -Pk {self.path}", step="free space")
-        return df_free_bytes(output) or 0
+        return df_free_bytes(output)
 
     def is_alive(self) -> bool:
         """Whether its driver is at work or about to be."""
-        return bool(self._ask("status")["alive"])
+        return bool(self._ask_jobs("status")["alive"])
 
-    def goes_on_by_itself(self) -> bool:
-        """Whether it has been started again without a client, and not ended since."""
-        status = self._ask("status")
+    def is_restarted_by_supervisor(self) -> bool:
+        """Whether the supervisor restarted its driver without a client, and it has not ended."""
+        status = self._ask_jobs("status")
         return bool(status["alive"] and status["by_itself"])
 
     def refresh(self) -> bool:
-        """Outlives breaks of the connection, for as long as they last; `say` tells of them."""
+        """Outlives breaks of the connection, for as long as they last; `notify` tells of them."""
         try:
             if self._failures:
                 self.runs.reconnect()
-                self.say(f"connected to {self.runs.head.name} again")
+                self.notify(f"connected to {self.runs.head.name} again")
                 self._failures = 0
             return self.update()
         except (Untrusted, KeyChanged):
             raise
         except HostError as error:  # sshd lets nobody in for a while after a boot, and more
             if not self._failures:
-                self.say(
+                self.notify(
                     f"{error.message}; trying to reach it again: the run goes on, and where its "
                     "head was off, as soon as it is back"
                 )
             self._failures += 1
-            time.sleep(RECONNECT.seconds(self._failures))
+            time.sleep(RECONNECT_BACKOFF.seconds(self._failures))
             return True
 
     def update(self) -> bool:
         """Bring the mirror up to date once. Raises ConnectionLost and the like."""
         now = time.monotonic()
-        if now - self._news_at > QUIET_SECONDS:
-            self._alive = self._will_go_on()
-            self._news_at = now
+        if now - self._last_change_at > QUIET_SECONDS:
+            self._alive = self._is_alive_or_booting()
+            self._last_change_at = now
         if self.mirror.update(self.runs.head):
-            self._news_at = now
+            self._last_change_at = now
         if self.folder.summary() is not None:
             self._alive = False
         return self._alive
 
-    def _will_go_on(self) -> bool:
-        """A head that has just booted gets time for its supervisor, which starts what is wanted."""
-        status = self._ask("status")
+    def _is_alive_or_booting(self) -> bool:
+        """A head that has just booted gets time for its supervisor, which starts the driver."""
+        status = self._ask_jobs("status")
         if status["alive"] or not status["wanted"]:
-            self._unkept_since = None
+            self._unsupervised_since = None
             return bool(status["alive"])
-        if self._unkept_since is None:
-            self._unkept_since = time.monotonic()
-        return time.monotonic() - self._unkept_since < BOOT_SECONDS
+        if self._unsupervised_since is None:
+            self._unsupervised_since = time.monotonic()
+        return time.monotonic() - self._unsupervised_since < BOOT_SECONDS
 
-    def _ask(self, verb: str) -> dict[str, Any]:
+    def _ask_jobs(self, verb: str) -> dict[str, Any]:
         folder = f"~/{cluster_folder(self.cluster)}"
         answer: dict[str, Any] = ask_host(
-            self.runs.head, self.runs.spec, JOBS, verb, folder, self.name
+            self.runs.head, self.runs.spec, JOBS_MODULE, verb, folder, self.name
         )
         return answer

@@ -20,25 +20,26 @@ from nanochat.atomic_write import write_atomically
 from nanochat.lock import hold_lock
 from nanochat.progress import Progress, no_progress
 
-MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
-LISTINGS = 3  # a run at work removes older checkpoints while they are being fetched
-MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
+MODEL_FILE, OPTIMIZER_FILE, STATE_FILE = "model.safetensors", "optimizer.safetensors", "state.json"
+MAX_LISTINGS = 3  # a run at work removes older checkpoints while they are being fetched
+MANIFEST_FILE, TOKENIZER_FILE = "manifest.json", "tokenizer.json"
 
 
 @dataclass(frozen=True)
 class StoredCheckpoint:
-    """One that a host has. `path`: on the host."""
+    """A checkpoint that a host has."""
 
     host: Connection
     path: str
+    """On the host."""
 
     @property
     def name(self) -> str:
         return self.path.rpartition("/")[2]
 
     @property
-    def shown(self) -> str:
-        """With the run's name."""
+    def label(self) -> str:
+        """Its run and its name, for people."""
         return f"run {self.path.split('/')[-3]}, {self.name}"
 
 
@@ -53,38 +54,38 @@ def fetch_newest_checkpoints(
     """
     hosts = list(connections.values())
     cluster = runs.spec.cluster
-    _require_own_folder(hosts, cluster)
-    brought = {}
+    _require_separate_folder(hosts, cluster)
+    fetched = {}
     # A head that has lost its disk does not know the runs of which others have copies, and one
     # that has just been made the head not those of the one before.
     for name in dict.fromkeys(name for host in hosts for name in run_names(host, cluster)):
         run = RemoteRun(runs, name)
         for host in hosts:
             run.mirror.update(host)
-        found = stored_checkpoints(run, hosts)
-        if not found:
+        stored = stored_checkpoints(run, hosts)
+        if not stored:
             continue
         if run.folder.find_spec() is None:
             raise LaunchError(
                 f"no host has the run.json of run '{name}': nothing was removed",
                 fix="without it the checkpoint cannot speak; give the run up: add --discard-runs",
             )
-        folder = fetch_newest_checkpoint(run, found, progress)
+        folder = fetch_newest_checkpoint(run, stored, progress)
         if folder is None:
             raise LaunchError(
                 f"no checkpoint of run '{name}' is whole: nothing was removed",
                 fix=f"look at ~/{run.path}/checkpoints on the hosts, or give them up: "
                 "add --discard-runs",
             )
-        write_atomically(run.folder.tokenizer, _tokenizer(run, hosts))
+        write_atomically(run.folder.tokenizer, _read_tokenizer(run, hosts))
         if (summary := run.folder.summary()) is not None:
             local = summary.model_copy(update={"checkpoint": str(folder)})
             local.write(run.folder.summary_file)
-        brought[name] = str(folder)
-    return brought
+        fetched[name] = str(folder)
+    return fetched
 
 
-def _require_own_folder(hosts: Sequence[Connection], cluster: str) -> None:
+def _require_separate_folder(hosts: Sequence[Connection], cluster: str) -> None:
     """Raises InputError where this machine is one of the hosts and keeps what it brings home in
     the very folder that is going to be removed."""
     probe = launch_home() / "clusters" / cluster / f"probe-{secrets.token_hex(8)}"
@@ -92,8 +93,8 @@ def _require_own_folder(hosts: Sequence[Connection], cluster: str) -> None:
     probe.touch()
     try:
         for host in hosts:
-            there = f"[ -e {cluster_folder(cluster)}/{probe.name} ]"
-            if host.run(there, step="compare folders").status == 0:
+            exists_command = f"[ -e {cluster_folder(cluster)}/{probe.name} ]"
+            if host.run(exists_command, step="compare folders").status == 0:
                 raise InputError(
                     f"LAUNCH_HOME is {launch_home()}, the folder of host {host.name} that is to "
                     "be removed",
@@ -103,14 +104,14 @@ def _require_own_folder(hosts: Sequence[Connection], cluster: str) -> None:
         probe.unlink()
 
 
-def _tokenizer(run: RemoteRun, hosts: Sequence[Connection]) -> bytes:
+def _read_tokenizer(run: RemoteRun, hosts: Sequence[Connection]) -> bytes:
     """From the run's folder on the head, else from its rows on any host."""
     spec = run.folder.find_spec()
     rows = Path(spec.data.folder).name if spec and spec.data else "-"
     for host in hosts:
         for folder in (run.path, f".launch/data/prepared/{rows}"):
             try:
-                return host.read(f"{folder}/{TOKENIZER}")
+                return host.read(f"{folder}/{TOKENIZER_FILE}")
             except FileNotFoundError:
                 continue
     raise LaunchError(
@@ -125,47 +126,47 @@ def fetch_weights(run: RemoteRun) -> None:
     Raises RunFailed where there is none.
     """
     folder = None
-    for _ in range(LISTINGS):
-        found = stored_checkpoints(run, [run.runs.head])
-        folder = fetch_newest_checkpoint(run, found, no_progress, names=(MODEL, STATE))
-        if folder is not None or not found:
+    for _ in range(MAX_LISTINGS):
+        stored = stored_checkpoints(run, [run.runs.head])
+        folder = fetch_newest_checkpoint(run, stored, no_progress, names=(MODEL_FILE, STATE_FILE))
+        if folder is not None or not stored:
             break
     if folder is None:
         raise RunFailed(
             f"run '{run.name}' has no whole checkpoint yet",
             fix=f"wait for one, or make one now: launch stop {run.cluster}/{run.name}",
         )
-    for other in run.folder.checkpoints.glob("step-*"):
-        if other != folder and not (other / OPTIMIZER).exists():  # with it, a run can go on
-            shutil.rmtree(other)
-    write_atomically(run.folder.tokenizer, _tokenizer(run, [run.runs.head]))
+    for old in run.folder.checkpoints.glob("step-*"):
+        # With its optimizer's state a run can resume from it.
+        if old != folder and not (old / OPTIMIZER_FILE).exists():
+            shutil.rmtree(old)
+    write_atomically(run.folder.tokenizer, _read_tokenizer(run, [run.runs.head]))
 
 
 def stored_checkpoints(run: RemoteRun, hosts: Sequence[Connection]) -> list[StoredCheckpoint]:
     """All there are, the newest first, of one step the head's first."""
-    found = []
+    stored = []
     for host in hosts:
         listed = host.run(f"ls {run.path}/checkpoints 2>/dev/null", step="list checkpoints").stdout
         for name in listed.split():
             if re.fullmatch(r"step-\d+", name):
-                found.append(StoredCheckpoint(host, f"{run.path}/checkpoints/{name}"))
+                stored.append(StoredCheckpoint(host, f"{run.path}/checkpoints/{name}"))
     order = list(hosts)
-    return sorted(found, key=lambda each: (each.name, -order.index(each.host)), reverse=True)
+    return sorted(stored, key=lambda item: (item.name, -order.index(item.host)), reverse=True)
 
 
 def fetch_newest_checkpoint(
     run: RemoteRun,
-    found: Sequence[StoredCheckpoint],
+    stored: Sequence[StoredCheckpoint],
     progress: Progress,
     *,
-    names: Sequence[str] = (MODEL, OPTIMIZER, STATE),
+    names: Sequence[str] = (MODEL_FILE, OPTIMIZER_FILE, STATE_FILE),
 ) -> Path | None:
     """These files, into the mirror's folder of checkpoints; None where none is whole."""
     run.folder.checkpoints.mkdir(parents=True, exist_ok=True)
-    with hold_lock(
-        run.folder.checkpoints / "fetch.lock", seconds=math.inf
-    ):  # two commands, one file
-        for checkpoint in found:
+    # Two commands would write to one file.
+    with hold_lock(run.folder.checkpoints / "fetch.lock", seconds=math.inf):
+        for checkpoint in stored:
             folder = run.folder.checkpoints / checkpoint.name
             if _fetch(checkpoint, folder, names, progress):
                 return folder
@@ -178,20 +179,19 @@ def _fetch(
     """False where it is torn. A file that is here already with the right hash is not fetched."""
     host = checkpoint.host
     try:
-        manifest = host.read(f"{checkpoint.path}/{MANIFEST}")
-        described = json.loads(manifest)["files"]
-        wanted = {name: described[name] for name in names}  # never what a host chooses
-        total = sum(each["bytes"] for each in wanted.values())
-        before = 0
-        for name, each in wanted.items():
-            host.fetch(
-                f"{checkpoint.path}/{name}",
-                folder / name,
-                sha256=each["sha256"],
-                on_bytes=file_progress(progress, host.name, checkpoint.shown, before, total),
+        manifest = host.read(f"{checkpoint.path}/{MANIFEST_FILE}")
+        files = json.loads(manifest)["files"]
+        entries = {name: files[name] for name in names}  # never what a host chooses
+        total_bytes = sum(entry["bytes"] for entry in entries.values())
+        fetched_bytes = 0
+        for name, entry in entries.items():
+            report = file_progress(
+                progress, host.name, checkpoint.label, fetched_bytes, total_bytes
             )
-            before += each["bytes"]
+            path = f"{checkpoint.path}/{name}"
+            host.fetch(path, folder / name, sha256=entry["sha256"], on_bytes=report)
+            fetched_bytes += entry["bytes"]
     except (FileNotFoundError, ValueError, KeyError, TypeError, CommandFailed):
         return False
-    write_atomically(folder / MANIFEST, manifest)
+    write_atomically(folder / MANIFEST_FILE, manifest)
     return True

@@ -17,9 +17,9 @@ from launcher.ssh.protocol import Connection
 from nanochat.atomic_write import write_atomically
 from nanochat.lock import LockHeld, hold_lock
 
-APPENDED = ("events.jsonl", "metrics.jsonl", "log.txt")
+APPENDED_FILES = ("events.jsonl", "metrics.jsonl", "log.txt")
 OVERLAP_BYTES = 256  # more than a line's time and step: two different ends never look alike
-REPLACED = ("run.json", "stop", "failure.json", "measured.json", "summary.json")
+REPLACED_FILES = ("run.json", "stop", "failure.json", "measured.json", "summary.json")
 
 
 class Mirror:
@@ -37,17 +37,17 @@ class Mirror:
         except (FileNotFoundError, ValueError):
             return False
         if remote is not None:
-            self._set_aside_unless(remote.created)
+            self._set_aside_other_run(remote.created)
         self.folder.path.mkdir(parents=True, exist_ok=True)
         try:
             with hold_lock(self.folder.path / "mirror.lock"):
-                grown = [self._append(head, name) for name in APPENDED]
-                changed = [self._replace(head, name) for name in REPLACED]
+                appended = [self._append(head, name) for name in APPENDED_FILES]
+                changed = [self._replace(head, name) for name in REPLACED_FILES]
         except LockHeld:  # another command of this user is bringing it
             return False
-        return any(grown + changed)
+        return any(appended + changed)
 
-    def _set_aside_unless(self, created: float) -> None:
+    def _set_aside_other_run(self, created: float) -> None:
         """Keep an earlier run of the same name, which the hosts have forgotten, under another."""
         local = self.folder.find_spec()
         if local is not None and local.created != created:
@@ -62,7 +62,7 @@ class Mirror:
         overlap = min(size, OVERLAP_BYTES)
         try:
             data = head.read(f"{self._path}/{name}", size - overlap)
-            if overlap and data[:overlap] != _end_of(local, overlap):
+            if overlap and data[:overlap] != _read_end(local, overlap):
                 return self._replace(head, name)
         except FileNotFoundError:
             return False
@@ -73,18 +73,18 @@ class Mirror:
 
     def _replace(self, head: Connection, name: str) -> bool:
         local = self.folder.path / name
-        before = local.read_bytes() if local.exists() else None
+        old_content = local.read_bytes() if local.exists() else None
         try:
-            data = head.read(f"{self._path}/{name}")
+            content = head.read(f"{self._path}/{name}")
         except FileNotFoundError:
             local.unlink(missing_ok=True)
-            return before is not None
-        if data != before:
-            write_atomically(local, data)
-        return data != before
+            return old_content is not None
+        if content != old_content:
+            write_atomically(local, content)
+        return content != old_content
 
 
-def _end_of(path: Path, size: int) -> bytes:
+def _read_end(path: Path, size: int) -> bytes:
     with path.open("rb") as file:
         file.seek(-size, os.SEEK_END)
         return file.read()

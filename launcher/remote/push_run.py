@@ -12,11 +12,11 @@ from typing import Any
 from launcher.errors import InputError
 from launcher.remote.cluster_runs import RemoteRun
 from launcher.remote.fetch_checkpoints import (
-    MANIFEST,
-    MODEL,
-    OPTIMIZER,
-    STATE,
-    TOKENIZER,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    OPTIMIZER_FILE,
+    STATE_FILE,
+    TOKENIZER_FILE,
     stored_checkpoints,
 )
 from launcher.runs.folder import RunFolder
@@ -25,13 +25,13 @@ from launcher.ssh.protocol import Connection, file_progress
 from nanochat.file_hash import sha256_of
 from nanochat.progress import Progress
 
-RECORDS = ("metrics.jsonl", "events.jsonl", "log.txt", TOKENIZER)
+RECORD_FILES = ("metrics.jsonl", "events.jsonl", "log.txt", TOKENIZER_FILE)
 
 
 def newest_resumable(folder: RunFolder) -> Path | None:
     """The newest checkpoint here from which a run can go on."""
     for path in sorted(folder.checkpoints.glob("step-*"), reverse=True):
-        if re.fullmatch(r"step-\d+", path.name) and (path / OPTIMIZER).exists():
+        if re.fullmatch(r"step-\d+", path.name) and (path / OPTIMIZER_FILE).exists():
             return path
     return None
 
@@ -46,15 +46,15 @@ def find_record(run: RemoteRun, hosts: Sequence[Connection]) -> Path | None:
         run.mirror.update(host)
     if run.folder.find_spec() is None:
         run.runs.find(run.name)
-    there, here = stored_checkpoints(run, hosts), newest_resumable(run.folder)
-    if not there and here is None and (step := last_saved_step(run.folder)):
-        before = ", ".join(node.name for node in run.folder.spec().nodes)
+    remote, local = stored_checkpoints(run, hosts), newest_resumable(run.folder)
+    if not remote and local is None and (step := last_saved_step(run.folder)):
+        nodes = ", ".join(node.name for node in run.folder.spec().nodes)
         raise InputError(
-            f"run '{run.name}' was saved at step {step:,} on {before}, and no host of cluster "
+            f"run '{run.name}' was saved at step {step:,} on {nodes}, and no host of cluster "
             f"{run.cluster} has any of its checkpoints",
             fix="bring a node that has one back into the cluster file, or begin a new run",
         )
-    return here if here is not None and (not there or here.name > there[0].name) else None
+    return local if local is not None and (not remote or local.name > remote[0].name) else None
 
 
 def push_run(
@@ -72,16 +72,17 @@ def push_run(
     """
     hashes = {}
     if checkpoint is not None:
-        described = json.loads((checkpoint / MANIFEST).read_bytes())["files"]
-        hashes = {checkpoint / n: described[n]["sha256"] for n in (MODEL, OPTIMIZER, STATE)}
-        hashes[checkpoint / MANIFEST] = sha256_of(checkpoint / MANIFEST)
-    records = [folder.path / name for name in RECORDS if (folder.path / name).exists()]
+        files = json.loads((checkpoint / MANIFEST_FILE).read_bytes())["files"]
+        names = (MODEL_FILE, OPTIMIZER_FILE, STATE_FILE)
+        hashes = {checkpoint / name: files[name]["sha256"] for name in names}
+        hashes[checkpoint / MANIFEST_FILE] = sha256_of(checkpoint / MANIFEST_FILE)
+    records = [folder.path / name for name in RECORD_FILES if (folder.path / name).exists()]
     hashes |= {local: sha256_of(local) for local in records}
-    total, done = sum(local.stat().st_size for local in hashes), 0
+    total_bytes, done_bytes = sum(local.stat().st_size for local in hashes), 0
     for local, digest in hashes.items():
-        report = file_progress(progress, head.name, f"run {folder.name}", done, total)
-        there = f"{path}/{local.relative_to(folder.path).as_posix()}"
-        head.send(local, there, sha256=digest, on_bytes=report)
-        done += local.stat().st_size
+        report = file_progress(progress, head.name, f"run {folder.name}", done_bytes, total_bytes)
+        remote = f"{path}/{local.relative_to(folder.path).as_posix()}"
+        head.send(local, remote, sha256=digest, on_bytes=report)
+        done_bytes += local.stat().st_size
     spec = folder.spec().with_changes(**changes)
     head.write(f"{path}/run.json", spec.to_bytes())

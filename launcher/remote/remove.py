@@ -26,7 +26,7 @@ class RemoteRemoval:
     `bytes`: of disk, on all hosts.
     """
 
-    stays_there: ClassVar[bool] = False
+    stays_on_hosts: ClassVar[bool] = False
     name: str
     bytes: int
     connections: Mapping[str, Connection]
@@ -39,37 +39,40 @@ class RemoteRemoval:
         if not RUN_NAME.fullmatch(run):
             raise NotFound(f"no run is called '{run}'", fix="launch runs   lists them")
         path = _path(cluster, run)
-        ask = f'! {_is_there(path)} || echo there "$(du -sk {path} 2>/dev/null)"'
-        sizes = call_on_all(
-            connections,
-            lambda host: host.check(ask, step="size of the run", timeout=DU_SECONDS).split(),
-        )
+        command = f'! {_exists_test(path)} || echo there "$(du -sk {path} 2>/dev/null)"'
+
+        def read_size(host: Connection) -> list[str]:
+            return host.check(command, step="size of the run", timeout=DU_SECONDS).split()
+
+        sizes = call_on_all(connections, read_size)
         if not any(sizes.values()):
             raise NotFound(
                 f"no host of cluster {cluster} has run '{run}'", fix="launch runs   lists them"
             )
         kilobytes = sum(int(size[1]) for size in sizes.values() if len(size) > 1)
-        found = cls(f"{cluster}/{run}", 1024 * kilobytes, connections, cluster, run)
-        found._require_rest()
-        return found
+        removal = cls(f"{cluster}/{run}", 1024 * kilobytes, connections, cluster, run)
+        removal._require_inactive()
+        return removal
 
-    def _require_rest(self) -> None:
+    def _require_inactive(self) -> None:
         if self.run in active_runs(self.connections, self.cluster):
             raise RunBusy(f"run '{self.name}' is at work", fix=f"launch stop {self.name}")
 
     def remove(self) -> None:
         """Raises RunBusy; HostError or HostsFailed, with the hosts that have removed it."""
-        self._require_rest()
+        self._require_inactive()
         path = _path(self.cluster, self.run)
-        removed = shlex.quote(f"{cluster_folder(self.cluster)}/runs/.removed-{self.run}")
-        script = f"rm -rf {removed}; ! {_is_there(path)} || mv {path} {removed} && rm -rf {removed}"
+        trash = shlex.quote(f"{cluster_folder(self.cluster)}/runs/.removed-{self.run}")
+        script = f"rm -rf {trash}; ! {_exists_test(path)} || mv {path} {trash} && rm -rf {trash}"
         done, errors = in_parallel(
             self.connections, lambda host: host.check(script, step="remove the run")
         )
         if errors:
             error = combine_errors(errors)
-            gone = f"removed already from {', '.join(done)}" if done else "no host has removed it"
-            fix = f"launch runs remove {self.name}   once that is mended; {gone}"
+            outcome = (
+                f"removed already from {', '.join(done)}" if done else "no host has removed it"
+            )
+            fix = f"launch runs remove {self.name}   once that is mended; {outcome}"
             error.fix = f"{error.fix}\n{fix}" if error.fix else fix
             raise error
         mirror = launch_home() / "clusters" / self.cluster / "runs" / self.run
@@ -77,10 +80,10 @@ class RemoteRemoval:
             remove_folder(mirror)
 
 
-Removable = LocalRemoval | RemoteRemoval
+RunRemoval = LocalRemoval | RemoteRemoval
 
 
-def _is_there(path: str) -> str:
+def _exists_test(path: str) -> str:
     """A test in sh. Also of a link that leads nowhere."""
     return f"{{ [ -e {path} ] || [ -L {path} ]; }}"
 

@@ -8,7 +8,7 @@ import io
 import json
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from launcher.config.recipe import DataSettings
 from launcher.errors import LaunchError
 from launcher.provision.client_lock import client_lock, named
 from launcher.raycluster.control import ask_host
+from launcher.raycluster.observer import Notify
 from launcher.raycluster.spec import ClusterSpec
 from launcher.remote.upload_shards import upload_shards
 from launcher.ssh.parallel import call_on_all
@@ -28,9 +29,9 @@ from nanochat.errors import DataError
 from nanochat.file_hash import FileHashes, sha256_of
 from nanochat.progress import Progress
 
-LISTED, RECEIVED = "launcher.agent.list_files", "launcher.agent.text_store"
+LIST_FILES_MODULE, TEXT_STORE_MODULE = "launcher.agent.list_files", "launcher.agent.text_store"
 HASH_SECONDS = 3600.0  # of gigabytes, the first time
-TEXT_THERE, BLOBS_THERE = f".launch/{TEXT}", f".launch/{BLOBS}"
+REMOTE_TEXT, REMOTE_BLOBS = f".launch/{TEXT}", f".launch/{BLOBS}"
 KEY_LENGTH = 16
 # A file takes a session and several round trips; smaller ones than this travel together.
 SMALL_BYTES = 1 << 20
@@ -44,11 +45,11 @@ def upload_text(
     data: DataSettings,
     base: Path,
     progress: Progress,
-    notify: Callable[[str], None],
+    notify: Notify,
 ) -> dict[str, str]:
     """Bring the text to the head. Key of Data -> what the head finds it by, where it was sent.
 
-    `base`: where relative patterns begin. `notify` hears that another client is sending.
+    `base`: where relative patterns begin. `notify` is called if another client is sending.
     A file that was cut off goes on. Raises HostError; DataError where a file cannot be read, or is
     not the same on all hosts; LaunchError where one changes meanwhile.
     """
@@ -73,17 +74,17 @@ def require_same_text(connections: Mapping[str, Connection], spec: ClusterSpec, 
     Hosts without any get their rows from the head, as with all text.
     """
 
-    def one(host: Connection) -> Any:
-        return ask_host(host, spec, LISTED, text, seconds=HASH_SECONDS)
+    def list_on_host(host: Connection) -> Any:
+        return ask_host(host, spec, LIST_FILES_MODULE, text, seconds=HASH_SECONDS)
 
-    found = call_on_all(connections, one)
-    ours = found.pop(spec.head.name)
-    if isinstance(ours, dict):
-        raise DataError(f"{spec.head.name}: {ours['message']}", fix=ours["fix"])
-    for name, theirs in found.items():
-        if isinstance(theirs, dict):
+    listings = call_on_all(connections, list_on_host)
+    head_files = listings.pop(spec.head.name)
+    if isinstance(head_files, dict):
+        raise DataError(f"{spec.head.name}: {head_files['message']}", fix=head_files["fix"])
+    for name, host_files in listings.items():
+        if isinstance(host_files, dict):
             continue
-        different = sorted(dict(set(map(tuple, ours)) ^ set(map(tuple, theirs))))
+        different = sorted(dict(set(map(tuple, head_files)) ^ set(map(tuple, host_files))))
         if different:
             raise DataError(
                 f"{text}: {different[0]} on {name} is not what {spec.head.name} has"
@@ -98,37 +99,37 @@ def _send_files(
     files: str,
     base: Path,
     progress: Progress,
-    notify: Callable[[str], None],
+    notify: Notify,
 ) -> str:
     source = parse_source(files, base)
     paths = {file.name: file.path for file in source.files}
-    hashes = _hash(paths, progress)
+    hashes = _hash_files(paths, progress)
     listing = json.dumps([[digest, name] for name, digest in hashes.items()]).encode()
     key = hashlib.sha256(listing).hexdigest()[:KEY_LENGTH]
-    if head.run(f"[ -e {TEXT_THERE}/{key} ]", step="is the text there").status == 0:
+    if head.run(f"[ -e {REMOTE_TEXT}/{key} ]", step="is the text there").status == 0:
         return key
-    head.write(f"{TEXT_THERE}/{key}.json", listing)
+    head.write(f"{REMOTE_TEXT}/{key}.json", listing)
     contents = {digest: paths[name] for name, digest in hashes.items()}
     with client_lock(head, notify=named(head, notify)):  # two clients would append to one file
-        missing: list[str] = ask_host(head, spec, RECEIVED, key)
+        missing: list[str] = ask_host(head, spec, TEXT_STORE_MODULE, key)
         _send_blobs(head, {digest: contents[digest] for digest in missing}, progress)
         if missing:
-            missing = ask_host(head, spec, RECEIVED, key, seconds=UNPACK_SECONDS)
+            missing = ask_host(head, spec, TEXT_STORE_MODULE, key, seconds=UNPACK_SECONDS)
     if missing:
         raise LaunchError(f"{contents[missing[0]]} changed while it was sent", fix="try again")
     return key
 
 
-def _hash(paths: Mapping[str, Path], progress: Progress) -> dict[str, str]:
+def _hash_files(paths: Mapping[str, Path], progress: Progress) -> dict[str, str]:
     """Name -> SHA-256. Files of the same size and time as last time are not read again."""
-    known = FileHashes(launch_home() / "data" / "file-hashes.json")
+    file_hashes = FileHashes(launch_home() / "data" / "file-hashes.json")
     total = sum(path.stat().st_size for path in paths.values())
     hashes, done = {}, 0
     for name, path in paths.items():
-        hashes[name] = known.sha256(path)
+        hashes[name] = file_hashes.sha256(path)
         done += path.stat().st_size
         progress("hashing text", done, total)
-    known.save()
+    file_hashes.save()
     return hashes
 
 
@@ -138,30 +139,30 @@ def _send_blobs(head: Connection, files: Mapping[str, Path], progress: Progress)
     for digest, size in sizes.items():
         if size > SMALL_BYTES:
             report = file_progress(progress, head.name, "text", done, total)
-            head.send(files[digest], f"{BLOBS_THERE}/{digest}", sha256=digest, on_bytes=report)
+            head.send(files[digest], f"{REMOTE_BLOBS}/{digest}", sha256=digest, on_bytes=report)
             done += size
     for batch in _batches(sizes):
         with tempfile.TemporaryDirectory(prefix="launch-text-") as folder:
             tar = Path(folder, "batch.tar")
             _pack({digest: files[digest] for digest in batch}, tar)
             digest = sha256_of(tar)
-            head.send(tar, f"{BLOBS_THERE}/{digest}.tar", sha256=digest)
-        done += sum(sizes[each] for each in batch)
+            head.send(tar, f"{REMOTE_BLOBS}/{digest}.tar", sha256=digest)
+        done += sum(sizes[digest] for digest in batch)
         progress("text", done, total, host=head.name)
 
 
 def _batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
     """Of small files; in a fixed order, so that a batch that was cut off goes on."""
     batch: list[str] = []
-    room = BATCH_BYTES
+    room_bytes = BATCH_BYTES
     for digest in sorted(sizes):
         if sizes[digest] > SMALL_BYTES:
             continue
-        if sizes[digest] > room:
+        if sizes[digest] > room_bytes:
             yield batch
-            batch, room = [], BATCH_BYTES
+            batch, room_bytes = [], BATCH_BYTES
         batch.append(digest)
-        room -= sizes[digest]
+        room_bytes -= sizes[digest]
     if batch:
         yield batch
 

@@ -44,8 +44,8 @@ class StartEvent(Event):
     """At stage `workers`."""
     seconds_since_enter: float | None = None
     """At stage `first_step`: since the user pressed Enter."""
-    words: str | None = None
-    """At stage `data`: a sentence about the text."""
+    message: str | None = Field(default=None, validation_alias="words", serialization_alias="words")
+    """At stage `data`: a sentence about the text. Written as `words`."""
     reasons: dict[str, str] = Field(default_factory=dict)
     """At stage `hardware`: what was chosen -> why."""
 
@@ -100,7 +100,8 @@ class TextEvent(Event):
     step: int | None = None
     seconds: float | None = None
     """How long the step waited. None: it still waits."""
-    words: str | None = None
+    message: str | None = Field(default=None, validation_alias="words", serialization_alias="words")
+    """Written as `words`."""
 
 
 class ProgressEvent(Event):
@@ -139,14 +140,16 @@ class MemoryEvent(Event):
     """A choice that memory forced."""
 
     KIND = "memory"
-    words: str
+    message: str = Field(validation_alias="words", serialization_alias="words")
+    """Written as `words`."""
 
 
 class MeasureEvent(Event):
     """`launch measure` found something out."""
 
     KIND = "measure"
-    words: str
+    message: str = Field(validation_alias="words", serialization_alias="words")
+    """Written as `words`."""
 
 
 class SlowEvent(Event):

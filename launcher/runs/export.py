@@ -77,7 +77,7 @@ def export(folder: RunFolder, target: Path, layout: str) -> dict[str, Any]:
         tag = f"d{recipe.depth}"
         paths = write(target, tag, model, tokens_per_step=recipe.tokens_per_step)
     else:
-        facts = _facts(spec, checkpoint.state)
+        facts = _card_facts(spec, checkpoint.state)
         shutil.copyfile(checkpoint.path / "model.safetensors", target / "model.safetensors")
         shutil.copyfile(folder.tokenizer, target / "tokenizer.json")
         config = {
@@ -93,7 +93,7 @@ def export(folder: RunFolder, target: Path, layout: str) -> dict[str, Any]:
     return {"step": checkpoint.step, "files": names}
 
 
-def _facts(spec: RunSpec, state: dict[str, Any]) -> dict[str, Any]:
+def _card_facts(spec: RunSpec, state: dict[str, Any]) -> dict[str, Any]:
     recipe = spec.recipe
     model = recipe.model
     return {

@@ -13,20 +13,20 @@ from launcher.runs.spec import Extension, RunSpec
 from launcher.runs.state import last_saved_step
 from nanochat.optimizer.schedule import WARMDOWN_FRACTION, Schedule
 
-MOST_STEPS = 1_000_000_000
-SEEN = "a public run went from 0.935 to 1.016 bits per byte through this"
+MAX_STEPS = 1_000_000_000
+OBSERVED_RISE = "a public run went from 0.935 to 1.016 bits per byte through this"
 
 
-def extend_run(folder: RunFolder, spec: RunSpec, more: int) -> RunSpec:
-    """Return the spec of a run that is to make `more` steps than it has.
+def extend_run(folder: RunFolder, spec: RunSpec, extra_steps: int) -> RunSpec:
+    """Return the spec of a run that is to make `extra_steps` more than it has.
 
     `spec`: its own, or what it is changed to at the same time. Raises InputError if these are too
     many steps.
     """
     recipe = spec.recipe
-    before, after = recipe.steps_total, recipe.steps_total + more
-    if after > MOST_STEPS:
-        raise InputError(f"--extend: {after:,} steps", fix=f"at most {MOST_STEPS:,} in all")
+    before, after = recipe.steps_total, recipe.steps_total + extra_steps
+    if after > MAX_STEPS:
+        raise InputError(f"--extend: {after:,} steps", fix=f"at most {MAX_STEPS:,} in all")
     data = {**spec.settings["data"], "source": recipe.text_source}
     horizon = {key: None for key in HORIZON_KEYS} | {"steps": after}
     at_step = last_saved_step(folder)
@@ -48,35 +48,38 @@ def describe_schedule(before: Schedule, after: Schedule, step: int) -> str:
     first = f"{before.steps:,} {become} {after.steps:,}. "
     if not step:
         return first + "Nothing has been trained yet: it costs nothing."
-    decay = _change("weight decay", before.weight_decay(step - 1), after.weight_decay(step))
+    decay_before, decay_after = before.weight_decay(step - 1), after.weight_decay(step)
+    decay = _describe_change("weight decay", decay_before, decay_after)
     decays = f"{decay} of its start" if decay else ""
-    was, then = before.learning_rate(step - 1), after.learning_rate(step)
-    if step <= before.warmup_steps or was == 1.0:
+    rate_before, rate_after = before.learning_rate(step - 1), after.learning_rate(step)
+    if step <= before.warmup_steps or rate_before == 1.0:
+        starts_after, starts_before = _first_falling_step(after), _first_falling_step(before)
         return (
             f"{first}This costs nothing: the learning rate has not begun to fall. "
-            f"It does from step {_falls_from(after):,} on, not from step {_falls_from(before):,}."
+            f"It does from step {starts_after:,} on, not from step {starts_before:,}."
         ) + (f" Only {decays}." if decays else "")
-    words = (
-        f"{first}The learning rate was at {was:.2f} of its peak at step {step:,}; with "
-        f"{after.steps:,} steps it is {then:.2f} at step {step + 1:,}: it "
+    message = (
+        f"{first}The learning rate was at {rate_before:.2f} of its peak at step {step:,}; with "
+        f"{after.steps:,} steps it is {rate_after:.2f} at step {step + 1:,}: it "
     )
-    words += f"rises {then / was:.3g}x" if then > was else "goes on falling"
-    momentum = _change("momentum", before.momentum(step - 1), after.momentum(step))
-    words += "."
+    rises = rate_after > rate_before
+    message += f"rises {rate_after / rate_before:.3g}x" if rises else "goes on falling"
+    momentum = _describe_change("momentum", before.momentum(step - 1), after.momentum(step))
+    message += "."
     if rest := "; ".join(filter(None, (momentum, decays))):
-        words += f" {rest[0].upper()}{rest[1:]}."
-    if then > was:
-        words += f" The loss usually rises first: {SEEN}."
-    return words
+        message += f" {rest[0].upper()}{rest[1:]}."
+    if rises:
+        message += f" The loss usually rises first: {OBSERVED_RISE}."
+    return message
 
 
-def _change(what: str, was: float, then: float) -> str:
-    """Empty where the two look equal."""
-    words = f"{was:.2f}", f"{then:.2f}"
-    return f"{what} goes from {words[0]} to {words[1]}" if words[0] != words[1] else ""
+def _describe_change(what: str, before: float, after: float) -> str:
+    """Empty if the two look equal."""
+    old, new = f"{before:.2f}", f"{after:.2f}"
+    return f"{what} goes from {old} to {new}" if old != new else ""
 
 
-def _falls_from(schedule: Schedule) -> int:
+def _first_falling_step(schedule: Schedule) -> int:
     """The first step whose rate is below the peak for good."""
     flat = schedule.steps - round(WARMDOWN_FRACTION * schedule.steps)
     return max(flat + 2, schedule.warmup_steps + 1)

@@ -30,12 +30,12 @@ from launcher.config.paths import launch_home
 from launcher.errors import InputError, NotFound, RunBusy
 from launcher.runs.failure import Failure
 from launcher.runs.record import read_json
-from launcher.runs.spec import OTHER_VERSION, RunSpec
+from launcher.runs.spec import OTHER_VERSION_FIX, RunSpec
 from launcher.runs.submission import Submission
 from launcher.runs.summary import Summary
 from nanochat.lock import LockHeld, hold_lock, is_held
 
-FULL_BYTES = 2**20  # a disk with less has no room for a driver to say anything
+DISK_FULL_BYTES = 2**20  # a disk with less has no room for a driver to say anything
 USED_FILE = "used.json"  # beside the mirrors of a cluster: the file that describes it
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -89,7 +89,7 @@ class RunFolder:
         return self.path / "failure.json"
 
     @property
-    def measured_file(self) -> Path:
+    def measurement_file(self) -> Path:
         return self.path / "measured.json"
 
     @property
@@ -97,7 +97,7 @@ class RunFolder:
         return self.path / "submitted.json"
 
     @property
-    def is_wanted(self) -> bool:
+    def needs_driver(self) -> bool:
         """Whether it was submitted to a cluster and has not ended: if no driver is at work, the
         head's supervisor starts one."""
         return (
@@ -115,7 +115,7 @@ class RunFolder:
             return RunSpec.model_validate(content)
         except ValidationError as error:
             raise InputError(
-                f"{self.spec_file} {_describe_errors(error)}", fix=OTHER_VERSION
+                f"{self.spec_file} {_describe_errors(error)}", fix=OTHER_VERSION_FIX
             ) from None
 
     def find_spec(self) -> RunSpec | None:
@@ -160,24 +160,24 @@ def runs_home() -> Path:
 
 def all_runs() -> list[RunFolder]:
     """Every run, the newest last."""
-    return _whole_runs(runs_home().glob("*/run.json"))
+    return _valid_runs(runs_home().glob("*/run.json"))
 
 
 def all_mirrors() -> list[RunFolder]:
     """Every run of a cluster that this machine has seen, the newest last."""
-    return _whole_runs((launch_home() / "clusters").glob("*/runs/*/run.json"))
+    return _valid_runs((launch_home() / "clusters").glob("*/runs/*/run.json"))
 
 
-def known_names() -> set[str]:
+def known_run_names() -> set[str]:
     """Of all runs of this machine and of clusters: a new one of these would need its place said."""
     return {run.name for run in (*all_runs(), *all_mirrors())}
 
 
-def _whole_runs(files: Iterable[Path]) -> list[RunFolder]:
+def _valid_runs(files: Iterable[Path]) -> list[RunFolder]:
     folders = [RunFolder(path.parent) for path in files if RUN_NAME.fullmatch(path.parent.name)]
     specs = [(folder, folder.find_spec()) for folder in folders]  # read once: one may go meanwhile
-    known = [(spec.created, folder.name, folder) for folder, spec in specs if spec is not None]
-    return [folder for _, _, folder in sorted(known, key=lambda item: item[:2])]
+    valid = [(spec.created, folder.name, folder) for folder, spec in specs if spec is not None]
+    return [folder for _, _, folder in sorted(valid, key=lambda item: item[:2])]
 
 
 def find_run(name: str) -> RunFolder:
@@ -211,17 +211,17 @@ def create_run(name: str | None, recipe: str, spec: RunSpec) -> RunFolder:
                 fix += f", or go on with it: launch resume {name}"
             raise InputError(f"run '{name}' exists already in {runs_home()}", fix=fix) from None
     else:
-        folder = _make_first_free(recipe)
+        folder = _create_numbered_folder(recipe)
     spec.with_changes(run=folder.name).write(folder.spec_file)
     return folder
 
 
 def _describe_errors(error: ValidationError) -> str:
     """Of a run.json: which keys it lacks, else what is wrong with the first key."""
-    found = [(".".join(map(str, each["loc"])), each) for each in error.errors()]
-    if lacking := [key for key, each in found if each["type"] == "missing"]:
+    errors = [(".".join(map(str, entry["loc"])), entry) for entry in error.errors()]
+    if lacking := [key for key, entry in errors if entry["type"] == "missing"]:
         return f"lacks {', '.join(lacking)}"
-    key, first = found[0]
+    key, first = errors[0]
     return f"has a wrong {key}: {first['msg'].lower()}"
 
 
@@ -229,10 +229,10 @@ def _is_imported(spec: RunSpec | None) -> bool:
     return spec is not None and spec.imported_from is not None
 
 
-def _make_first_free(recipe: str) -> RunFolder:
+def _create_numbered_folder(recipe: str) -> RunFolder:
     while True:
-        taken = known_names() | {path.name for path in runs_home().iterdir()}
-        folder = RunFolder(runs_home() / first_free(recipe, taken))
+        taken = known_run_names() | {path.name for path in runs_home().iterdir()}
+        folder = RunFolder(runs_home() / next_free_name(recipe, taken))
         try:
             folder.path.mkdir()
         except FileExistsError:  # another command was quicker
@@ -240,9 +240,9 @@ def _make_first_free(recipe: str) -> RunFolder:
         return folder
 
 
-def first_free(recipe: str, taken: Collection[str]) -> str:
+def next_free_name(recipe: str, taken: Collection[str]) -> str:
     """RECIPE-1, RECIPE-2, ...: the first that is not taken."""
-    stem = _nearest_name(recipe)
+    stem = _sanitize_name(recipe)
     return next(name for n in itertools.count(1) if (name := f"{stem}-{n}") not in taken)
 
 
@@ -252,9 +252,9 @@ def require_run_name(name: str) -> None:
         raise InputError(
             f"--name {name}: a run's name has letters, digits, '.', '_' and '-' only, "
             "begins with a letter or digit and has at most 64 characters",
-            fix=f"--name {_nearest_name(name)}",
+            fix=f"--name {_sanitize_name(name)}",
         )
 
 
-def _nearest_name(text: str) -> str:
+def _sanitize_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:56] or "run"

@@ -30,7 +30,8 @@ class RunHistory:
     evaluated_hours: Sequence[float]
     val_bpb: Sequence[float]
     restart_hours: Sequence[float]
-    lost_hours: Sequence[tuple[float, float]]  # from, to: of steps that had to be made again
+    replayed_spans: Sequence[tuple[float, float]]
+    """Begin and end, in hours, of steps that were lost and made again."""
 
     @classmethod
     def of(cls, folder: RunFolder, name: str) -> RunHistory:
@@ -51,11 +52,11 @@ class RunHistory:
             if after.attempt > before.attempt
         ]
         steps = latest_attempts(metrics)
-        kept = {_key(metric) for metric in steps}
-        lost_hours = [
+        counted = {_key(metric) for metric in steps}
+        replayed_spans = [
             (hour - metric.step_seconds / 3600, hour)
             for metric, hour in zip(metrics, hours, strict=True)
-            if _key(metric) not in kept
+            if _key(metric) not in counted
         ]
         evaluated = [
             (metric.tokens, hours_of[_key(metric)], metric.val_bpb)
@@ -76,7 +77,7 @@ class RunHistory:
             evaluated_hours=[hour for _, hour, _ in evaluated],
             val_bpb=[value for _, _, value in evaluated],
             restart_hours=restarts,
-            lost_hours=_joined(lost_hours),
+            replayed_spans=_merge_spans(replayed_spans),
         )
 
     def scaled(self, per_hour: float) -> RunHistory:
@@ -86,11 +87,13 @@ class RunHistory:
             hours=[per_hour * hour for hour in self.hours],
             evaluated_hours=[per_hour * hour for hour in self.evaluated_hours],
             restart_hours=[per_hour * hour for hour in self.restart_hours],
-            lost_hours=[(per_hour * begin, per_hour * end) for begin, end in self.lost_hours],
+            replayed_spans=[
+                (per_hour * begin, per_hour * end) for begin, end in self.replayed_spans
+            ],
         )
 
 
-def smoothed(values: Sequence[float], steps: int) -> list[float]:
+def moving_average(values: Sequence[float], steps: int) -> list[float]:
     """The mean of each value and the `steps` - 1 before it; fewer at the start."""
     sums = [0.0, *accumulate(values)]
     firsts = [max(0, end - steps) for end in range(1, len(sums))]
@@ -99,14 +102,14 @@ def smoothed(values: Sequence[float], steps: int) -> list[float]:
     ]  # fmt: skip
 
 
-def _joined(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def _merge_spans(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Those that follow each other as one."""
-    joined: list[tuple[float, float]] = []
+    merged: list[tuple[float, float]] = []
     for begin, end in spans:
-        if joined and math.isclose(joined[-1][1], begin, abs_tol=1e-9):
-            begin = joined.pop()[0]
-        joined.append((begin, end))
-    return joined
+        if merged and math.isclose(merged[-1][1], begin, abs_tol=1e-9):
+            begin = merged.pop()[0]
+        merged.append((begin, end))
+    return merged
 
 
 def _key(metric: Metric) -> tuple[int, int]:

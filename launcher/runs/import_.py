@@ -27,7 +27,7 @@ def import_run(source: Path, name: str | None) -> RunFolder:
     """
     from nanochat.checkpoint import CheckpointFolder
 
-    model, facts = _own(source) if (source / "config.json").exists() else (read(source), {})
+    model, facts = _read_export(source) if (source / "config.json").exists() else (read(source), {})
     tokens_per_step = facts.get("tokens_per_step", model.config.sequence_length)
     recipe = Recipe(
         depth=model.config.depth,
@@ -62,7 +62,7 @@ def import_run(source: Path, name: str | None) -> RunFolder:
     return folder
 
 
-def _own(source: Path) -> tuple[UpstreamModel, dict[str, Any]]:
+def _read_export(source: Path) -> tuple[UpstreamModel, dict[str, Any]]:
     """What `launch export` has written, and its facts about the training."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file

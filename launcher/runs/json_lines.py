@@ -83,12 +83,12 @@ def _ends_with_newline(path: Path) -> bool:
 
 def _parse_lines(data: bytes) -> list[dict[str, Any]]:
     """Skip torn lines: a crash in the middle of a write is no reason to read no further."""
-    found = []
+    contents = []
     for line in data.splitlines():
         try:
             content = json.loads(line)
         except ValueError:
             continue
         if isinstance(content, dict):
-            found.append(content)
-    return found
+            contents.append(content)
+    return contents

@@ -46,11 +46,11 @@ def latest_attempts(metrics: Iterable[Metric]) -> list[Metric]:
 
     Steps beyond the last line were lost with an earlier attempt and have not been made again.
     """
-    best: dict[int, Metric] = {}
+    latest: dict[int, Metric] = {}
     reached = 0
     for metric in metrics:
         reached = metric.step
-        known = best.get(metric.step)
-        if known is None or metric.attempt >= known.attempt:
-            best[metric.step] = metric
-    return [best[step] for step in sorted(best) if step <= reached]
+        previous = latest.get(metric.step)
+        if previous is None or metric.attempt >= previous.attempt:
+            latest[metric.step] = metric
+    return [latest[step] for step in sorted(latest) if step <= reached]

@@ -15,23 +15,22 @@ from launcher.runs.folder import RunFolder
 
 @dataclass(frozen=True)
 class LocalRemoval:
-    """One of this machine, or what it has of a cluster's that no host knows any more.
-
-    `name`: as commands take it; `bytes`: of disk; `stays_there`: its hosts may have it and are not
-    asked.
-    """
+    """A run of this machine, or the mirror of a cluster's run that no host knows any more."""
 
     name: str
+    """As commands take it."""
     bytes: int
+    """Of disk."""
     folder: RunFolder
-    stays_there: bool
+    stays_on_hosts: bool
+    """Whether its cluster's hosts may still have it; they are not asked."""
 
     @classmethod
-    def of(cls, folder: RunFolder, name: str, *, stays_there: bool = False) -> LocalRemoval:
+    def of(cls, folder: RunFolder, name: str, *, stays_on_hosts: bool = False) -> LocalRemoval:
         """Raises RunBusy."""
         if folder.is_locked():
             raise RunBusy(f"run '{name}' is at work", fix=f"launch stop {name}")
-        return cls(name, disk_bytes(folder.path), folder, stays_there)
+        return cls(name, disk_bytes(folder.path), folder, stays_on_hosts)
 
     def remove(self) -> None:
         """Raises RunBusy."""
@@ -48,18 +47,18 @@ def remove_folder(path: Path) -> None:
     if path.is_symlink():
         path.unlink()
     else:
-        _remove_real(path)
+        _remove_directory(path)
     for stray in path.parent.glob(".removed-*"):
         shutil.rmtree(stray, ignore_errors=True)
 
 
-def _remove_real(path: Path) -> None:
-    gone = path.with_name(f".removed-{path.name}-{secrets.token_hex(4)}")
-    path.rename(gone)
+def _remove_directory(path: Path) -> None:
+    renamed = path.with_name(f".removed-{path.name}-{secrets.token_hex(4)}")
+    path.rename(renamed)
     try:
-        shutil.rmtree(gone)
+        shutil.rmtree(renamed)
     except FileNotFoundError:  # another removal sweeps it too
-        shutil.rmtree(gone, ignore_errors=True)
+        shutil.rmtree(renamed, ignore_errors=True)
 
 
 def disk_bytes(path: Path) -> int:

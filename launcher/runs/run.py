@@ -9,15 +9,17 @@ from nanochat.disk_space import free_bytes
 
 
 class Run(Protocol):
-    """`folder` is on this machine: the run's own, or its mirror. `is_asked`: whether `refresh`
-    says how the run is; else `folder` is as it was seen last, and a driver's end is unknown."""
+    """A run of this machine or of a cluster."""
 
     folder: RunFolder
+    """On this machine: the run's own, or its mirror."""
     cluster: str
     poll_seconds: float
 
     @property
-    def is_asked(self) -> bool: ...
+    def is_live(self) -> bool:
+        """Whether `refresh` asks for the present state. If not, `folder` is as it was seen last,
+        and whether its driver has ended is unknown."""
 
     def is_alive(self) -> bool:
         """Whether its driver is at work."""
@@ -28,8 +30,8 @@ class Run(Protocol):
     def request_stop(self) -> None:
         """Ask for a checkpoint and an end after the current step."""
 
-    def free_bytes(self) -> int:
-        """Room on the disk that the driver writes to."""
+    def free_bytes(self) -> int | None:
+        """Free space on the disk that the driver writes to; None if it is not known."""
 
 
 class LocalRun:
@@ -42,7 +44,7 @@ class LocalRun:
         self.cluster = cluster
 
     @property
-    def is_asked(self) -> bool:
+    def is_live(self) -> bool:
         return self.cluster == "local"
 
     def is_alive(self) -> bool:

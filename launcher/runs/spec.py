@@ -10,18 +10,20 @@ about to begin. `launch resume` changes some of it.
 
 from __future__ import annotations
 
+import time
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
 
-from launcher.config.recipe import Recipe
+from launcher.config.recipe import LoadedRecipe, Recipe
 from launcher.errors import InputError
 from launcher.runs.node import RunNode
 from launcher.runs.record import Record
 from nanochat.sizes import ModelConfig
 
-OTHER_VERSION = "another version of launch has made it: go on with that one"
+OTHER_VERSION_FIX = "another version of launch has made it: go on with that one"
 
 
 class Tuning(Record):
@@ -141,7 +143,7 @@ class RunSpec(Record):
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"]))
             message = f"run.json of run '{self.run}': {key}: {first['msg'].lower()}"
-            raise InputError(message, fix=OTHER_VERSION) from None
+            raise InputError(message, fix=OTHER_VERSION_FIX) from None
 
     @property
     def shares(self) -> dict[str, float]:
@@ -153,8 +155,25 @@ class RunSpec(Record):
         named = {name: getattr(self, name) for name in self.model_fields_set} | changes
         return RunSpec(**named)
 
-    def lacking(self, *names: str) -> list[str]:
+    def missing_keys(self, *names: str) -> list[str]:
         """Return the keys of those of these fields that were never written."""
         fields = type(self).model_fields
-        never_set = [name for name in names if name not in self.model_fields_set]
-        return [fields[name].serialization_alias or name for name in never_set]
+        unset = [name for name in names if name not in self.model_fields_set]
+        return [fields[name].serialization_alias or name for name in unset]
+
+
+def new_run_spec(loaded: LoadedRecipe, *, cluster: str, entered: float) -> RunSpec:
+    """Return what the run.json of a new run says from the start."""
+    recipe = loaded.recipe
+    settings = recipe.model_dump(mode="json")
+    settings["data"]["source"] = recipe.text_source  # with a number of shards that stays
+    return RunSpec(
+        recipe_name=loaded.name,
+        recipe_file=str(loaded.path.absolute()),
+        cluster=cluster,
+        created=time.time(),
+        entered=entered,
+        steps=recipe.steps_total,
+        folder=str(Path.cwd()),
+        settings=settings,
+    )

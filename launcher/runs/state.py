@@ -27,7 +27,7 @@ Status = Literal[
     "running", "waiting", "preparing", "stopping", "finished", "stopped", "failed", "imported",
     "interrupted", "unknown", "gone",
 ]  # fmt: skip
-ACTIVE = ("running", "waiting", "preparing", "stopping")
+ACTIVE_STATUSES = ("running", "waiting", "preparing", "stopping")
 RECENT_STEPS = 20  # of which the speed is the median: one slow step does not show
 
 
@@ -63,7 +63,7 @@ class RunState:
         metrics = latest_attempts(read_metrics(folder.metrics))
         state = cls.from_metrics(folder, metrics, status_of(folder, alive))
         summary = folder.summary()
-        if summary is None or state.status in ACTIVE:
+        if summary is None or state.status in ACTIVE_STATUSES:
             return state
         return replace(
             state,
@@ -164,9 +164,9 @@ def last_members(folder: RunFolder, names: Iterable[str]) -> tuple[str, ...]:
 
 def _is_preparing(events: Sequence[Event]) -> bool:
     """Whether its text is being fetched or prepared: Ray starts meanwhile."""
-    meanwhile = ("ray", "imports")
+    stages_of_ray = ("ray", "imports")
     for event in reversed(events):
-        if not (isinstance(event, StartEvent) and event.stage in meanwhile):
+        if not (isinstance(event, StartEvent) and event.stage in stages_of_ray):
             return isinstance(event, ProgressEvent)
     return False
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from launcher.runs.record import Record
 
 
@@ -10,7 +12,9 @@ class Submission(Record):
 
     time: float = 0.0
     """When the client submitted it, in seconds since 1970."""
-    by_itself: bool = False
+    started_by_supervisor: bool = Field(
+        default=False, validation_alias="by_itself", serialization_alias="by_itself"
+    )
     """Whether the supervisor started the present driver, without a client."""
     starts: int = 1
     """Drivers started in a row without a new step."""

@@ -10,17 +10,18 @@ from pathlib import Path
 
 from launcher.raycluster.host_locks import acquire_hosts
 from launcher.raycluster.spec import ClusterSpec
+from launcher.runs.failure import Failure
 from launcher.runs.node import RunNode
-from launcher.training.session import NODE_ID, Failure, RayLost, Session
+from launcher.training.session import NODE_ID, RayLost, Session
 
-JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+JOB_CONFIG_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 class ClusterSession:
     """For a driver that runs as a job on the head."""
 
-    exports_metrics = True
-    trains_here = False
+    export_metrics = True
+    trains_in_process = False
 
     def __init__(
         self, folder: Path, spec: ClusterSpec, nodes: Sequence[RunNode], *, pool: str | None
@@ -31,14 +32,14 @@ class ClusterSession:
         self.nodes = nodes
         self.accelerator: str | None = nodes[0].accelerator
         self.profile = spec.profile
-        self.notes = str(Path(os.environ["RAY_TMPDIR"]) / "train")
+        self.storage_path = str(Path(os.environ["RAY_TMPDIR"]) / "train")
         self.resources = {"rank_slot": 1.0} | ({f"pool_{pool}": 1.0} if pool else {})
 
     def set_environment(self) -> None:
         # An actor with an environment of its own, even an empty one, cannot begin in a worker
         # that has been started ahead: the job's metadata stays, its environment goes.
-        config = json.loads(os.environ.get(JOB_CONFIG, "{}"))
-        os.environ[JOB_CONFIG] = json.dumps({"metadata": config.get("metadata", {})})
+        config = json.loads(os.environ.get(JOB_CONFIG_VARIABLE, "{}"))
+        os.environ[JOB_CONFIG_VARIABLE] = json.dumps({"metadata": config.get("metadata", {})})
         os.environ["RAY_ADDRESS"] = f"{self._spec.head.address}:{self._spec.ports.gcs}"
 
     def connect(self) -> None:
@@ -49,25 +50,25 @@ class ClusterSession:
         except (OSError, RuntimeError, ray.exceptions.RayError) as error:
             raise RayLost(str(error)) from error
 
-    def turn(
-        self, run: str, waits_for: Callable[[str], None], given_up: Callable[[], bool]
+    def acquire_hosts(
+        self, run: str, on_wait: Callable[[str], None], is_cancelled: Callable[[], bool]
     ) -> AbstractContextManager[None]:
         return acquire_hosts(
             self._folder,
             [node.name for node in self.nodes],
             run,
-            waits_for=waits_for,
-            given_up=given_up,
+            on_wait=on_wait,
+            is_cancelled=is_cancelled,
         )
 
-    def train_run(self, run_folder: str) -> Failure:
+    def train_run(self, run_folder: str) -> Failure | None:
         """In a worker on this host that has Ray Train imported: 3 s less on one core."""
         import ray
 
-        here = {NODE_ID: ray.get_runtime_context().get_node_id()}
-        task = ray.remote(num_cpus=0, max_retries=0, label_selector=here)(_train_run)
+        this_node = {NODE_ID: ray.get_runtime_context().get_node_id()}
+        task = ray.remote(num_cpus=0, max_retries=0, label_selector=this_node)(_train_run)
         try:
-            failure: Failure = ray.get(task.remote(run_folder, self))
+            failure: Failure | None = ray.get(task.remote(run_folder, self))
         except ray.exceptions.RayError as error:
             # What the task itself raised is wrapped; the death of its controller may be in there.
             cause = getattr(error, "cause", None)
@@ -79,7 +80,7 @@ class ClusterSession:
         return failure
 
 
-def _train_run(run_folder: str, session: Session) -> Failure:
+def _train_run(run_folder: str, session: Session) -> Failure | None:
     from launcher.training.trainer import train_run
 
     return train_run(run_folder, session)

@@ -31,17 +31,20 @@ class ComputeDevice:
         return asdict(self)
 
 
-def choose_device(recipe: Recipe, session: Session, chosen: Tuning | None = None) -> ComputeDevice:
-    """`chosen`: by what was measured, when the run was made. Raises InputError where the recipe
-    asks for what the machines cannot do."""
-    chosen = chosen or Tuning()
+def choose_device(recipe: Recipe, session: Session, tuning: Tuning | None = None) -> ComputeDevice:
+    """Choose device, dtype and threads.
+
+    `tuning`: what was chosen by a measurement when the run was created. Raises InputError if the
+    recipe asks for something that the machines cannot do.
+    """
+    tuning = tuning or Tuning()
     if session.accelerator not in (None, "cpu") and not torch.cuda.is_available():
         raise RunFailed(
             f"accelerator is {session.accelerator}, but torch {torch.__version__} sees no GPU",
             fix="launch cluster check says what is wrong with it; or write accelerator: cpu",
         )
     if torch.cuda.is_available():
-        return _gpu(recipe, session, chosen)
+        return _choose_gpu(recipe, session, tuning)
     for node in session.nodes:
         if node.cpus is not None and node.cpus < node.ranks_per_node:
             raise InputError(
@@ -53,39 +56,39 @@ def choose_device(recipe: Recipe, session: Session, chosen: Tuning | None = None
         device="cpu",
         dtype=dtype,
         threads={
-            node.name: min(node.cpus_per_rank, chosen.threads.get(node.name, node.cpus_per_rank))
+            node.name: min(node.cpus_per_rank, tuning.threads.get(node.name, node.cpus_per_rank))
             for node in session.nodes
         },
-        cpus=dict(chosen.cpus),
+        cpus=dict(tuning.cpus),
         reasons={
             "device": "CPU: torch sees no GPU",
             "dtype": f"{dtype}: {why}",
-            "threads": _threads(session.nodes),
-            **_shares(recipe.rows_per_step, session.nodes),
-            **chosen.reasons,
+            "threads": _threads_reason(session.nodes),
+            **_shares_reason(recipe.rows_per_step, session.nodes),
+            **tuning.reasons,
         },
     )
 
 
-def _threads(nodes: Sequence[RunNode]) -> str:
+def _threads_reason(nodes: Sequence[RunNode]) -> str:
     if not nodes[0].name:
         node = nodes[0]
         return f"{node.cpus_per_rank} per worker: {node.cpus} cores for {node.ranks_per_node}"
-    of_each = ", ".join(f"{node.name} {node.cpus_per_rank}" for node in nodes)
-    return f"{of_each}: the cores of each host"
+    per_node = ", ".join(f"{node.name} {node.cpus_per_rank}" for node in nodes)
+    return f"{per_node}: the cores of each host"
 
 
-def _shares(rows: int, nodes: Sequence[RunNode]) -> dict[str, str]:
+def _shares_reason(rows: int, nodes: Sequence[RunNode]) -> dict[str, str]:
     """Nothing if they are equal."""
     shares = [node.share for node in nodes]
     if len(set(shares)) == 1:
         return {}
-    parts = zip(nodes, split_rows(rows, shares), strict=True)
-    of_each = ", ".join(f"{node.name} {len(part)}" for node, part in parts)
-    return {"shares": f"{of_each} of the {rows} rows of a step: the cluster file says so"}
+    rows_by_node = zip(nodes, split_rows(rows, shares), strict=True)
+    per_node = ", ".join(f"{node.name} {len(split)}" for node, split in rows_by_node)
+    return {"shares": f"{per_node} of the {rows} rows of a step: the cluster file says so"}
 
 
-def _gpu(recipe: Recipe, session: Session, chosen: Tuning) -> ComputeDevice:
+def _choose_gpu(recipe: Recipe, session: Session, tuning: Tuning) -> ComputeDevice:
     count = torch.cuda.device_count()
     on_cluster = session.accelerator is not None
     if recipe.workers > count and not on_cluster:
@@ -106,17 +109,17 @@ def _gpu(recipe: Recipe, session: Session, chosen: Tuning) -> ComputeDevice:
         reasons={
             "device": f"GPU: {name}",
             "dtype": f"{dtype}: {why}",
-            **_shares(recipe.rows_per_step, session.nodes),
-            **chosen.reasons,
+            **_shares_reason(recipe.rows_per_step, session.nodes),
+            **tuning.reasons,
         },
     )
 
 
-def _cpu_dtype(asked: str) -> tuple[str, str]:
+def _cpu_dtype(requested: str) -> tuple[str, str]:
     """bfloat16 products without instructions for them do not finish: a CPU has to be asked."""
-    if asked == "float32":
+    if requested == "float32":
         return "float32", "the recipe says so"
-    if asked == "auto":
+    if requested == "auto":
         return "float32", "bfloat16 is for GPUs"
     if not torch.cpu.get_capabilities().get("avx512_bf16", False):
         raise InputError(

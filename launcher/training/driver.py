@@ -91,45 +91,45 @@ class Driver:
         self.session = session
         self.events = EventLog(folder.events)
         self._text_ready: Future[PreparedData] = Future()
-        self._text_came_late = False
+        self._text_was_incomplete = False
 
     def run(self) -> int:
         if stat.S_ISFIFO(os.fstat(0).st_mode):  # a client waits at the other end
             threading.Thread(target=self._watch_client, daemon=True).start()
-        signal.signal(signal.SIGTERM, self._end_now)
+        signal.signal(signal.SIGTERM, self._exit_at_once)
         self.session.set_environment()
         try:
             threading.Thread(target=self._prepare_text, daemon=True).start()
-            with ThreadPoolExecutor(1) as beside:
-                imports = beside.submit(self._import_trainer)
+            with ThreadPoolExecutor(1) as executor:
+                imports = executor.submit(self._import_trainer)
                 with self.stage("ray"):
                     self.session.connect()
-                data = self._text()
+                data = self._wait_for_text()
                 imports.result()
             if data is None:
                 return self._finish()
             self.folder.update_spec(
-                data=self._checked(data),
+                data=self._verify_data(data),
                 versions={name: version(name) for name in ("torch", "ray", "tiktoken")}
                 | {"launch": __version__, "python": platform.python_version()},
             )
-            asked_to_stop = self.folder.stop_request.exists
-            with self.session.turn(self.folder.name, self._waits_for, asked_to_stop):
-                if not asked_to_stop():
+            stop_requested = self.folder.stop_request.exists
+            with self.session.acquire_hosts(self.folder.name, self._on_wait, stop_requested):
+                if not stop_requested():
                     failure = self.session.train_run(str(self.folder.path))
                     if failure is not None:
-                        self._fail(*failure)
+                        failure.write(self.folder.failure_file)
         except (LaunchError, NanochatError) as error:
             self._fail(error.message, error.fix)
         except RayLost as error:
-            self._end_unfinished(error)
+            self._exit_for_restart(error)
         except Exception as error:
             traceback.print_exc()  # to log.txt, where the standard streams of a driver go
             self._fail(traceback.format_exception_only(error)[0].strip(), None)
         return self._finish()
 
-    def _waits_for(self, other: str) -> None:
-        """Raises RunFailed where the run is not to wait."""
+    def _on_wait(self, other: str) -> None:
+        """Write an event. Raises HostsInUse if the run was started with --no-wait."""
         if not self.folder.spec().waits:
             raise HostsInUse(other, fix="leave --no-wait out: it waits")
         self.events.write(WaitEvent.now(run=other))
@@ -137,19 +137,19 @@ class Driver:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Write how long a stage of the start took."""
-        began = time.monotonic()
+        started_at = time.monotonic()
         yield
-        seconds = round(time.monotonic() - began, 3)
+        seconds = round(time.monotonic() - started_at, 3)
         self.events.write(StartEvent.now(stage=name, seconds=seconds))
 
     def _import_trainer(self) -> None:
         """Beside the start of Ray, where this is the process that needs it."""
-        if self.session.trains_here:
+        if self.session.trains_in_process:
             with self.stage("imports"):
                 import launcher.training.trainer  # noqa: F401
 
-    def _text(self) -> PreparedData | None:
-        """As soon as training can begin. None: a stop was asked for before."""
+    def _wait_for_text(self) -> PreparedData | None:
+        """Return the text as soon as training can begin. None if a stop was requested before."""
         while not self.folder.stop_request.exists():
             if wait([self._text_ready], timeout=STOP_POLL_SECONDS).done:
                 return self._text_ready.result()
@@ -158,46 +158,47 @@ class Driver:
     def _prepare_text(self) -> None:
         """All of it: what is not there when training begins is prepared beside it."""
         try:
-            data = self._prepare(began=time.monotonic())
+            data = self._prepare(started_at=time.monotonic())
         except Exception as error:
             if not self._text_ready.done():
                 self._text_ready.set_exception(error)
             else:  # workers that need more than there is find out, and say why
                 reason = error.message if isinstance(error, NanochatError) else str(error)
-                message = f"{reason}; {self._last_words()}"
+                message = f"{reason}; {self._describe_remaining_text()}"
                 self.events.write(FaultEvent.now(what="text", message=message))
             return
-        if self._text_came_late:
+        if self._text_was_incomplete:
             rows = len(data.train_rows)
-            self.events.write(TextEvent.now(words=f"all text is prepared: {rows:,} rows"))
+            self.events.write(TextEvent.now(message=f"all text is prepared: {rows:,} rows"))
 
-    def _last_words(self) -> str:
-        """How far the rows that are there reach, where no more will come."""
+    def _describe_remaining_text(self) -> str:
+        """Say how far the prepared rows reach, if no more will follow."""
         rows = len(PreparedData.load(self._text_ready.result().path).train_rows)
         steps = rows // self.recipe.rows_per_step
         if steps >= self.recipe.steps_total:
             return "the text that is there is enough for this run"
         return f"the text that is there lasts until step {steps:,}"
 
-    def _prepare(self, began: float) -> PreparedData:
+    def _prepare(self, started_at: float) -> PreparedData:
         data = self.recipe.data
         spec = self.folder.spec()
-        base, sent = Path(spec.folder), spec.text  # sent: what the client has sent
+        base = Path(spec.folder)
+        uploaded = spec.text  # files of the client, stored on the head
         cache = launch_home() / "data"
 
-        def source(key: str, text: str) -> Source:
-            if sent.get(key) == CLIMBMIX:
+        def source(key: str, name: str) -> Source:
+            if uploaded.get(key) == CLIMBMIX:
                 mirror = data.mirror if data.mirror and is_address(data.mirror) else None
-                return climbmix_source(text, base, cache / CLIMBMIX, mirror)
-            if key in sent:
-                return stored_source(launch_home(), text, sent[key])
-            return parse_source(text, base, shards=cache / CLIMBMIX, mirror=data.mirror)
+                return climbmix_source(name, base, cache / CLIMBMIX, mirror)
+            if key in uploaded:
+                return stored_source(launch_home(), name, uploaded[key])
+            return parse_source(name, base, shards=cache / CLIMBMIX, mirror=data.mirror)
 
         def on_ready(prepared: PreparedData) -> None:
-            seconds = round(time.monotonic() - began, 3)
-            words = self._words(prepared)
-            self.events.write(StartEvent.now(stage="data", seconds=seconds, words=words))
-            self._text_came_late = not prepared.manifest.complete
+            seconds = round(time.monotonic() - started_at, 3)
+            message = self._describe_text(prepared)
+            self.events.write(StartEvent.now(stage="data", seconds=seconds, message=message))
+            self._text_was_incomplete = not prepared.manifest.complete
             self._text_ready.set_result(prepared)
 
         return prepare(
@@ -207,11 +208,11 @@ class Driver:
             vocab_size=self.recipe.vocab_size,
             validation=None if data.validation is None else source("validation", data.validation),
             threads=len(os.sched_getaffinity(0)),
-            on_progress=_Progress(self.events, self._text_ready.done),
+            on_progress=_PreparationProgress(self.events, self._text_ready.done),
             on_ready=on_ready,
         )
 
-    def _words(self, prepared: PreparedData) -> str:
+    def _describe_text(self, prepared: PreparedData) -> str:
         train, held_out = len(prepared.train_rows), len(prepared.validation_rows)
         length = self.recipe.sequence_length
         if not prepared.manifest.complete:
@@ -224,8 +225,11 @@ class Driver:
             f"; each is read {passes:,.3g} times" if passes > 1 else ""
         )
 
-    def _checked(self, prepared: PreparedData) -> RunData:
-        """The run.json entry of its data. Raises LaunchError where a resumed run has other text."""
+    def _verify_data(self, prepared: PreparedData) -> RunData:
+        """Return the run.json entry of the data.
+
+        Raises LaunchError if the run is resumed and its text has changed.
+        """
         data = RunData(folder=str(prepared.path), identity=prepared.identity())
         before = self.folder.spec().data
         if before is not None and before.identity != data.identity:
@@ -248,7 +252,7 @@ class Driver:
             time.sleep(ORPHAN_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def _end_now(self, *_: Any) -> None:
+    def _exit_at_once(self, *_: Any) -> None:
         if isinstance(self.session, ClusterSession):
             os._exit(1)  # nobody asked for it: its host shuts down, and it goes on after the boot
         try:
@@ -259,11 +263,11 @@ class Driver:
         finally:  # Ray swallows what a signal's handler raises
             os._exit(1)
 
-    def _end_unfinished(self, error: RayLost) -> None:
+    def _exit_for_restart(self, error: RayLost) -> None:
         """Without a summary: the head's supervisor starts another driver."""
         traceback.print_exc()
-        first = str(error).strip().partition("\n")[0]
-        message = f"Ray let go of the driver: {first}"
+        first_line = str(error).strip().partition("\n")[0]
+        message = f"Ray let go of the driver: {first_line}"
         self.events.write(FaultEvent.now(what="ray", message=message))
         sys.stdout.flush()
         os._exit(1)
@@ -274,8 +278,8 @@ class Driver:
     def _finish(self) -> int:
         failure = self.folder.failure()
         # The last step's checkpoint is the last thing that training writes.
-        done = (self.folder.checkpoints / f"step-{self.recipe.steps_total:08d}").is_dir()
-        status: Status = "failed" if failure is not None else "finished" if done else "stopped"
+        finished = (self.folder.checkpoints / f"step-{self.recipe.steps_total:08d}").is_dir()
+        status: Status = "failed" if failure is not None else "finished" if finished else "stopped"
         details = {} if failure is None else {"message": failure.message}
         summary = summarize(self.folder, status)
         self.events.write(FinishEvent.now(status=status, step=summary.steps, **details))
@@ -284,20 +288,20 @@ class Driver:
         return 1 if failure else 0
 
 
-class _Progress:
-    """Progress of the data's preparation as events, twice a second at most, until `done`; and what
-    is in its way, whenever that is."""
+class _PreparationProgress:
+    """Writes the progress of data preparation as events, at most twice a second, until
+    `is_ready()`; and obstacles at any time."""
 
-    def __init__(self, events: EventLog, done: Callable[[], bool]) -> None:
+    def __init__(self, events: EventLog, is_ready: Callable[[], bool]) -> None:
         self._events = events
-        self._done = done
-        self._written = 0.0
+        self._is_ready = is_ready
+        self._written_at = 0.0
 
     def __call__(self, what: str, done: float, total: float | None, *, host: str = "") -> None:
         if total is None and what != "wait":
             self._events.write(FaultEvent.now(what="text", message=what))
-        elif time.monotonic() - self._written > PROGRESS_SECONDS and not self._done():
-            self._written = time.monotonic()
+        elif time.monotonic() - self._written_at > PROGRESS_SECONDS and not self._is_ready():
+            self._written_at = time.monotonic()
             self._events.write(ProgressEvent.now(stage=what, done=done, total=total))
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from launcher.agent.processes import adopt_orphans, kill_children
 
-PREFIX = "launch-ray-"
+RAY_FOLDER_PREFIX = "launch-ray-"
 
 
 def main(run_folder: str) -> None:
@@ -27,7 +27,7 @@ def main(run_folder: str) -> None:
     adopt_orphans()
     remove_orphaned_folders()
     # Short, for the names of sockets inside may have 107 characters.
-    ray_folder = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir="/tmp")
+    ray_folder = tempfile.mkdtemp(prefix=f"{RAY_FOLDER_PREFIX}{os.getpid()}-", dir="/tmp")
     try:
         driver = subprocess.Popen(
             [sys.executable, "-P", "-m", "launcher.training.driver", run_folder, ray_folder]
@@ -42,8 +42,8 @@ def main(run_folder: str) -> None:
 
 def remove_orphaned_folders() -> None:
     """Remove what guardians that were killed themselves have left in /tmp."""
-    for folder in Path("/tmp").glob(f"{PREFIX}*-*"):
-        pid = folder.name.removeprefix(PREFIX).partition("-")[0]
+    for folder in Path("/tmp").glob(f"{RAY_FOLDER_PREFIX}*-*"):
+        pid = folder.name.removeprefix(RAY_FOLDER_PREFIX).partition("-")[0]
         alive = Path("/proc", pid).exists() or not pid.isdigit()
         with contextlib.suppress(OSError):  # another guardian may be quicker
             if not alive and not folder.is_symlink() and folder.stat().st_uid == os.getuid():

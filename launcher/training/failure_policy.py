@@ -37,7 +37,7 @@ class RunFailurePolicy(DefaultFailurePolicy):
             training_failed_error
         ):
             return FailureDecision.RAISE
-        if self._nodes is not None and self._nodes.lost():
+        if self._nodes is not None and self._nodes.has_lost_member():
             return FailureDecision.RETRY
         return super().make_decision(training_failed_error)
 

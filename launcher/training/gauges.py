@@ -6,7 +6,7 @@ from ray.util.metrics import Gauge
 
 from launcher.runs.metric import Metric
 
-# Key of a line of metrics.jsonl -> gauge and what it says.
+# Key of a line of metrics.jsonl -> gauge and its description.
 GAUGES = {
     "step": ("launch_step", "Optimizer steps completed."),
     "tokens": ("launch_tokens", "Tokens trained on so far."),
@@ -23,14 +23,14 @@ class Gauges:
 
     def __init__(self, run: str) -> None:
         self._gauges = {
-            key: Gauge(name, description=words, tag_keys=("run",))
-            for key, (name, words) in GAUGES.items()
+            key: Gauge(name, description=description, tag_keys=("run",))
+            for key, (name, description) in GAUGES.items()
         }
         for gauge in self._gauges.values():
             gauge.set_default_tags({"run": run})
 
-    def show(self, metric: Metric) -> None:
-        """Show the figures of one step; those that it lacks keep their last value."""
+    def update(self, metric: Metric) -> None:
+        """Set the figures of one step; those that it lacks keep their last value."""
         for key, gauge in self._gauges.items():
             value = getattr(metric, key)
             if value is not None:

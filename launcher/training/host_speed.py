@@ -17,7 +17,7 @@ from launcher.planner.step_time import pass_correction
 from launcher.training.threads import (
     ThreadChoice,
     fewest_of_the_fastest,
-    giga,
+    format_giga,
     try_threads,
     with_threads,
 )
@@ -45,11 +45,11 @@ SMALL = (  # the shapes of d4, d8, d12
 LARGE = (ModelConfig(depth=20), ModelConfig(depth=24))  # for GPUs
 # Something else that computes is given this long to end: what has just been started beside a rank
 # imports for 3 s on two cores. Then it is measured nevertheless, and said wherever that is used.
-QUIET_SECONDS = 5.0
-BUSY_CORES, BUSY_PART = 0.5, 0.1  # of the cores that this process may use: the more of the two
+IDLE_WAIT_SECONDS = 5.0
+BUSY_CORES, BUSY_FRACTION = 0.5, 0.1  # of the cores that this process may use: the more of the two
 PASSES = {"cpu": (1024, 2048, 4096, 8192), "cuda": (4096, 8192, 16_384, 32_768)}
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
 def default_models(device: torch.device) -> tuple[ModelConfig, ...]:
@@ -62,20 +62,20 @@ def measure_host(
     device: torch.device,
     dtype: torch.dtype,
     folder: Path,
-    most_threads: int,
-    say: Say,
+    max_threads: int,
+    notify: Notify,
 ) -> HostSpeed:
     """`models`: narrow ones first; threads and passes are tried with the first. `folder`: where
     checkpoints go. Raises OSError where there is no room for 128 MB."""
     resident = psutil.Process().memory_info().rss
     if device.type == "cpu":
         keep_freed_memory()
-    busy = _wait_for_quiet()
+    busy = _wait_until_idle()
     bench = Bench(device, dtype)
     if device.type == "cpu":
         threads = try_threads(
             find_cores(),
-            most_threads,
+            max_threads,
             lambda count, cpus: with_threads(count, cpus, lambda: bench.product_rate(models[0])),
         )
     else:
@@ -83,21 +83,21 @@ def measure_host(
     if busy:
         if threads.cpus is None:  # fewer were as fast because others used the rest
             threads = replace(threads, count=max(threads.rates, default=threads.count))
-        beside = f" (too low: something else kept {busy:.1f} cores busy)"
-        threads = replace(threads, why=threads.why + beside)
-    say(f"threads {threads.why}")
+        note = f" (too low: something else kept {busy:.1f} cores busy)"
+        threads = replace(threads, reason=threads.reason + note)
+    notify(f"threads {threads.reason}")
 
     def all_rates() -> HostSpeed:
-        widths = _widths(bench, models, say)
+        widths = _measure_widths(bench, models, notify)
         candidates = {whole_rows(models[0], tokens) for tokens in PASSES[device.type]}
         passes = bench.pass_rates(models[0], sorted(candidates))
-        say("tokens per second by tokens per pass: " + _listed(passes))
+        notify("tokens per second by tokens per pass: " + _format_rates(passes))
         speed = HostSpeed(
             processor=_processor(device),
             threads=threads.count,
             thread_rates=threads.rates,
             cpus=threads.cpus,
-            why_threads=threads.why,
+            why_threads=threads.reason,
             busy_cores=busy,
             widths=widths,
             memory_bytes_per_second=bench.memory_rate(),
@@ -109,8 +109,8 @@ def measure_host(
             pass_tokens=fewest_of_the_fastest(passes),
             pass_rates=passes,
         )
-        speed = speed.model_copy(update={"pass_correction": _correction(models[0], speed)})
-        say(
+        speed = speed.model_copy(update={"pass_correction": _pass_correction(models[0], speed)})
+        notify(
             f"memory {speed.memory_bytes_per_second / 1e9:.3g} GB/s, disk "
             f"{speed.disk_bytes_per_second / 1e6:.3g} MB/s"
         )
@@ -119,17 +119,17 @@ def measure_host(
     return with_threads(threads.count, threads.cpus, all_rates)
 
 
-def _correction(model: ModelConfig, speed: HostSpeed) -> float:
+def _pass_correction(model: ModelConfig, speed: HostSpeed) -> float:
     """Of the pass that is nearest to those whose parts were timed."""
     tokens = min(speed.pass_rates, key=lambda tokens: abs(tokens - PASS_TOKENS))
     return pass_correction(model, speed, tokens, tokens / speed.pass_rates[tokens])
 
 
-def _wait_for_quiet() -> float:
+def _wait_until_idle() -> float:
     """How many cores something else keeps busy nevertheless: 0 where it is next to none."""
-    began, cores = time.monotonic(), sorted(os.sched_getaffinity(0))
-    while (busy := _busy_cores(cores)) > max(BUSY_CORES, BUSY_PART * len(cores)):
-        if time.monotonic() - began > QUIET_SECONDS:
+    started_at, cores = time.monotonic(), sorted(os.sched_getaffinity(0))
+    while (busy := _busy_cores(cores)) > max(BUSY_CORES, BUSY_FRACTION * len(cores)):
+        if time.monotonic() - started_at > IDLE_WAIT_SECONDS:
             return busy
     return 0.0
 
@@ -140,22 +140,25 @@ def _busy_cores(cores: Sequence[int]) -> float:
     return sum(percent[core] for core in cores if core < len(percent)) / 100
 
 
-def _widths(bench: Bench, models: Sequence[ModelConfig], say: Say) -> dict[int, WidthRates]:
+def _measure_widths(
+    bench: Bench, models: Sequence[ModelConfig], notify: Notify
+) -> dict[int, WidthRates]:
     """Without those that would take too long here."""
     tokens = max(PASS_TOKENS, MICRO_BATCH_TOKENS["cuda"] * (bench.device.type == "cuda"))
-    found: dict[int, WidthRates] = {}
-    before: PartRates | None = None
+    rates: dict[int, WidthRates] = {}
+    previous: PartRates | None = None
     for model in models:
-        if before and longest_call_seconds(before, model, tokens) > MAX_CALL_SECONDS:
-            say(f"width {model.dim} would take too long here: left out")
+        if previous and longest_call_seconds(previous, model, tokens) > MAX_CALL_SECONDS:
+            notify(f"width {model.dim} would take too long here: left out")
             break
-        before = bench.part_rates(model, tokens)
-        found[model.dim] = WidthRates(**vars(before))
-        say(
-            f"width {model.dim}: {giga(before.products)} GFLOP/s, attention "
-            f"{giga(before.attention)}, head {giga(before.head)}, Muon {giga(before.muon)}"
+        previous = bench.part_rates(model, tokens)
+        rates[model.dim] = WidthRates(**vars(previous))
+        notify(
+            f"width {model.dim}: {format_giga(previous.products)} GFLOP/s, attention "
+            f"{format_giga(previous.attention)}, head {format_giga(previous.head)}, "
+            f"Muon {format_giga(previous.muon)}"
         )
-    return found
+    return rates
 
 
 def _memory_bytes(device: torch.device) -> int:
@@ -181,5 +184,5 @@ def processor_name(cpuinfo: str) -> str | None:
     return None
 
 
-def _listed(rates: Mapping[int, float]) -> str:
+def _format_rates(rates: Mapping[int, float]) -> str:
     return ", ".join(f"{number:,}: {rate:,.0f}" for number, rate in rates.items())

@@ -17,23 +17,25 @@ from launcher.runs.folder import RunFolder
 from launcher.runs.metric import read_metrics
 from launcher.runs.state import last_members
 
-ANSWER_SECONDS = 2.0
+CONNECT_TIMEOUT_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class LiveNode:
-    """`key`: of this life of the node in Ray; `slots`: how many ranks it takes; `place`: address
-    and port of its raylet."""
+    """A node that is up in Ray."""
 
-    key: str
-    slots: int
-    place: tuple[str, int] = field(default=("", 0), compare=False)
+    node_id: str
+    """Ray's id, another one after each start of the node."""
+    ranks: int
+    """How many ranks it takes."""
+    address: tuple[str, int] = field(default=("", 0), compare=False)
+    """Address and port of its raylet."""
 
     def answers(self) -> bool:
         """A group on a node that is about to be found gone is never placed, and none after it: Ray
         2.60 keeps what the other nodes have reserved for it."""
         try:
-            socket.create_connection(self.place, timeout=ANSWER_SECONDS).close()
+            socket.create_connection(self.address, timeout=CONNECT_TIMEOUT_SECONDS).close()
         except OSError:
             return False
         return True
@@ -51,56 +53,58 @@ class RunNodes:
     names: tuple[str, ...]
     elastic: bool
     members: dict[str, LiveNode] = field(default_factory=dict)
-    waited_for: tuple[str, ...] = ()  # as it was told
+    reported_missing: tuple[str, ...] = ()  # those of the last fault event about them
 
     @property
-    def slots(self) -> int:
+    def world_size(self) -> int:
         """Ranks of the group."""
-        return sum(node.slots for node in self.members.values())
+        return sum(node.ranks for node in self.members.values())
 
-    def gather(self) -> bool:
-        """Make those that are there the members of a new group; False where they are too few."""
-        there = {name: node for name, node in self.there().items() if node.answers()}
-        if there.keys() != set(self.names) and not (self.elastic and self.names[0] in there):
-            self._tell_missing(tuple(name for name in self.names if name not in there))
+    def select_members(self) -> bool:
+        """Make the available nodes the members of a new group. False if they are too few."""
+        available = {name: node for name, node in self.available().items() if node.answers()}
+        if available.keys() != set(self.names) and not (
+            self.elastic and self.names[0] in available
+        ):
+            self._write_missing(tuple(name for name in self.names if name not in available))
             return False
-        self.members, self.waited_for = there, ()
+        self.members, self.reported_missing = available, ()
         return True
 
     def missing(self) -> set[str]:
-        """Those that are neither there nor drained."""
-        return set(self.names) - self.there().keys() - self._drained()
+        """Nodes that are neither available nor drained."""
+        return set(self.names) - self.available().keys() - self._drained()
 
-    def there(self) -> dict[str, LiveNode]:
-        """Those that may train now, in rank order."""
+    def available(self) -> dict[str, LiveNode]:
+        """Nodes that may train now, in rank order."""
         return live_nodes(ray.nodes(), self.names, self._drained())
 
-    def lost(self) -> bool:
-        """Whether a member is gone or has begun another life: its ranks are dead."""
-        there = live_nodes(ray.nodes(), self.names, ())
-        return any(there.get(name) != node for name, node in self.members.items())
+    def has_lost_member(self) -> bool:
+        """Whether a member is gone or was started again: its ranks are dead."""
+        available = live_nodes(ray.nodes(), self.names, ())
+        return any(available.get(name) != node for name, node in self.members.items())
 
-    def should_change(self) -> bool:
+    def should_regroup(self) -> bool:
         """Whether a group that can still save is to make way for another one."""
-        return self.elastic and self.there() != self.members and not self.lost()
+        return self.elastic and self.available() != self.members and not self.has_lost_member()
 
     def _drained(self) -> set[str]:
         return drained_nodes(self.folder.path.parents[1])
 
-    def _tell_missing(self, missing: tuple[str, ...]) -> None:
-        if missing != self.waited_for:
-            self.waited_for = missing
-            message = f"{self._state(missing)}: waiting; with elastic: true the run would go on"
+    def _write_missing(self, missing: tuple[str, ...]) -> None:
+        if missing != self.reported_missing:
+            self.reported_missing = missing
+            message = f"{self._describe(missing)}: waiting; with elastic: true the run would go on"
             with EventLog(self.folder.events) as events:
                 events.write(FaultEvent.now(what="node", message=message))
 
-    def tell_change(self) -> None:
-        """Where the group that begins is not of the nodes that the run's events tell of last."""
+    def write_resize(self) -> None:
+        """Write an event if this group's nodes differ from those of the last event about them."""
         before = last_members(self.folder, self.names)
         if before == tuple(self.members):
             return
-        lost = [self._state([name]) for name in before if name not in self.members]
-        come = [f"{name} is there" for name in self.members if name not in before]
+        lost = [self._describe([name]) for name in before if name not in self.members]
+        joined = [f"{name} is there" for name in self.members if name not in before]
         metrics = read_metrics(self.folder.metrics)
         with EventLog(self.folder.events) as events:
             events.write(
@@ -108,24 +112,25 @@ class RunNodes:
                     step=metrics[-1].step if metrics else 0,
                     before=before,
                     nodes=tuple(self.members),
-                    why=", ".join([*lost, *come]),
+                    why=", ".join([*lost, *joined]),
                 )
             )
 
-    def _state(self, names: Collection[str]) -> str:
+    def _describe(self, names: Collection[str]) -> str:
         what = "drained" if set(names) <= self._drained() else "not there"
         return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {what}"
 
 
 def live_nodes(
-    known: Iterable[Mapping[str, Any]], names: Sequence[str], drained: Collection[str]
+    ray_nodes: Iterable[Mapping[str, Any]], names: Sequence[str], drained: Collection[str]
 ) -> dict[str, LiveNode]:
-    """Of `names`, in their order, the head first. `known`: as ray.nodes() tells.
+    """Return those of `names` that may train, in their order, the head first.
 
-    Of a host that was switched off and on Ray may see both lives for a while, and which one is over
-    is then not known. One that was off while the head got other code still has its old.
+    `ray_nodes`: what ray.nodes() returns. After a host was switched off and on, Ray may list both
+    its lives for a while, and which one is over is not known then: it is left out. A host that was
+    off while the head got new code still runs the old: it is left out too.
     """
-    alive = [node for node in known if node["Alive"]]
+    alive = [node for node in ray_nodes if node["Alive"]]
     lives = Counter(node["NodeName"] for node in alive)
     code = {node["NodeName"]: node["Labels"].get(CODE_LABEL) for node in alive}
     found = {

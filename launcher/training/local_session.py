@@ -12,14 +12,18 @@ import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from launcher.raycluster.environment import COMMON, DRIVER_PID, FOREIGN
+from launcher.raycluster.environment import (
+    COMMON_ENVIRONMENT,
+    DRIVER_PID_VARIABLE,
+    FOREIGN_VARIABLES,
+)
+from launcher.runs.failure import Failure
 from launcher.runs.node import RunNode
-from launcher.training.session import Failure
 
 OBJECT_STORE_BYTES = 80 * 2**20  # nothing but Ray's own messages goes through it
 
 ENVIRONMENT = {
-    **COMMON,
+    **COMMON_ENVIRONMENT,
     # Agents that would report to a dashboard that is not there.
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",
@@ -34,12 +38,12 @@ class LocalSession:
     The guardian of the process that starts it ends it.
     """
 
-    exports_metrics = False
-    trains_here = True
+    export_metrics = False
+    trains_in_process = True
     profile = "lan"
 
     def __init__(self, folder: str, *, workers: int) -> None:
-        self.notes = folder
+        self.storage_path = folder
         cpus = len(os.sched_getaffinity(0))
         self.nodes: Sequence[RunNode] = [RunNode(name="", cpus=cpus, ranks_per_node=workers)]
         self._workers = workers
@@ -47,11 +51,11 @@ class LocalSession:
         self.resources = {"rank_slot": 1.0}
 
     def set_environment(self) -> None:
-        for name in FOREIGN:
+        for name in FOREIGN_VARIABLES:
             os.environ.pop(name, None)
         os.environ.update(ENVIRONMENT)
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-        os.environ[DRIVER_PID] = str(os.getpid())
+        os.environ[DRIVER_PID_VARIABLE] = str(os.getpid())
 
     def connect(self) -> None:
         """Start it. The caller's SIGTERM handler stays: Ray's own raises SystemExit wherever the
@@ -69,15 +73,15 @@ class LocalSession:
             include_dashboard=False,
             logging_level="warning",
             object_store_memory=OBJECT_STORE_BYTES,
-            _temp_dir=self.notes,
+            _temp_dir=self.storage_path,
         )
 
-    def turn(
-        self, run: str, waits_for: Callable[[str], None], given_up: Callable[[], bool]
+    def acquire_hosts(
+        self, run: str, on_wait: Callable[[str], None], is_cancelled: Callable[[], bool]
     ) -> AbstractContextManager[None]:
         return nullcontext()  # this Ray is the run's own
 
-    def train_run(self, run_folder: str) -> Failure:
+    def train_run(self, run_folder: str) -> Failure | None:
         from launcher.training.trainer import train_run
 
         return train_run(run_folder, self)

@@ -15,7 +15,7 @@ from ray.train._internal.utils import get_address_and_port
 from ray.train.torch.config import TorchConfig, _setup_torch_process_group, _TorchBackend
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 
-NODE = "LAUNCH_NODE"
+NODE_NAME_VARIABLE = "LAUNCH_NODE"
 
 
 @dataclass

@@ -28,7 +28,7 @@ from launcher.runs.state import count_attempts
 from launcher.training.callback import GroupCallback
 from launcher.training.failure_policy import non_retryable_error
 from launcher.training.process_group import rank_order
-from launcher.training.scaling_policy import wants_regroup
+from launcher.training.scaling_policy import ended_for_regroup
 from launcher.training.worker_group import lost_connection
 
 
@@ -39,11 +39,11 @@ class RecoveryController(GroupCallback):
         self._folder = RunFolder(run)
         self._nodes = nodes
         self._ranks: list[Worker] = []
-        self._well_at = 0.0  # every rank has answered
-        self._noticed_at = 0.0  # a fault, 0: there is none
-        self._told = False
+        self._healthy_at = 0.0  # every rank has answered
+        self._detected_at = 0.0  # a fault, 0: there is none
+        self._fault_written = False
         self._planned = False  # the group that has ended was to make way for the next one
-        self._ended_at = self._began_at = self._placed_at = 0.0
+        self._ended_at = self._started_at = self._placed_at = 0.0
         self._import_seconds = 0.0
         self.attempt = 0  # of the group that trains, or is started
 
@@ -51,31 +51,31 @@ class RecoveryController(GroupCallback):
 
     def after_worker_group_poll_status(self, status: WorkerGroupPollStatus) -> None:
         if status.errors:
-            self._noticed_at = self._noticed_at or time.time()
-        elif not self._noticed_at:
-            self._well_at = time.time()
+            self._detected_at = self._detected_at or time.time()
+        elif not self._detected_at:
+            self._healthy_at = time.time()
 
     def before_worker_group_shutdown(self, worker_group: WorkerGroup) -> None:
-        self._noticed_at = self._noticed_at or time.time()
+        self._detected_at = self._detected_at or time.time()
         status = worker_group.get_latest_poll_status()
-        self._planned = status is not None and wants_regroup(status)
-        if status is None or not status.errors or self._told:
+        self._planned = status is not None and ended_for_regroup(status)
+        if status is None or not status.errors or self._fault_written:
             return
         error = status.get_worker_group_error()
         if non_retryable_error(error) is None:
             workers = worker_group.get_workers()
-            self._told = True
-            self._write_fault(self.attempt, **_fault(error, workers, self._ranks))
+            self._fault_written = True
+            self._write_fault(self.attempt, **_fault_details(error, workers, self._ranks))
 
     def after_worker_group_shutdown(self, worker_group_context: Any) -> None:
         self._ended_at = time.time()
 
-    def hangs(self, seconds: float) -> None:
-        """A group is about to be ended because it has hung for so long."""
-        self._noticed_at, self._told = time.time(), True
-        self._well_at = self._noticed_at - seconds
+    def begin_hang(self, seconds: float) -> None:
+        """Note that a group is about to be ended because it has hung for so many seconds."""
+        self._detected_at, self._fault_written = time.time(), True
+        self._healthy_at = self._detected_at - seconds
 
-    def tell_hang(
+    def write_hang(
         self, attempt: int, suspect: int | None, node: str | None, message: str, *, frozen: bool
     ) -> None:
         """`suspect`: the rank that others wait for, on `node`. `frozen`: a process does not run."""
@@ -87,10 +87,10 @@ class RecoveryController(GroupCallback):
         """A group came to nothing."""
         self._ended_at = time.time()
         self._planned = False
-        if not self._noticed_at:
-            self._well_at, self._noticed_at = self._began_at, self._ended_at
-        [words, *_] = str(error).splitlines() or [type(error).__name__]
-        message = f"the ranks could not be started: {words}"
+        if not self._detected_at:
+            self._healthy_at, self._detected_at = self._started_at, self._ended_at
+        [first_line, *_] = str(error).splitlines() or [type(error).__name__]
+        message = f"the ranks could not be started: {first_line}"
         self._write_fault(self.attempt, what="start", rank=None, node=None, message=message)
 
     def _write_fault(self, attempt: int, **details: Any) -> None:
@@ -100,7 +100,7 @@ class RecoveryController(GroupCallback):
     # --- the next one
 
     def before_worker_group_start(self, worker_group_context: Any) -> None:
-        self._began_at = time.time()
+        self._started_at = time.time()
 
     def before_init_train_context(self, workers: list[Worker]) -> dict[str, list[Any]]:
         self._placed_at = time.time()
@@ -108,19 +108,19 @@ class RecoveryController(GroupCallback):
         names = [worker.metadata.node for worker in workers]
         self._ranks = [workers[i] for i in rank_order(names, self._nodes)]
         # Of the process that was ready last, as far as it was waited for.
-        waited = self._placed_at - self._began_at
-        ready = [worker.metadata.imported_ago for worker in workers]
+        waited = self._placed_at - self._started_at
+        ready = [worker.metadata.seconds_since_import for worker in workers]
         self._import_seconds = max(0.0, waited - min(waited if r is None else r for r in ready))
         return {}
 
     def after_worker_group_training_start(self, worker_group: WorkerGroup) -> None:
-        if self._noticed_at:
+        if self._detected_at:
             now = time.time()
             stages = {
-                "detection": self._noticed_at - self._well_at,
-                "teardown": self._ended_at - self._noticed_at,
-                "wait": self._began_at - self._ended_at,
-                "start": self._placed_at - self._began_at - self._import_seconds,
+                "detection": self._detected_at - self._healthy_at,
+                "teardown": self._ended_at - self._detected_at,
+                "wait": self._started_at - self._ended_at,
+                "start": self._placed_at - self._started_at - self._import_seconds,
                 "import": self._import_seconds,
                 "group": now - self._placed_at,
             }
@@ -128,32 +128,32 @@ class RecoveryController(GroupCallback):
                 stage="group",
                 attempt=self.attempt,
                 planned=self._planned,
-                seconds=round(now - self._well_at, 3),
+                seconds=round(now - self._healthy_at, 3),
                 stages={name: round(seconds, 3) for name, seconds in stages.items()},
             )
             with EventLog(self._folder.events) as events:
                 events.write(restart)
-        self._noticed_at, self._told, self._planned = 0.0, False, False
-        self._well_at = time.time()
+        self._detected_at, self._fault_written, self._planned = 0.0, False, False
+        self._healthy_at = time.time()
 
 
-def _fault(
+def _fault_details(
     error: WorkerGroupError, workers: Sequence[Worker], ranks: Sequence[Worker]
 ) -> dict[str, Any]:
     """The one from which the others follow: a rank whose process is gone, if there is one."""
     failures = error.worker_failures
     dead = [i for i, e in failures.items() if isinstance(e, WorkerHealthCheckFailedError)]
-    number = dead[0] if dead else min(failures)
-    worker = workers[number]
+    index = dead[0] if dead else min(failures)
+    worker = workers[index]
     rank, node = ranks.index(worker), worker.metadata.node
     on = f" on {node}" if node else ""
     what = "worker"
     if not dead:
-        words = str(failures[number]).strip().splitlines() or [type(failures[number]).__name__]
-        message = f"rank {rank}{on}: {words[0]}"
-        if lost_connection(failures[number]):  # to whom, Ray has not found out yet
+        lines = str(failures[index]).strip().splitlines() or [type(failures[index]).__name__]
+        message = f"rank {rank}{on}: {lines[0]}"
+        if lost_connection(failures[index]):  # to whom, Ray has not found out yet
             return {"what": what, "rank": None, "node": None, "message": message}
-    elif worker.metadata.node_id in {each["NodeID"] for each in ray.nodes() if each["Alive"]}:
+    elif worker.metadata.node_id in {info["NodeID"] for info in ray.nodes() if info["Alive"]}:
         message = f"the process of rank {rank}{on} (id {worker.metadata.pid}) died"
     else:
         what, message = "node", f"{node} is gone"

@@ -19,10 +19,10 @@ class RecoveryWorker:
         self._write = write
         self._attempt = attempt
         self._reached = reached
-        self._began_at = time.time()
+        self._started_at = time.time()
         self._loaded_at: float | None = None
-        self._stepped_at: float | None = None
-        self._first = 0
+        self._first_step_at: float | None = None
+        self._first_step = 0
 
     def loaded(self) -> None:
         self._loaded_at = time.time()
@@ -30,31 +30,31 @@ class RecoveryWorker:
     def step(self, step: int) -> bool:
         """To be called after each one; False: it has nothing more to say."""
         now = time.time()
-        if self._stepped_at is None:
-            self._stepped_at, self._first = now, step
+        if self._first_step_at is None:
+            self._first_step_at, self._first_step = now, step
             self._write_first_step(now, step)
         if step <= self._reached:
             return True
-        if step > self._first:
+        if step > self._first_step:
             self._write(
                 RestartEvent.now(
                     stage="replay",
                     attempt=self._attempt,
-                    steps=step - self._first,
-                    seconds=round(now - self._stepped_at, 3),
+                    steps=step - self._first_step,
+                    seconds=round(now - self._first_step_at, 3),
                 )
             )
         return False
 
     def _write_first_step(self, now: float, step: int) -> None:
-        before = self._group_restart()
-        if before is None:
+        group = self._group_restart()
+        if group is None:
             return
-        loaded_at = self._loaded_at or self._began_at
+        loaded_at = self._loaded_at or self._started_at
         stages = {
-            **before.stages,
-            "group": before.stages["group"] + self._began_at - before.time,
-            "load": loaded_at - self._began_at,
+            **group.stages,
+            "group": group.stages["group"] + self._started_at - group.time,
+            "load": loaded_at - self._started_at,
             "step": now - loaded_at,
         }
         self._write(
@@ -62,9 +62,9 @@ class RecoveryWorker:
                 stage="step",
                 attempt=self._attempt,
                 step=step,
-                planned=before.planned,
+                planned=group.planned,
                 replays=max(0, self._reached - step + 1),
-                seconds=round(before.seconds + now - before.time, 3),
+                seconds=round(group.seconds + now - group.time, 3),
                 stages={name: round(seconds, 3) for name, seconds in stages.items()},
             )
         )

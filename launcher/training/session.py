@@ -6,15 +6,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from launcher.runs.failure import Failure
 from launcher.runs.node import RunNode
 
 
 class RayLost(Exception):
     """A cluster's Ray went away under a driver, or took what it needs (memory): nothing is wrong
-    with the run, and another driver goes on with it (`keeper`)."""
+    with the run, and another driver resumes it (`launcher.agent.run_restarter`)."""
 
-
-Failure = tuple[str, str | None] | None  # what went wrong, and how to mend it
 
 NODE_ID = "ray.io/node-id"  # the label that Ray gives each node
 
@@ -26,16 +25,16 @@ class Session(Protocol):
     """Those of the run, in the order in which ranks are numbered; "" is this machine."""
     accelerator: str | None
     """What the nodes compute with; None: whatever is found there."""
-    notes: str
+    storage_path: str
     """A folder for Ray Train's own files."""
     resources: dict[str, float]
     """What one worker asks of Ray."""
-    exports_metrics: bool
+    export_metrics: bool
     """Whether somebody reads the metrics port."""
-    trains_here: bool
+    trains_in_process: bool
     """Whether `train_run` imports Ray Train into this process."""
     profile: str
-    """Of the network, a key of `environment.HEALTH`."""
+    """Of the network, a key of `environment.HEALTH_CHECKS`."""
 
     def set_environment(self) -> None:
         """To be called before any thread of this process imports ray, which reads it once."""
@@ -43,10 +42,13 @@ class Session(Protocol):
     def connect(self) -> None:
         """Raises RayLost."""
 
-    def turn(
-        self, run: str, waits_for: Callable[[str], None], given_up: Callable[[], bool]
+    def acquire_hosts(
+        self, run: str, on_wait: Callable[[str], None], is_cancelled: Callable[[], bool]
     ) -> AbstractContextManager[None]:
-        """See launcher.raycluster.host_locks."""
+        """See launcher.raycluster.host_locks.acquire_hosts."""
 
-    def train_run(self, run_folder: str) -> Failure:
-        """launcher.training.trainer's, in the process where it begins soonest. Raises RayLost."""
+    def train_run(self, run_folder: str) -> Failure | None:
+        """Call `launcher.training.trainer.train_run` in the process where it begins soonest.
+
+        Raises RayLost.
+        """

@@ -16,20 +16,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 PR_SET_PTRACER, ANY_PROCESS = 0x59616D61, -1  # prctl(2): of the same user, still
-SPY_SECONDS = 10.0
-STOPPED = ("T", "t", "Z", "X")  # states of /proc: stopped, traced, dead
+PY_SPY_TIMEOUT_SECONDS = 10.0
+STOPPED_STATES = ("T", "t", "Z", "X")  # states of /proc: stopped, traced, dead
 # In a line of a stack: torch's own collectives, and where nanochat waits for one under way.
-COLLECTIVES = ("distributed_c10d.py", "finish (nanochat/exchange.py")
+COLLECTIVE_FRAMES = ("distributed_c10d.py", "finish (nanochat/exchange.py")
 
 
-def allow_stacks() -> None:
-    """Of this process; a kernel without Yama allows it anyway and says that it knows no such."""
+def allow_ptrace() -> None:
+    """Let py-spy read this process. A kernel without Yama allows it anyway and returns an error."""
     ctypes.CDLL(None).prctl(PR_SET_PTRACER, ANY_PROCESS, 0, 0, 0)
 
 
-def collect_and_end(pids: Mapping[int, int]) -> dict[int, str]:
-    """The text of each rank's stacks. `pids`: of ranks on this host, by rank; they are killed,
-    which ends a stopped process too."""
+def dump_and_kill(pids: Mapping[int, int]) -> dict[int, str]:
+    """Return the text of each rank's stacks, then kill the ranks, stopped processes too.
+
+    `pids`: process ids of the ranks on this host, by rank.
+    """
     stacks = {rank: _describe(pid) for rank, pid in pids.items()}
     for pid in pids.values():
         with contextlib.suppress(OSError):
@@ -38,13 +40,13 @@ def collect_and_end(pids: Mapping[int, int]) -> dict[int, str]:
 
 
 def is_frozen(stacks: str) -> bool:
-    """Whether it is the text of a process that does not run."""
-    return stacks.startswith(tuple(f"state {state} " for state in STOPPED))
+    """Whether this is the text of a process that does not run."""
+    return stacks.startswith(tuple(f"state {state} " for state in STOPPED_STATES))
 
 
-def waits_for_others(stacks: str) -> bool:
+def is_in_collective(stacks: str) -> bool:
     """Whether a thread is inside a collective."""
-    return any(word in stacks for word in COLLECTIVES)
+    return any(frame in stacks for frame in COLLECTIVE_FRAMES)
 
 
 def _describe(pid: int) -> str:
@@ -55,14 +57,18 @@ def _describe(pid: int) -> str:
         return "state X (no such process)\n"
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     try:
-        waits_in = (proc / "wchan").read_text() or "nothing"
+        wait_channel = (proc / "wchan").read_text() or "nothing"
     except OSError:
-        waits_in = "?"
-    head = f"state {fields['State'].strip()}  threads {fields['Threads']}  waits in {waits_in}\n\n"
-    spy = Path(sys.executable).with_name("py-spy")
-    command = [str(spy), "dump", "--nonblocking", "--pid", str(pid)]
+        wait_channel = "?"
+    header = (
+        f"state {fields['State'].strip()}  threads {fields['Threads']}  waits in {wait_channel}\n\n"
+    )
+    py_spy = Path(sys.executable).with_name("py-spy")
+    command = [str(py_spy), "dump", "--nonblocking", "--pid", str(pid)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SPY_SECONDS)
+        result = subprocess.run(
+            command, capture_output=True, text=True, timeout=PY_SPY_TIMEOUT_SECONDS
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"{head}{error}\n"
-    return head + (done.stdout or done.stderr)
+        return f"{header}{error}\n"
+    return header + (result.stdout or result.stderr)

@@ -13,9 +13,9 @@ import torch
 
 from nanochat.cores import Cores
 
-AS_FAST = 0.97  # of the best rate: what lacks is not worth more threads, or more memory
+NEAR_BEST = 0.97  # of the best rate: what lacks is not worth more threads, or more memory
 
-Answer = TypeVar("Answer")
+Returned = TypeVar("Returned")
 
 
 @dataclass(frozen=True)
@@ -25,47 +25,49 @@ class ThreadChoice:
     count: int
     cpus: tuple[int, ...] | None
     rates: dict[int, float]
-    why: str
+    reason: str
 
 
 def try_threads(
-    cores: Cores, most: int, rate: Callable[[int, tuple[int, ...] | None], float]
+    cores: Cores, max_threads: int, rate: Callable[[int, tuple[int, ...] | None], float]
 ) -> ThreadChoice:
     """The fewest of those within 3% of the fastest; pinned to one CPU of each performance core only
     where that is faster by as much. rate(count, cpus): FLOP/s."""
-    rates = {count: rate(count, None) for count in cores.thread_counts(most)}
+    rates = {count: rate(count, None) for count in cores.thread_counts(max_threads)}
     best = fewest_of_the_fastest(rates)
     usable = len(cores.usable)
-    others = {count: each for count, each in rates.items() if count != best}
-    pins = cores.performance[:most]
-    if pins:
-        pinned = rate(len(pins), pins)
-        if pinned * AS_FAST > max(rates.values()):
-            why = (
-                f"{len(pins)} of {usable}, one on each performance core: {giga(pinned)} GFLOP/s; "
-                f"not pinned {_gives(rates)}"
+    others = {count: value for count, value in rates.items() if count != best}
+    pinned_cpus = cores.performance[:max_threads]
+    if pinned_cpus:
+        pinned_rate = rate(len(pinned_cpus), pinned_cpus)
+        if pinned_rate * NEAR_BEST > max(rates.values()):
+            reason = (
+                f"{len(pinned_cpus)} of {usable}, one on each performance core: "
+                f"{format_giga(pinned_rate)} GFLOP/s; not pinned {_format_rates(rates)}"
             )
-            return ThreadChoice(len(pins), pins, rates, why)
-    why = f"{best} of {usable}: {giga(rates[best])} GFLOP/s"
-    return ThreadChoice(best, None, rates, why + (f"; {_gives(others)}" if others else ""))
+            return ThreadChoice(len(pinned_cpus), pinned_cpus, rates, reason)
+    reason = f"{best} of {usable}: {format_giga(rates[best])} GFLOP/s"
+    if others:
+        reason += f"; {_format_rates(others)}"
+    return ThreadChoice(best, None, rates, reason)
 
 
 def fewest_of_the_fastest(rates: Mapping[int, float]) -> int:
     """The smallest number whose rate is within 3% of the highest."""
     highest = max(rates.values())
-    return min(number for number, rate in rates.items() if rate >= AS_FAST * highest)
+    return min(number for number, rate in rates.items() if rate >= NEAR_BEST * highest)
 
 
-def with_threads(count: int, cpus: Sequence[int] | None, call: Callable[[], Answer]) -> Answer:
+def with_threads(count: int, cpus: Sequence[int] | None, call: Callable[[], Returned]) -> Returned:
     """What it returns, from a thread of its own: the threads that compute for it are made there and
     inherit what it is pinned to, and those of another one keep their number."""
-    answers: list[Answer] = []
+    results: list[Returned] = []
     errors: list[BaseException] = []
 
     def work() -> None:
         try:
             use_threads(count, cpus)
-            answers.append(call())
+            results.append(call())
         except BaseException as error:
             errors.append(error)
 
@@ -74,7 +76,7 @@ def with_threads(count: int, cpus: Sequence[int] | None, call: Callable[[], Answ
     thread.join()
     if errors:
         raise errors[0]
-    return answers[0]
+    return results[0]
 
 
 def use_threads(count: int, cpus: Sequence[int] | None) -> None:
@@ -85,13 +87,13 @@ def use_threads(count: int, cpus: Sequence[int] | None) -> None:
     torch.set_num_threads(count)
 
 
-def _gives(rates: Mapping[int, float]) -> str:
+def _format_rates(rates: Mapping[int, float]) -> str:
     return ", ".join(
-        f"{count} {'gives' if count == 1 else 'give'} {giga(rate)}"
+        f"{count} {'gives' if count == 1 else 'give'} {format_giga(rate)}"
         for count, rate in sorted(rates.items())
     )
 
 
-def giga(rate: float) -> str:
+def format_giga(rate: float) -> str:
     """Thousands of millions, for people."""
     return f"{rate / 1e9:,.3g}" if rate < 999.5e9 else f"{rate / 1e9:,.0f}"

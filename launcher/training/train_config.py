@@ -11,7 +11,7 @@ from nanochat.train_config import TrainConfig
 
 def run_config(spec: RunSpec) -> TrainConfig:
     """Return what a run trains with."""
-    lengths = {n for each in spec.extended for n in (each.from_steps, each.to_steps)}
+    lengths = {n for change in spec.extended for n in (change.from_steps, change.to_steps)}
     config = train_config(spec.recipe)
     return replace(config, extended_from=tuple(sorted(lengths - {config.steps})))
 

@@ -20,6 +20,7 @@ from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus
 from launcher.config.paths import launch_home
 from launcher.errors import LaunchError, RunFailed
 from launcher.runs.events import EventLog, StartEvent, read_events
+from launcher.runs.failure import Failure
 from launcher.runs.folder import RunFolder
 from launcher.runs.state import count_attempts
 from launcher.training.device import choose_device
@@ -27,7 +28,7 @@ from launcher.training.failure_policy import RunCancelled, RunFailurePolicy, non
 from launcher.training.live_nodes import RunNodes
 from launcher.training.process_group import RankedTorchConfig
 from launcher.training.recovery_controller import RecoveryController
-from launcher.training.scaling_policy import LiveNodesPolicy, wants_regroup
+from launcher.training.scaling_policy import LiveNodesPolicy, ended_for_regroup
 from launcher.training.session import NODE_ID, Session
 from launcher.training.watchdog import Watchdog
 from launcher.training.worker import train_loop
@@ -40,12 +41,12 @@ GROUP_TIMEOUT_SECONDS = 300
 MAX_FAILURES = 100
 
 
-def train_run(path: str, session: Session) -> tuple[str, str | None] | None:
-    """Choose the hardware and train to the end. What went wrong and how to mend it, or None.
+def train_run(run_folder: str, session: Session) -> Failure | None:
+    """Choose the hardware and train to the end. Returns what went wrong, or None.
 
     Workers that die are started again by Ray, up to MAX_FAILURES times.
     """
-    folder = RunFolder(Path(path))
+    folder = RunFolder(Path(run_folder))
     try:
         spec = folder.spec()
         device = choose_device(spec.recipe, session, spec.tuning)
@@ -54,12 +55,12 @@ def train_run(path: str, session: Session) -> tuple[str, str | None] | None:
             events.write(StartEvent.now(stage="hardware", **device.as_json()))
         _fit(folder, session)
     except LaunchError as error:
-        return error.message, error.fix
+        return Failure(message=error.message, fix=error.fix)
     return None
 
 
 def _fit(folder: RunFolder, session: Session) -> None:
-    """Raises RunFailed where a worker says that going on is pointless, or Ray itself gives up."""
+    """Raises RunFailed if a worker raised NonRetryableError, or if Ray itself gives up."""
     spec = folder.spec()
     nodes = tuple(node.name for node in session.nodes)
     recovery = RecoveryController(folder.path, nodes)
@@ -71,7 +72,7 @@ def _fit(folder: RunFolder, session: Session) -> None:
             "spec": spec,
             "submitted": time.time(),
             "attempts_before": count_attempts(read_events(folder.events)),
-            "exports_metrics": session.exports_metrics,
+            "export_metrics": session.export_metrics,
         },
         scaling_config=ScalingConfig(
             num_workers=sum(node.ranks_per_node for node in session.nodes),
@@ -80,7 +81,7 @@ def _fit(folder: RunFolder, session: Session) -> None:
         ),
         run_config=RunConfig(
             name=folder.name,
-            storage_path=session.notes,  # for Ray's own notes: no checkpoint goes through it
+            storage_path=session.storage_path,  # for Ray's own notes: no checkpoint goes through it
             failure_config=FailureConfig(
                 max_failures=MAX_FAILURES, controller_failure_limit=MAX_FAILURES
             ),
@@ -100,8 +101,8 @@ def _fit(folder: RunFolder, session: Session) -> None:
     except RunCancelled:
         return
     except ray.train.TrainingFailedError as error:
-        if final := non_retryable_error(error):
-            raise RunFailed(final.message, fix=final.fix) from error
+        if failure := non_retryable_error(error):
+            raise RunFailed(failure.message, fix=failure.fix) from error
         raise RunFailed(f"Ray Train gave up: {error}", fix=f"see {folder.log}") from error
 
 
@@ -125,8 +126,10 @@ class RunTrainer(TorchTrainer):
 
     def _initialize_and_run_controller(self, **arguments: Any) -> Result:
         arguments["nodes"] = self.nodes
-        here = {NODE_ID: ray.get_runtime_context().get_node_id()}
-        controller = ray.remote(num_cpus=0, label_selector=here)(_Controller).remote(**arguments)
+        this_node = {NODE_ID: ray.get_runtime_context().get_node_id()}
+        controller = ray.remote(num_cpus=0, label_selector=this_node)(_Controller).remote(
+            **arguments
+        )
         ray.get(controller.run.remote())
         result: Result = ray.get(controller.get_result.remote())
         return result
@@ -162,4 +165,4 @@ class _Controller(TrainController):
     @staticmethod
     def _is_training_succeeded(worker_group_status: WorkerGroupPollStatus) -> bool:
         succeeded: bool = TrainController._is_training_succeeded(worker_group_status)
-        return succeeded and not wants_regroup(worker_group_status)
+        return succeeded and not ended_for_regroup(worker_group_status)

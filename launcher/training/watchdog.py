@@ -37,24 +37,24 @@ from launcher.runs.state import count_attempts
 from launcher.training.callback import GroupCallback
 from launcher.training.process_group import rank_order
 from launcher.training.recovery_controller import RecoveryController
-from launcher.training.stacks import collect_and_end, is_frozen, waits_for_others
+from launcher.training.stacks import dump_and_kill, is_frozen, is_in_collective
 from nanochat.batch_split import UNTRAINED_TOKENS
 from nanochat.sizes import state_bytes
 
-LOOK_SECONDS = 1.0
-ANSWER_SECONDS = 20.0  # for a node's stacks: a process that is not ready imports for 5 s
+POLL_SECONDS = 1.0
+STACKS_TIMEOUT_SECONDS = 20.0  # for a node's stacks: a process that is not ready imports for 5 s
 # A step past eight medians hangs: one of five is slow and is said to be. Beside it a floor, above
-# what a lost host takes to be noticed (`HEALTH`) and what TCP needs after a cable was out for 5 s
-# (it tries again after 6.4 s at the latest): those are no hangs and cost no restart.
-FACTOR = 8.0
+# what a lost host takes to be noticed (`HEALTH_CHECKS`) and what TCP needs after a cable was out
+# for 5 s (it tries again after 6.4 s at the latest): those are no hangs and cost no restart.
+LIMIT_FACTOR = 8.0
 FLOOR_SECONDS = {"lan": 20.0, "wifi": 90.0}
 # Before any step is known: a first step of d24 on a slow CPU, text and rows on their way.
-FIRST_SECONDS = 1800.0
+FIRST_STEP_LIMIT_SECONDS = 1800.0
 # From the start of a group to its first step, beside eight medians: processes, imports, group; and
 # the state, from a slow disk or over a slow cable from another host.
-START_SECONDS = 60.0
+GROUP_START_SECONDS = 60.0
 STATE_BYTES_PER_SECOND = 10e6
-SAVE_SECONDS = 60.0  # for a checkpoint before any is known
+FIRST_CHECKPOINT_SECONDS = 60.0  # for a checkpoint before any is known
 # A host may just have become that slow: each time that nothing was frozen, the limits double, until
 # RECENT_STEPS were made since: then the median knows how slow it is.
 MAX_DOUBLINGS = 4
@@ -96,18 +96,27 @@ class StepPace:
         )
 
     def limit(
-        self, *, floor: float, state_bytes: float, starts: bool, evaluates: bool, ends: bool
+        self,
+        *,
+        floor: float,
+        state_bytes: float,
+        before_first_step: bool,
+        may_evaluate: bool,
+        may_checkpoint: bool,
     ) -> float:
-        """Seconds after the last sign of rank 0 in which the next one has to come. `starts`: it has
-        not made a step of this group. `evaluates`: it may evaluate before the next sign. `ends`:
-        it may save all of a checkpoint before that, as after the last step."""
-        if self.step is None or (evaluates and self.evaluation is None):
-            return FIRST_SECONDS
-        seconds = FACTOR * (self.step + (self.evaluation or 0.0 if evaluates else 0.0))
-        if starts:
-            return floor + START_SECONDS + state_bytes / STATE_BYTES_PER_SECOND + seconds
-        save = self.checkpoint if ends else self.stall
-        saving = SAVE_SECONDS if save is None else FACTOR * save
+        """Return the seconds after the last sign of rank 0 in which the next one has to come.
+
+        `before_first_step`: this group has made no step yet. `may_evaluate`: rank 0 may evaluate
+        before the next sign. `may_checkpoint`: it may write a whole checkpoint before the next
+        sign, as after the last step.
+        """
+        if self.step is None or (may_evaluate and self.evaluation is None):
+            return FIRST_STEP_LIMIT_SECONDS
+        seconds = LIMIT_FACTOR * (self.step + (self.evaluation or 0.0 if may_evaluate else 0.0))
+        if before_first_step:
+            return floor + GROUP_START_SECONDS + state_bytes / STATE_BYTES_PER_SECOND + seconds
+        save = self.checkpoint if may_checkpoint else self.stall
+        saving = FIRST_CHECKPOINT_SECONDS if save is None else LIMIT_FACTOR * save
         return max(floor, seconds, saving)  # a checkpoint is a sign of its own
 
 
@@ -121,25 +130,25 @@ class Watchdog(GroupCallback):
         self._nodes = nodes
         self._recovery = recovery
         self._floor = FLOOR_SECONDS[profile]
-        self._ends: threading.Event | None = None  # of the group that is watched
+        self._ended: threading.Event | None = None  # of the group that is watched
 
     def before_init_train_context(self, workers: list[Worker]) -> dict[str, list[Any]]:
         names = [worker.metadata.node for worker in workers]
         ranks = [workers[i] for i in rank_order(names, self._nodes)]
-        self._ends = threading.Event()
-        watch = _Watch(self._folder, self._floor, ranks, self._recovery, self._ends)
+        self._ended = threading.Event()
+        watch = _Watch(self._folder, self._floor, ranks, self._recovery, self._ended)
         threading.Thread(target=watch.run, daemon=True).start()
         return {}
 
     def before_worker_group_shutdown(self, worker_group: WorkerGroup) -> None:
-        self._end()
+        self._stop_watching()
 
     def start_failed(self, error: Exception) -> None:
-        self._end()
+        self._stop_watching()
 
-    def _end(self) -> None:
-        if self._ends is not None:
-            self._ends.set()
+    def _stop_watching(self) -> None:
+        if self._ended is not None:
+            self._ended.set()
 
 
 class _Watch:
@@ -151,13 +160,13 @@ class _Watch:
         floor: float,
         ranks: Sequence[Worker],
         recovery: RecoveryController,
-        ends: threading.Event,
+        ended: threading.Event,
     ) -> None:
         self._folder = folder
         self._floor = floor
         self._ranks = ranks
         self._recovery = recovery
-        self._ends = ends
+        self._ended = ended
         recipe = folder.spec().recipe
         self._evaluation = recipe.evaluation
         self._steps = recipe.steps_total
@@ -166,90 +175,94 @@ class _Watch:
     def run(self) -> None:
         tail = RunTail(self._folder)
         before = tail.read()
-        metrics, events = comparable(before.metrics, before.events)
-        starts, signed = True, time.monotonic()
-        while not self._ends.wait(LOOK_SECONDS):
+        metrics, events = since_last_start(before.metrics, before.events)
+        before_first_step, last_sign_at = True, time.monotonic()
+        while not self._ended.wait(POLL_SECONDS):
             update = tail.read()
             metrics = [*metrics, *update.metrics][-RECENT_STEPS:]
             events += update.events
             now = time.monotonic()
-            starts = starts and not update.metrics
+            before_first_step = before_first_step and not update.metrics
             if update.metrics or update.events or _waits_for_text(events):
-                signed = now
-            limit = self._limit(metrics, events, starts)
-            if now - signed > limit:
-                self._end_group(now - signed, limit)
+                last_sign_at = now
+            limit = self._limit(metrics, events, before_first_step)
+            if now - last_sign_at > limit:
+                self._end_group(now - last_sign_at, limit)
                 return
 
-    def _limit(self, metrics: Sequence[Metric], events: Sequence[Event], starts: bool) -> float:
+    def _limit(
+        self, metrics: Sequence[Metric], events: Sequence[Event], before_first_step: bool
+    ) -> float:
         pace = StepPace.of(metrics, events, self._evaluation.tokens)
         step = metrics[-1].step + 1 if metrics else 1
-        evaluates = starts or step % self._evaluation.every_steps == 0 or step >= self._steps
-        asked = self._folder.stop_request, self._folder.regroup_request
+        may_evaluate = (
+            before_first_step or step % self._evaluation.every_steps == 0 or step >= self._steps
+        )
+        requests = self._folder.stop_request, self._folder.regroup_request
         limit = pace.limit(
             floor=self._floor,
             state_bytes=self._state_bytes,
-            starts=starts,
-            evaluates=evaluates,
-            ends=step >= self._steps or any(path.exists() for path in asked),
+            before_first_step=before_first_step,
+            may_evaluate=may_evaluate,
+            may_checkpoint=step >= self._steps or any(path.exists() for path in requests),
         )
-        return limit * 2 ** doublings(metrics, events)
+        return limit * 2 ** count_doublings(metrics, events)
 
     def _end_group(self, seconds: float, limit: float) -> None:
-        """Collect stacks, kill, tell."""
-        if self._ends.is_set():  # it has just ended by itself
+        """Collect stacks, kill the ranks, write a fault event."""
+        if self._ended.is_set():  # it has just ended by itself
             return
         attempt = self._recovery.attempt
-        self._recovery.hangs(seconds)
-        answers = self._collect_and_end()
+        self._recovery.begin_hang(seconds)
+        answers = self._dump_and_kill()
         stacks = {rank: text for found in answers.values() for rank, text in found.items()}
         folder = self._folder.path / "stacks"
         folder.mkdir(exist_ok=True)
         for rank in range(len(self._ranks)):
             file = folder / f"attempt-{attempt}-rank-{rank}.txt"
             file.write_text(stacks.get(rank, "its node did not answer\n"))
-        suspect, why = self._suspect(stacks)
-        self._recovery.tell_hang(
+        suspect, reason = self._suspect(stacks)
+        self._recovery.write_hang(
             attempt,
             suspect,
             None if suspect is None else self._ranks[suspect].metadata.node,
-            f"no sign of training for {seconds:.0f} s, {limit:.0f} are the limit: {why}; what all "
-            f"ranks did is in {folder}",
+            f"no sign of training for {seconds:.0f} s, {limit:.0f} are the limit: {reason}; what "
+            f"all ranks did is in {folder}",
             frozen=any(is_frozen(text) for text in stacks.values()),
         )
         for worker in self._ranks:
             if worker.metadata.node_id not in answers:
                 ray.kill(worker.actor)
 
-    def _collect_and_end(self) -> dict[str, dict[int, str]]:
+    def _dump_and_kill(self) -> dict[str, dict[int, str]]:
         """Stacks by rank, by the id of each node that answers."""
         pids: dict[str, dict[int, int]] = {}
         for rank, worker in enumerate(self._ranks):
             pids.setdefault(worker.metadata.node_id, {})[rank] = worker.metadata.pid
         # A process that has run a task is never taken for an actor, and a host would keep it
         # instead of a spare: it ends with its one call.
-        task = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(collect_and_end)
-        asked = {}
+        task = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(dump_and_kill)
+        nodes = {}
         for node, ranks in pids.items():
-            there = NodeAffinitySchedulingStrategy(node, soft=False)
-            asked[task.options(scheduling_strategy=there).remote(ranks)] = node
-        done, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
+            strategy = NodeAffinitySchedulingStrategy(node, soft=False)
+            nodes[task.options(scheduling_strategy=strategy).remote(ranks)] = node
+        done, _ = ray.wait(list(nodes), num_returns=len(nodes), timeout=STACKS_TIMEOUT_SECONDS)
         answers = {}
-        for each in done:
+        for reference in done:
             with contextlib.suppress(RayError):  # it is gone
-                answers[asked[each]] = ray.get(each)
+                answers[nodes[reference]] = ray.get(reference)
         return answers
 
-    def _suspect(self, known: Mapping[int, str]) -> tuple[int | None, str]:
-        """The rank that the others wait for, and what speaks for it."""
+    def _suspect(self, stacks: Mapping[int, str]) -> tuple[int | None, str]:
+        """Return the rank that the others wait for, and the reason to think so."""
         for rank in range(len(self._ranks)):
-            if rank not in known:
+            if rank not in stacks:
                 return rank, f"{self._name(rank)} does not answer"
-        for rank, text in known.items():
+        for rank, text in stacks.items():
             if is_frozen(text):
                 return rank, f"{self._name(rank)} does not run"
-        busy = [rank for rank, text in known.items() if not waits_for_others(text)]
-        if len(busy) == 1 and len(known) > 1:
+        busy = [rank for rank, text in stacks.items() if not is_in_collective(text)]
+        if len(busy) == 1 and len(stacks) > 1:
             return busy[0], f"the others wait for {self._name(busy[0])}"
         return None, "no rank stands out"
 
@@ -258,7 +271,7 @@ class _Watch:
         return f"rank {rank} on {node}" if node else f"rank {rank}"
 
 
-def doublings(metrics: Sequence[Metric], events: Sequence[Event]) -> int:
+def count_doublings(metrics: Sequence[Metric], events: Sequence[Event]) -> int:
     """How often limits are doubled. `metrics`: the last RECENT_STEPS, or as many as there are."""
     since = (metrics[0].time or 0.0) if len(metrics) == RECENT_STEPS else 0.0
     hangs = sum(
@@ -268,11 +281,11 @@ def doublings(metrics: Sequence[Metric], events: Sequence[Event]) -> int:
     return min(MAX_DOUBLINGS, hangs)
 
 
-def comparable(
+def since_last_start(
     metrics: Sequence[Metric], events: Sequence[Event]
 ) -> tuple[list[Metric], list[Event]]:
-    """Those since the run was started or resumed last, or went on on other nodes: before, a step
-    may have been ten times as quick."""
+    """Return the records since the run was last started, resumed or moved to other nodes. Before
+    that, a step may have been ten times as quick."""
     since = 0
     for index, event in enumerate(events):
         is_start = isinstance(event, StartEvent) and event.stage == "hardware"
@@ -284,4 +297,4 @@ def comparable(
 
 def _waits_for_text(events: Sequence[Event]) -> bool:
     last = events[-1] if events else None
-    return isinstance(last, TextEvent) and last.seconds is None and last.words is None
+    return isinstance(last, TextEvent) and last.seconds is None and last.message is None

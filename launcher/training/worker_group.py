@@ -38,34 +38,42 @@ from ray.train.v2._internal.util import bundle_to_remote_args
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from launcher.training.callback import GroupCallback
-from launcher.training.process_group import NODE
+from launcher.training.process_group import NODE_NAME_VARIABLE
 from launcher.training.worker_preload import seconds_since_import
 
-LOOK_SECONDS = 0.5  # between two looks at which nodes are there
+POLL_SECONDS = 0.5  # between two looks at which nodes are alive
 # Before a placement on a node that has gone is taken back. While Ray 2.60 still asks its nodes,
 # taking it back leaves the slots of the others reserved for good: no group began after that.
-GONE_SECONDS = 5.0
-PLACE_SECONDS = 15.0  # then it is looked again which nodes are there
-START_SECONDS = 120.0  # a fresh process imports for 5 s on one core, for 30 from a cold disk
-# A process that dies is known by its peers' words a moment before Ray's.
-WORD_SECONDS = 1.0
-LOST_CONNECTION = ("Connection closed by peer", "Connection reset", "Broken pipe", "Socket closed")
+LOST_NODE_SECONDS = 5.0
+PLACEMENT_TIMEOUT_SECONDS = 15.0  # then the available nodes are listed again
+START_TIMEOUT_SECONDS = 120.0  # a new process imports for 5 s on one core, for 30 from a cold disk
+# How long to wait for the cause: the peers of a process that dies raise before Ray notices it.
+CAUSE_SECONDS = 1.0
+LOST_CONNECTION_MESSAGES = (
+    "Connection closed by peer",
+    "Connection reset",
+    "Broken pipe",
+    "Socket closed",
+)
 
 
 @dataclass(frozen=True)
-class WorkerPlace(ActorMetadata):
-    """`node`: its name, empty on a machine of its own. `imported_ago`: seconds since its process
-    had all modules; None where it imported none ahead."""
+class WorkerMetadata(ActorMetadata):
+    """Ray's own metadata of a worker, and where and how it was started."""
 
     node: str
-    imported_ago: float | None
+    """Name of its node, empty on a machine of its own."""
+    seconds_since_import: float | None
+    """Seconds since its process had imported all modules; None if it imported none ahead."""
 
 
 class RayTrainWorkerOnNode(RayTrainWorker):
-    def get_metadata(self) -> WorkerPlace:
-        known = vars(super().get_metadata())
-        return WorkerPlace(
-            **known, node=os.environ.get(NODE, ""), imported_ago=seconds_since_import()
+    def get_metadata(self) -> WorkerMetadata:
+        fields = vars(super().get_metadata())
+        return WorkerMetadata(
+            **fields,
+            node=os.environ.get(NODE_NAME_VARIABLE, ""),
+            seconds_since_import=seconds_since_import(),
         )
 
 
@@ -75,27 +83,27 @@ class RunWorkerGroup(WorkerGroup):
         context = self._worker_group_context
         for callback in self._callbacks:
             callback.before_worker_group_start(context)
-        there = _alive()
-        place = self._create_placement_group(self._train_run_context.scaling_config, context)
+        nodes_before = _alive_node_ids()
+        placement = self._create_placement_group(self._train_run_context.scaling_config, context)
         actors: list[Any] = []
         try:
-            if not place.wait(PLACE_SECONDS):
+            if not placement.wait(PLACEMENT_TIMEOUT_SECONDS):
                 raise WorkerGroupStartupFailedError(
                     "its nodes have no room for all ranks, or one has gone"
                 )
-            asks = bundle_to_remote_args(context.resources_per_worker)
-            actor = ray.remote(**asks)(RayTrainWorkerOnNode)
-            for number in range(context.num_workers):
-                spot = PlacementGroupSchedulingStrategy(place.placement_group, number)
-                actors.append(actor.options(scheduling_strategy=spot).remote())
-            workers = self._know(actors, there)
+            remote_args = bundle_to_remote_args(context.resources_per_worker)
+            actor = ray.remote(**remote_args)(RayTrainWorkerOnNode)
+            for index in range(context.num_workers):
+                strategy = PlacementGroupSchedulingStrategy(placement.placement_group, index)
+                actors.append(actor.options(scheduling_strategy=strategy).remote())
+            workers = self._wait_for_metadata(actors, nodes_before)
             self._init_train_context(workers, None)
-            self._worker_group_state = WorkerGroupState(time.monotonic(), place, workers, None)
+            self._worker_group_state = WorkerGroupState(time.monotonic(), placement, workers, None)
             for callback in self._callbacks:
                 callback.after_worker_group_start(self)
             ray.get([a.run_train_fn.remote(context.train_fn_ref) for a in actors])
         except Exception as error:
-            _end(actors, place)
+            _kill(actors, placement)
             self._clear_state()
             for callback in self._callbacks:
                 if isinstance(callback, GroupCallback):
@@ -112,26 +120,29 @@ class RunWorkerGroup(WorkerGroup):
         handle = super()._create_placement_group(scaling_config, worker_group_context)
         return _Placement(handle.placement_group)
 
-    def _know(self, actors: Sequence[Any], there: set[str]) -> list[Worker]:
-        """In Ray's order, with what they say of their places. `there`: nodes that were alive before
-        actors were asked for: those of one that has gone since never answer."""
-        asked = [actor.get_metadata.remote() for actor in actors]
-        until = time.monotonic() + START_SECONDS
-        while ray.wait(asked, num_returns=len(asked), timeout=LOOK_SECONDS)[1]:
-            if time.monotonic() > until or there - _alive():
+    def _wait_for_metadata(self, actors: Sequence[Any], nodes_before: set[str]) -> list[Worker]:
+        """Return the workers in Ray's order, with their metadata.
+
+        `nodes_before`: nodes that were alive before the actors were created. If one has gone
+        since, its actors never answer.
+        """
+        pending = [actor.get_metadata.remote() for actor in actors]
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while ray.wait(pending, num_returns=len(pending), timeout=POLL_SECONDS)[1]:
+            if time.monotonic() > deadline or nodes_before - _alive_node_ids():
                 raise GetTimeoutError("a worker did not begin")
-        places = ray.get(asked)
+        metadata = ray.get(pending)
         resources = self._worker_group_context.resources_per_worker
         workers = [
-            Worker(actor, place, resources, placement_group_bundle_index=number)
-            for number, (actor, place) in enumerate(zip(actors, places, strict=True))
+            Worker(actor, data, resources, placement_group_bundle_index=index)
+            for index, (actor, data) in enumerate(zip(actors, metadata, strict=True))
         ]
         return self._assign_worker_ranks(workers)
 
     def poll_status(self, timeout: float | None = None) -> WorkerGroupPollStatus:
         status = super().poll_status(timeout)
-        until = time.monotonic() + WORD_SECONDS
-        while _only_words_of_peers(status) and time.monotonic() < until:
+        deadline = time.monotonic() + CAUSE_SECONDS
+        while _only_lost_connections(status) and time.monotonic() < deadline:
             time.sleep(0.1)
             status = super().poll_status(timeout)
         return status
@@ -140,46 +151,47 @@ class RunWorkerGroup(WorkerGroup):
         for callback in self._callbacks:
             callback.before_worker_group_shutdown(self)
         state = self.get_worker_group_state()
-        _end([worker.actor for worker in state.workers], state.placement_group_handle)
+        _kill([worker.actor for worker in state.workers], state.placement_group_handle)
         self._clear_state()
         for callback in self._callbacks:
             callback.after_worker_group_shutdown(self._worker_group_context)
 
 
-def _end(actors: Sequence[Any], place: Any) -> None:
+def _kill(actors: Sequence[Any], placement: Any) -> None:
     for actor in actors:
         with contextlib.suppress(Exception):  # it is dead already
             ray.kill(actor)
-    place.shutdown()
+    placement.shutdown()
 
 
-def _only_words_of_peers(status: WorkerGroupPollStatus) -> bool:
-    """Whether all that is known is that connections were lost, and not to whom."""
+def _only_lost_connections(status: WorkerGroupPollStatus) -> bool:
+    """Whether ranks report lost connections only, and not to whom."""
     return bool(status.errors) and all(map(lost_connection, status.errors.values()))
 
 
 def lost_connection(error: Exception) -> bool:
-    """Whether a rank says no more than that another one has gone."""
-    return any(words in str(error) for words in LOST_CONNECTION)
+    """Whether a rank reports no more than that another one has gone."""
+    return any(message in str(error) for message in LOST_CONNECTION_MESSAGES)
 
 
 class _Placement(DefaultPlacementGroupHandle):
-    """Not waited for much longer once a node has gone that was alive when it was made."""
+    """A placement group that is not waited for much longer once one of the nodes that were alive
+    when it was created has gone."""
 
     def __init__(self, group: Any) -> None:
         super().__init__(group)
-        self._before = _alive()
+        self._initial_nodes = _alive_node_ids()
 
     def wait(self, timeout_seconds: float = 30) -> bool:
-        until = time.monotonic() + timeout_seconds
-        while time.monotonic() < until:
-            if super().wait(LOOK_SECONDS):
+        deadline = time.monotonic() + timeout_seconds
+        while time.monotonic() < deadline:
+            if super().wait(POLL_SECONDS):
                 return True
-            if not self._before <= _alive():
-                until = min(until, time.monotonic() + GONE_SECONDS)
-                self._before = set()  # once is enough
+            if not self._initial_nodes <= _alive_node_ids():
+                deadline = min(deadline, time.monotonic() + LOST_NODE_SECONDS)
+                self._initial_nodes = set()  # once is enough
         return False
 
 
-def _alive() -> set[str]:
+def _alive_node_ids() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}

@@ -11,9 +11,9 @@ import threading
 import time
 from pathlib import Path
 
-from launcher.raycluster.environment import DRIVER_PID, JOB_MARK
+from launcher.raycluster.environment import DRIVER_PID_VARIABLE, JOB_VARIABLE
 
-BESIDE_NICENESS = 10
+IDLE_NICENESS = 10
 
 _imported_at: float | None = None  # of time.monotonic()
 
@@ -34,7 +34,7 @@ def seconds_since_import() -> float | None:
     return None if _imported_at is None else time.monotonic() - _imported_at
 
 
-def import_in_pauses() -> None:
+def import_at_low_priority() -> None:
     """Beside a rank that trains: a tenth of the core and all its pauses, so that it is ready 40 s
     later at the latest. Not less: what is not ready when it is needed goes on at this priority.
 
@@ -43,7 +43,7 @@ def import_in_pauses() -> None:
     """
 
     def import_idly() -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BESIDE_NICENESS)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), IDLE_NICENESS)
         import_ahead()
 
     thread = threading.Thread(target=import_idly)
@@ -51,7 +51,7 @@ def import_in_pauses() -> None:
     thread.join()
 
 
-def is_training_here() -> bool:
+def is_training_on_host() -> bool:
     """Whether a process of the same raylet is a rank."""
     for task in Path(f"/proc/{os.getppid()}/task").glob("*/children"):
         with contextlib.suppress(OSError):  # a thread or a process that has ended
@@ -67,10 +67,10 @@ def end_with_driver(pid: int) -> None:
     os._exit(1)
 
 
-if JOB_MARK not in os.environ:
-    if is_training_here():
-        import_in_pauses()
+if JOB_VARIABLE not in os.environ:
+    if is_training_on_host():
+        import_at_low_priority()
     else:
         import_ahead()
-if driver := os.environ.get(DRIVER_PID):
+if driver := os.environ.get(DRIVER_PID_VARIABLE):
     threading.Thread(target=end_with_driver, args=(int(driver),), daemon=True).start()

@@ -35,10 +35,22 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "cluster"))
 from harm import FAULTS, Fault, NothingThere
 from lab import Host
 from pair import CLUSTER
-from rig import CheckpointWatch, Outcome, Rig, Trial, difference, noted, rig, say, what_became
+from rig import (
+    CheckpointWatch,
+    Outcome,
+    Rig,
+    Trial,
+    difference,
+    ended_at,
+    noted,
+    rig,
+    say,
+    what_became,
+)
 from running import Run
 
-from launcher.runs.records import Record, latest_attempts
+from launcher.runs.events import RestartEvent, read_events
+from launcher.runs.metric import Metric, latest_attempts, read_metrics
 
 GOAL = 0.75
 SAME = (
@@ -181,8 +193,8 @@ class Chaos:
 
     def _newest(self) -> float:
         """When the newest new step was made, or the run was resumed."""
-        records = latest_attempts(self.trial.records())
-        return max(float(records[-1]["time"]), *self.resumed, 0.0)
+        metrics = latest_attempts(self.trial.metrics())
+        return max(ended_at(metrics[-1]), *self.resumed, 0.0)
 
     def _resume(self) -> None:
         self.resumed.append(time.time())
@@ -193,7 +205,7 @@ class Chaos:
 
     def _recovered(self) -> bool:
         """A step has been made since the last fault and its undoing."""
-        return bool(latest_attempts(self.trial.records())[-1]["time"] > self.window[1])
+        return ended_at(latest_attempts(self.trial.metrics())[-1]) > self.window[1]
 
     def _be_quiet(self) -> None:
         began, step = time.time(), self.trial.reached()
@@ -217,20 +229,20 @@ class Chaos:
 
     def summary(self) -> dict[str, Any]:
         """Goodput, and where the time went."""
-        records = self.trial.records()
-        rate = self._quiet_rate(records)
+        metrics = self.trial.metrics()
+        rate = self._quiet_rate(metrics)
         began, ended = self.window
-        useful = _new_steps(records, began, ended)
+        useful = _new_steps(metrics, began, ended)
         bounds = [strike.at for strike in self.strikes] + [ended]
         lost: dict[str, float] = defaultdict(float)
         for strike, until in zip(self.strikes, bounds[1:], strict=True):
-            made = _new_steps(records, strike.at, until)
+            made = _new_steps(metrics, strike.at, until)
             strike.lost = until - strike.at - made / rate
             lost[strike.fault.name] += strike.lost
             by_hand = min((at for at in self.resumed if at > strike.at), default=math.inf)
-            strike.outcome = what_became(records, strike.at, min(until, by_hand))
+            strike.outcome = what_became(metrics, strike.at, min(until, by_hand))
             if not strike.outcome.survived:  # the next one struck before it had recovered
-                strike.outcome = what_became(records, strike.at, by_hand)
+                strike.outcome = what_became(metrics, strike.at, by_hand)
         replayed = sum(strike.outcome.replayed for strike in self.strikes)
         struck = [strike for strike in self.strikes if not strike.note]
         return {
@@ -252,18 +264,18 @@ class Chaos:
     def _recovery_stages(self) -> dict[str, float]:
         """Of all restarts, as events.jsonl breaks them down."""
         stages: dict[str, float] = defaultdict(float)
-        for event in self.trial.head.events:
-            if (event["kind"], event.get("stage")) == ("restart", "step"):
-                for stage, seconds in event["stages"].items():
+        for event in read_events(self.trial.head.path / "events.jsonl"):
+            if isinstance(event, RestartEvent) and event.stage == "step":
+                for stage, seconds in event.stages.items():
                     stages[stage] += seconds
         return {stage: round(seconds, 1) for stage, seconds in stages.items()}
 
-    def _quiet_rate(self, records: list[Record]) -> float:
+    def _quiet_rate(self, metrics: list[Metric]) -> float:
         """Steps per second, evaluation left out and checkpoints not, in the faster of the two
         quiet times: what the last fault still does is no excuse for what came before."""
         rates = []
         for began, ended in self.quiet:
-            times = [record["time"] for record in records if began <= record["time"] <= ended]
+            times = [ended_at(m) for m in metrics if began <= ended_at(m) <= ended]
             if len(times) > 1:
                 rates.append((len(times) - 1) / (times[-1] - times[0]))
         if not rates:
@@ -274,7 +286,8 @@ class Chaos:
         """With an undisturbed run: losses, rows and weights."""
         losses, last = self.trial.losses(), self.trial.reached()
         reference = self.arguments.reference or self._undisturbed(last)
-        calm = {r["step"]: r["loss"] for r in latest_attempts(Run(reference).metrics)}
+        undisturbed = latest_attempts(read_metrics(reference / "metrics.jsonl"))
+        calm = {metric.step: metric.loss for metric in undisturbed}
         theirs = {
             int(path.name.removeprefix("step-")): noted(path)
             for path in reference.glob("checkpoints/step-*")
@@ -307,10 +320,10 @@ class Chaos:
         return calm.head.path
 
 
-def _new_steps(records: list[Record], since: float, until: float) -> int:
+def _new_steps(metrics: list[Metric], since: float, until: float) -> int:
     """How many steps were made for the first time in it."""
-    before = max((r["step"] for r in records if r["time"] <= since), default=0)
-    return max(0, max((r["step"] for r in records if r["time"] <= until), default=0) - before)
+    before = max((m.step for m in metrics if ended_at(m) <= since), default=0)
+    return max(0, max((m.step for m in metrics if ended_at(m) <= until), default=0) - before)
 
 
 def main() -> None:

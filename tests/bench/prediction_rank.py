@@ -92,7 +92,7 @@ def main() -> None:
         before = calibrate()
         speed = measure_host(
             default_models(CPU), device=CPU, dtype=torch.float32, folder=Path(job["folder"]),
-            most_threads=threads, say=lambda words: None,
+            max_threads=threads, notify=lambda message: None,
         )  # fmt: skip
         say(what="hosts", speeds=gathered(speed.model_dump(mode="json")))
         say(what="calibration", rates=gathered(statistics.mean((before, calibrate()))))

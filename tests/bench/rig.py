@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "cluster"))
 from lab import Host, Lab
 from pair import CLUSTER, HostRun, PairClient
 
-from launcher.runs.records import Record, latest_attempts, read_records
+from launcher.runs.metric import Metric, latest_attempts, read_metrics
 
 SETTLED_STEPS = 3  # new ones, after which a run is said to have recovered
 SETTLED_SECONDS = 8.0  # after the harm was undone: what still hits it has hit it by then
@@ -98,17 +98,17 @@ class Trial:
     def on(self, host: Host) -> HostRun:
         return HostRun(host, self.name)
 
-    def records(self) -> list[Record]:
-        return read_records(self.head.path / "metrics.jsonl")
+    def metrics(self) -> list[Metric]:
+        return read_metrics(self.head.path / "metrics.jsonl")
 
     def losses(self) -> dict[int, float]:
-        return {record["step"]: record["loss"] for record in latest_attempts(self.records())}
+        return {metric.step: metric.loss for metric in latest_attempts(self.metrics())}
 
     def reached(self) -> int:
-        return max((record["step"] for record in self.records()), default=0)
+        return max((metric.step for metric in self.metrics()), default=0)
 
     def attempt(self) -> int:
-        return max((record["attempt"] for record in self.records()), default=0)
+        return max((metric.attempt for metric in self.metrics()), default=0)
 
     def ended(self) -> bool:
         """By itself or by `launch stop`."""
@@ -127,8 +127,8 @@ class Trial:
         """Of a fault that struck at `at` and is undone: waits until it shows, `limit` seconds.
         Fewer than `SETTLED_STEPS` new steps by then: not survived."""
         undone = time.time()
-        before = [record for record in self.records() if record["time"] <= at]
-        reached = max((record["step"] for record in before), default=0)
+        before = [metric for metric in self.metrics() if ended_at(metric) <= at]
+        reached = max((metric.step for metric in before), default=0)
         settled = self.wait_for(
             lambda: (
                 self.reached() >= reached + SETTLED_STEPS and time.time() > undone + SETTLED_SECONDS
@@ -137,32 +137,38 @@ class Trial:
         )
         if not settled and self.reached() < reached + SETTLED_STEPS:
             return Outcome(survived=False)
-        return what_became(self.records(), at)
+        return what_became(self.metrics(), at)
 
     def weights(self, step: int) -> list[dict[str, str]]:
         """Hashes of a checkpoint's files, of each host."""
         return [self.on(host).hashes(step) for host in self.rig.lab.hosts]
 
 
-def what_became(records: list[Record], at: float, until: float | None = None) -> Outcome:
+def ended_at(metric: Metric) -> float:
+    """When the step ended: every run of a bench writes it."""
+    assert metric.time is not None
+    return metric.time
+
+
+def what_became(metrics: list[Metric], at: float, until: float | None = None) -> Outcome:
     """Of a fault at `at`, from metrics.jsonl. `until`: when the next one struck."""
-    before = [record for record in records if record["time"] <= at]
-    after = [r for r in records if r["time"] > at and (until is None or r["time"] <= until)]
-    reached = max((record["step"] for record in before), default=0)
-    attempt = max((record["attempt"] for record in before), default=0)
-    new = [record["step"] for record in after if record["step"] > reached]
+    before = [metric for metric in metrics if ended_at(metric) <= at]
+    after = [m for m in metrics if ended_at(m) > at and (until is None or ended_at(m) <= until)]
+    reached = max((metric.step for metric in before), default=0)
+    attempt = max((metric.attempt for metric in before), default=0)
+    new = [metric.step for metric in after if metric.step > reached]
     if not new:
         return Outcome(survived=False)
     # A step that was at work when it struck does not count as the next one; where the group was
     # started again, none of the old group's does.
-    restarted = [record for record in after if record["attempt"] > attempt]
-    begun = [record for record in after if record["time"] - record["step_seconds"] >= at]
+    restarted = [metric for metric in after if metric.attempt > attempt]
+    begun = [metric for metric in after if ended_at(metric) - metric.step_seconds >= at]
     first = (restarted or begun or after)[0]
     return Outcome(
         survived=True,
-        seconds=round(first["time"] - at, 1),
-        replayed=sum(record["step"] <= reached for record in restarted),
-        restarts=len({record["attempt"] for record in restarted}),
+        seconds=round(ended_at(first) - at, 1),
+        replayed=sum(metric.step <= reached for metric in restarted),
+        restarts=len({metric.attempt for metric in restarted}),
         steps=(min(new), max(new)),
     )
 

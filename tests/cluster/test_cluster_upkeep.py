@@ -64,7 +64,7 @@ def test_a_node_that_lost_its_supervisor_is_mended_by_up(
     client: PairClient, whole: Run, hosts: tuple[Host, Host]
 ) -> None:
     """kill -9 of it: `up` ends what it has left, if anything, and starts both again."""
-    hosts[1].inside("pkill -9 -f '[r]aycluster.supervisor'")
+    hosts[1].inside("pkill -9 -f '[a]gent.supervisor'")
     one, two = client.cluster("status")
     assert one["status"] == "up" and two["status"] in ("orphaned", "down")
     client.cluster("up")
@@ -162,7 +162,7 @@ def test_a_host_with_a_systemd_of_its_users_is_started_by_that(
     clients = [client.start("cluster", "up", CLUSTER) for _ in range(2)]  # both at once
     assert [each.end(120)[0] for each in clients] == [0, 0]
     assert [node["boot_hook"] for node in client.cluster("status")] == ["crontab", "systemd"]
-    for harm in (two.power_cycle, lambda: two.inside("pkill -9 -f '[r]aycluster.supervisor'")):
+    for harm in (two.power_cycle, lambda: two.inside("pkill -9 -f '[a]gent.supervisor'")):
         before = (_starts(two), None)
         harm()
         wait(lambda before=before: _starts(two) not in before, 60, "Ray to be up")
@@ -231,7 +231,7 @@ def test_down_stops_ours_and_leaves_a_strangers_ray(
     assert [node["status"] for node in client.cluster("status")] == ["down", "down"]
     left = set(one.processes())
     assert theirs <= left
-    assert not [name for name in left if "raycluster" in name or f"/ray/{CLUSTER}" in name]
+    assert not [name for name in left if "launcher.agent" in name or f"/ray/{CLUSTER}" in name]
     assert not [name for name in hosts[1].processes() if "ray" in name]
     one.inside("pkill -9 -f '[t]mp/strange'")
     wait(lambda: not any("strange" in name for name in one.processes()), 10, "it to end")

@@ -31,8 +31,8 @@ from launcher.cli.render.run_progress import RunProgress
 from launcher.ssh import prompts
 from launcher.ssh.parallel import in_parallel
 with RunProgress(10) as progress:
-    in_parallel({"one": 1}, lambda work: progress.say(f"answer {prompts.ask('code: ')}"))
-    progress.say("end")
+    in_parallel({"one": 1}, lambda work: progress.notify(f"answer {prompts.ask('code: ')}"))
+    progress.notify("end")
 """
 Open = Callable[..., Terminal]
 

@@ -269,7 +269,7 @@ def test_two_clients(connections: Connections, lock: Lockfile) -> None:
     told: list[str] = []
     begun = time.monotonic()
     apply_plans(
-        {"one": connection}, plan, progress=lambda name, what, done, total: told.append(what)
+        {"one": connection}, plan, progress=lambda what, done, total, host: told.append(what)
     )
     other.join()
     assert told[0] == "another client is at work there: waiting for it"

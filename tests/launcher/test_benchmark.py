@@ -15,7 +15,7 @@ from launcher.training.host_speed import processor_name
 from launcher.training.threads import (
     ThreadChoice,
     fewest_of_the_fastest,
-    giga,
+    format_giga,
     try_threads,
     with_threads,
 )
@@ -53,11 +53,13 @@ def test_performance_cores_are_pinned_where_that_is_faster(
     found = try_threads(HYBRID, 12, rate)
     assert (found.count, found.cpus) == chosen
     if found.cpus:
-        assert found.why.startswith("4 of 12, one on each performance core: 110 GFLOP/s; not pinn")
+        assert found.reason.startswith(
+            "4 of 12, one on each performance core: 110 GFLOP/s; not pinn"
+        )
 
 
 def test_one_thread_says_no_more_than_that() -> None:
-    assert try_threads(PLAIN, 1, lambda count, cpus: 50e9).why == "1 of 24: 50 GFLOP/s"
+    assert try_threads(PLAIN, 1, lambda count, cpus: 50e9).reason == "1 of 24: 50 GFLOP/s"
 
 
 def test_the_least_of_the_best() -> None:
@@ -83,7 +85,7 @@ def test_names_of_processors() -> None:
     ("rate", "words"), [(412.3e9, "412"), (7.26e9, "7.26"), (999.7e9, "1,000"), (3.2e13, "32,000")]
 )
 def test_rates_as_people_read_them(rate: float, words: str) -> None:
-    assert giga(rate) == words
+    assert format_giga(rate) == words
 
 
 RANK = """\
@@ -105,8 +107,8 @@ torch.set_num_threads(1)
 speed.MIN_SECONDS, speed.MAX_SECONDS = 0.0, 0.01
 speed.ARRAY_BYTES, speed.TABLE = 2**16, (64, 32)
 host_speed.PASSES["cpu"] = (64, 128)
-host_speed.QUIET_SECONDS = 0.0
-link_speed.SIZES, link_speed.SMALL_SUMS = [2**16, 2**18], 3
+host_speed.IDLE_WAIT_SECONDS = 0.0
+link_speed.TENSOR_BYTES, link_speed.SMALL_REPEATS = [2**16, 2**18], 3
 dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=3)
 model = ModelConfig(depth=2, head_dim=32, sequence_length=64, vocab_size=512)
 spec = RunSpec(
@@ -119,7 +121,7 @@ run.path.mkdir()
 for attempt in range(2):
     Benchmark(
         run, spec, ["one", "two", "three"], rank=rank, device=torch.device("cpu"),
-        say=lambda words: print(attempt, words),
+        notify=lambda message: print(attempt, message),
     ).run()
 # None leaves while another may need it, nor takes gloo's threads down, which may abort it.
 (folder / f"{rank}.done").touch()

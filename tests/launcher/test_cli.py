@@ -323,4 +323,4 @@ def test_edit_in_a_checkout_edits_the_file_itself(
     recipes = here / "recipes"
     recipes.mkdir()
     monkeypatch.setattr(edit, "shipped_folder", lambda kind: recipes)
-    assert edit._own("recipe", Path("recipes/d4.yaml")) == Path("recipes/d4.yaml")
+    assert edit._user_file("recipe", Path("recipes/d4.yaml")) == Path("recipes/d4.yaml")

@@ -61,6 +61,6 @@ def test_chosen_shares_give_way_to_written_ones(
     nodes = tuple(make_node(node.name, cpus=4, share=node.share) for node in loaded.cluster.nodes)
     rest: dict[str, Any] = dict.fromkeys(OpenCluster.__dataclass_fields__)
     up = OpenCluster(**{**rest, "cluster": loaded, "run_nodes": nodes})
-    spec = up.on_these_nodes(make_spec(settings={"depth": 4}), CHOSEN)
+    spec = up.assign_nodes(make_spec(settings={"depth": 4}), CHOSEN)
     assert {node.name: node.share for node in spec.nodes} == spec.shares == expected
     assert spec.settings == {"depth": 4, "workers": 3}

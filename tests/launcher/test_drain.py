@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from records import append_events
 
-from launcher.cli.cluster.drain import ended_message
+from launcher.cli.render.run_end import ended_message
 from launcher.runs.events import ResizeEvent
 from launcher.runs.folder import RunFolder
 from launcher.runs.state import last_members

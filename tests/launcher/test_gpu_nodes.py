@@ -24,7 +24,7 @@ from launcher.provision.lockfile import Lockfile
 from launcher.raycluster.bring_up import node_specs
 from launcher.raycluster.control import HostState
 from launcher.raycluster.environment import node_environment
-from launcher.raycluster.probe import host_needs
+from launcher.raycluster.probe import cluster_requirements
 from launcher.raycluster.spec import ClusterSpec
 
 CPU = captured("debian12")
@@ -59,13 +59,13 @@ def test_one_rank_for_the_gpu_and_one_name_that_shows_it(
     loaded = load_cluster(cluster)
     nodes = require_trainable(loaded, None)
     [spec] = spec_of(loaded, nodes, {cluster: replace(CPU, gpus=gpus_of(BOXES[cluster]))}).values()
-    assert (spec.here.ranks_per_node, spec.here.accelerator) == (1, nodes[0].accelerator)
+    assert (spec.this_node.ranks_per_node, spec.this_node.accelerator) == (1, nodes[0].accelerator)
     rendered = environment(spec)
     names = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
     assert {name: rendered[name] for name in names if name in rendered} == visible
     assert "--num-gpus=1" in start_arguments(spec)
     assert '--resources={"rank_slot": 1, "pool_default": 1}' in start_arguments(spec)
-    needs = host_needs(loaded.cluster, {cluster: HostState("down", None, 0, None)})
+    needs = cluster_requirements(loaded.cluster, {cluster: HostState("down", None, 0, None)})
     assert (needs[cluster].accelerator, needs[cluster].gpus) == (nodes[0].accelerator, 1)
 
 
@@ -73,7 +73,7 @@ def test_as_many_ranks_as_gpus_where_the_file_does_not_say() -> None:
     loaded = load_cluster("rtx4070")
     node = loaded.cluster.nodes[0].model_copy(update={"gpus": None})
     [spec] = spec_of(loaded, (node,), {"rtx4070": replace(CPU, gpus=gpus_of("two_old"))}).values()
-    assert spec.here.ranks_per_node == 2
+    assert spec.this_node.ranks_per_node == 2
     assert environment(spec)["CUDA_VISIBLE_DEVICES"] == "0,1"
     assert "--num-gpus=2" in start_arguments(spec)
 

@@ -20,7 +20,7 @@ from launcher.config.recipe import load_recipe
 from launcher.errors import InputError, MissingExtra
 from launcher.runs.events import EvaluateEvent
 from launcher.runs.folder import RunFolder, runs_home
-from launcher.runs.history import RunHistory, smoothed
+from launcher.runs.history import RunHistory, moving_average
 from launcher.runs.spec import RunData
 
 TOKENS_PER_STEP = 2048
@@ -80,7 +80,7 @@ def test_a_curve_has_each_step_once_and_the_time_of_all(runs: list[str]) -> None
     assert curve.hours[50] == pytest.approx(61 * 3.6 / 3600)  # behind ten steps that were lost
     assert curve.hours[99] == pytest.approx(110 * 3.6 / 3600)
     assert curve.restart_hours == [pytest.approx(60 * 3.6 / 3600)]
-    [lost] = curve.lost_hours  # the ten steps that were made again
+    [lost] = curve.replayed_spans  # the ten steps that were made again
     assert lost == (pytest.approx(50 * 3.6 / 3600), pytest.approx(60 * 3.6 / 3600))
     assert curve.evaluated_tokens == [step * TOKENS_PER_STEP for step in range(0, 101, 20)]
     assert curve.val_bpb == pytest.approx([3.2, 2.8, 2.4, 2.0, 1.6, 1.2])
@@ -88,9 +88,9 @@ def test_a_curve_has_each_step_once_and_the_time_of_all(runs: list[str]) -> None
 
 
 def test_the_mean_line_is_over_the_steps_before() -> None:
-    assert smoothed([1, 2, 3, 4], 2) == [1, 1.5, 2.5, 3.5]
-    assert smoothed([1, 2, 3], 1) == [1, 2, 3]
-    assert smoothed([], 5) == []
+    assert moving_average([1, 2, 3, 4], 2) == [1, 1.5, 2.5, 3.5]
+    assert moving_average([1, 2, 3], 1) == [1, 2, 3]
+    assert moving_average([], 5) == []
 
 
 def test_plots_are_pictures_of_every_run(runs: list[str], tmp_path: Path) -> None:

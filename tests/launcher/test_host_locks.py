@@ -17,10 +17,12 @@ def test_one_waits_for_the_other_and_is_told_its_name(tmp_path: Path) -> None:
     told: list[str] = []
     with ExitStack() as first:
         first.enter_context(
-            acquire_hosts(tmp_path, ["one", "two"], "first", waits_for=told.append, given_up=never)
+            acquire_hosts(
+                tmp_path, ["one", "two"], "first", on_wait=told.append, is_cancelled=never
+            )
         )
         # Other hosts are free.
-        with acquire_hosts(tmp_path, ["three"], "other", waits_for=told.append, given_up=never):
+        with acquire_hosts(tmp_path, ["three"], "other", on_wait=told.append, is_cancelled=never):
             assert told == []
         asked = threading.Event()
 
@@ -32,7 +34,7 @@ def test_one_waits_for_the_other_and_is_told_its_name(tmp_path: Path) -> None:
 
         def second() -> None:
             with acquire_hosts(
-                tmp_path, ["two", "three"], "second", waits_for=wait, given_up=never
+                tmp_path, ["two", "three"], "second", on_wait=wait, is_cancelled=never
             ):
                 entered.set()
 
@@ -46,7 +48,7 @@ def test_one_waits_for_the_other_and_is_told_its_name(tmp_path: Path) -> None:
 def test_one_that_is_given_up_waits_no_longer(tmp_path: Path) -> None:
     told: list[str] = []
     with (
-        acquire_hosts(tmp_path, ["one"], "first", waits_for=told.append, given_up=never),
-        acquire_hosts(tmp_path, ["one"], "second", waits_for=told.append, given_up=lambda: True),
+        acquire_hosts(tmp_path, ["one"], "first", on_wait=told.append, is_cancelled=never),
+        acquire_hosts(tmp_path, ["one"], "second", on_wait=told.append, is_cancelled=lambda: True),
     ):
         assert told == []

@@ -6,7 +6,7 @@ from typing import Any
 
 from records import event, make_metric
 
-from launcher.cli.logs import lines
+from launcher.cli.render.log_lines import log_lines
 from launcher.runs.events import Event
 from launcher.runs.metric import Metric
 
@@ -17,7 +17,7 @@ def step(number: int, time: float, *, attempt: int = 0) -> Metric:
 
 def shown(steps: list[Metric], *events: Event) -> list[str]:
     """Of steps their number."""
-    return [line.split("  ")[0] for line in lines(steps, events, steps=9)]
+    return [line.split("  ")[0] for line in log_lines(steps, events, steps=9)]
 
 
 def test_events_stand_between_the_steps_in_the_order_of_time() -> None:

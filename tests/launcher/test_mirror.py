@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from records import make_folder, make_node, make_spec, make_summary
 
-from launcher.cli.logs import follow, show
+from launcher.cli.logs import follow_log, print_log
 from launcher.cli.options import notify
 from launcher.errors import (
     CommandFailed,
@@ -33,6 +33,7 @@ from launcher.ssh.fake import FakeConnection
 from launcher.ssh.protocol import Completed
 from nanochat.backoff import Backoff
 from nanochat.lock import hold_lock
+from nanochat.progress import no_progress
 
 PATH = ".launch/clusters/home/runs/d4-1"
 ALIVE = json.dumps({"alive": True, "wanted": False, "by_itself": False})
@@ -153,9 +154,9 @@ def test_names_that_are_taken_are_passed_over(run: RemoteRun, head: FakeConnecti
     head.replies.insert(0, ("mkdir .*d4-3", ""))
     head.replies.insert(1, ("mkdir", "made\n"))
     assert run.runs.create(None, "d4", make_spec(created=5.0)).name == "d4-4"
-    assert run.runs.create(None, "d4", make_spec(created=6.0), elsewhere={"d4-5"}).name == "d4-6"
+    assert run.runs.create(None, "d4", make_spec(created=6.0), reserved={"d4-5"}).name == "d4-6"
     with pytest.raises(InputError, match="exists already"):
-        run.runs.create("d4-5", "d4", make_spec(), elsewhere={"d4-5"})
+        run.runs.create("d4-5", "d4", make_spec(), reserved={"d4-5"})
     head.replies.insert(0, ("mkdir", ""))
     with pytest.raises(InputError, match="exists already"):
         run.runs.create("d4-1", "d4", make_spec())
@@ -179,7 +180,7 @@ def test_checkpoints_come_home_with_their_tokenizer_and_nothing_else(
     head.files[f"{PATH}/tokenizer.json"] = b"tokens"
     head.replies.insert(0, ("ls .*checkpoints", "step-00000009\n"))
     head.replies.insert(0, ("probe", Completed(1, "", "")))
-    home = fetch_newest_checkpoints(run.runs, {"one": head}, lambda *_: None)
+    home = fetch_newest_checkpoints(run.runs, {"one": head}, no_progress)
     assert home == {"d4-1": str(run.folder.checkpoints / "step-00000009")}
     assert run.folder.tokenizer.read_bytes() == b"tokens"
     fetched = {path.name for path in (run.folder.checkpoints / "step-00000009").iterdir()}
@@ -187,10 +188,10 @@ def test_checkpoints_come_home_with_their_tokenizer_and_nothing_else(
     assert not list(run.folder.path.parents[3].rglob("evil"))
     del head.files[f"{PATH}/tokenizer.json"]
     with pytest.raises(LaunchError, match="no host has the tokenizer"):
-        fetch_newest_checkpoints(run.runs, {"one": head}, lambda *_: None)
+        fetch_newest_checkpoints(run.runs, {"one": head}, no_progress)
     head.replies.insert(0, ("probe", ""))  # seen there: the host's folder is this machine's
     with pytest.raises(InputError, match=r"LAUNCH_HOME is .* the folder of host one"):
-        fetch_newest_checkpoints(run.runs, {"one": head}, lambda *_: None)
+        fetch_newest_checkpoints(run.runs, {"one": head}, no_progress)
 
 
 def test_a_run_whose_record_nobody_has_is_not_removed(run: RemoteRun, head: FakeConnection) -> None:
@@ -202,18 +203,18 @@ def test_a_run_whose_record_nobody_has_is_not_removed(run: RemoteRun, head: Fake
         host.replies.insert(0, ("ls .*checkpoints", "step-00000009\n"))
         host.replies.insert(0, ("probe", Completed(1, "", "")))
     with pytest.raises(LaunchError, match=r"no host has the run\.json of run 'd4-1'"):
-        fetch_newest_checkpoints(run.runs, {"one": head}, lambda *_: None)
+        fetch_newest_checkpoints(run.runs, {"one": head}, no_progress)
     two.files[f"{PATH}/tokenizer.json"] = b"tokens"  # the head before this one
-    assert fetch_newest_checkpoints(run.runs, {"one": head, "two": two}, lambda *_: None)
+    assert fetch_newest_checkpoints(run.runs, {"one": head, "two": two}, no_progress)
     assert run.folder.spec().run == "d4-1"
 
 
 def test_following_outlives_a_break(
     run: RemoteRun, head: FakeConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("launcher.remote.cluster_runs.RECONNECT", Backoff(0.0, 0.0))
+    monkeypatch.setattr("launcher.remote.cluster_runs.RECONNECT_BACKOFF", Backoff(0.0, 0.0))
     said: list[str] = []
-    run.say = said.append
+    run.notify = said.append
     assert run.refresh()
     lost = ConnectionLost("one", "the connection was lost")
     real, failures = head.read, [lost]
@@ -262,14 +263,14 @@ def test_logs_say_that_a_driver_died_where_its_head_says_so(
     run: RemoteRun, head: FakeConnection, capsys: pytest.CaptureFixture[str]
 ) -> None:
     head.files[f"{PATH}/metrics.jsonl"] = b""
-    show(run, as_json=False)
+    print_log(run, as_json=False)
     assert capsys.readouterr().out == ""
-    head.replies[:0] = [(r"jobs\) status", ENDED), ("df ", "/ 1 1 9999 1 /")]
+    head.replies[:0] = [(r"jobs\) status", ENDED), ("df ", "/dev/a 9 1 9999 1% /")]
     asked_later = RemoteRun(run.runs, "d4-1")
-    show(asked_later, as_json=False)
+    print_log(asked_later, as_json=False)
     assert capsys.readouterr().out == "interrupted: its driver died without a word\n"
     with pytest.raises(RunFailed, match="the driver of run 'home/d4-1' died without a word"):
-        follow(asked_later)
+        follow_log(asked_later)
 
 
 def test_logs_of_a_run_whose_cluster_cannot_be_asked_do_not_guess(
@@ -277,14 +278,14 @@ def test_logs_of_a_run_whose_cluster_cannot_be_asked_do_not_guess(
 ) -> None:
     make_folder(run.folder.path, run="d4-1", cluster="home")
     seen = LocalRun(run.folder, "home")
-    show(seen, as_json=False)
+    print_log(seen, as_json=False)
     assert capsys.readouterr().out == ""
     with pytest.raises(LaunchError, match="whether run 'home/d4-1' goes on is not known") as error:
-        follow(seen)
+        follow_log(seen)
     assert error.value.exit_code == 1 and not isinstance(error.value, RunFailed)
     make_summary(cluster="home", status="failed").write(run.folder.summary_file)
     with pytest.raises(RunFailed, match="run 'home/d4-1' failed"):
-        follow(seen)
+        follow_log(seen)
 
 
 def test_an_unknown_run_is_named_with_those_there_are(run: RemoteRun, head: FakeConnection) -> None:

@@ -102,7 +102,7 @@ def test_hosts_get_what_they_need(need: HostEnvironment) -> None:
     done = apply_plans(
         connections,
         plans_of(need, "one", "two"),
-        progress=lambda name, what, sent, total: seen.append((what, sent, total)),
+        progress=lambda what, done, total, host: seen.append((what, done, total)),
     )
     size = sum(wheel_path(wheel).stat().st_size for wheel in need.lockfile.wheels)
     code = need.code.archive.stat().st_size
@@ -167,7 +167,7 @@ def test_a_disk_that_fills_meanwhile(need: HostEnvironment) -> None:
 
 
 def test_waiting_for_another_client() -> None:
-    told: list[bool] = []
+    told: list[str] = []
     answers = iter(["", "", "taken\n", ""])
 
     class Busy(FakeConnection):
@@ -175,9 +175,9 @@ def test_waiting_for_another_client() -> None:
             return next(answers)
 
     connection: Connection = Busy("one", {"": ""})
-    with client_lock(connection, waiting=lambda: told.append(True)):
+    with client_lock(connection, notify=told.append):
         pass
-    assert told == [True]
+    assert told == ["another client is at work there: waiting for it"]
 
 
 def test_code_is_packed_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from launcher.errors import CommandFailed
 from launcher.remote.push_run import newest_resumable, push_run
 from launcher.runs.record import read_json, write_json
 from launcher.ssh.fake import FakeConnection
+from nanochat.progress import no_progress
 
 PARTS = {"model.safetensors": b"m", "optimizer.safetensors": b"o", "state.json": b"{}"}
 
@@ -35,10 +36,10 @@ def test_a_run_goes_back_whole_or_not_at_all(tmp_path: Path, damaged: bool) -> N
     if damaged:
         (checkpoint / "optimizer.safetensors").write_bytes(b"x")
         with pytest.raises(CommandFailed, match="another hash"):
-            push_run(head, folder, checkpoint, "there", {}, lambda *_: None)
+            push_run(head, folder, checkpoint, "there", {}, no_progress)
         assert "there/run.json" not in head.files
         return
-    push_run(head, folder, checkpoint, "there", {"text": {"source": "k"}}, lambda *_: None)
+    push_run(head, folder, checkpoint, "there", {"text": {"source": "k"}}, no_progress)
     assert head.files["there/checkpoints/step-00000007/optimizer.safetensors"] == b"o"
     assert head.files["there/tokenizer.json"] == b"tokens"
     local = read_json(folder.spec_file)

@@ -12,7 +12,7 @@ from records import make_node, make_summary
 
 from launcher.agent.jobs import Jobs
 from launcher.agent.supervisor import (
-    LONGEST_SOCKET_BYTES,
+    MAX_SOCKET_BYTES,
     SOCKET_NAME_BYTES,
     Supervisor,
     ray_folder,
@@ -21,7 +21,7 @@ from launcher.agent.supervisor import (
 from launcher.raycluster.control import HostState, host_state
 from launcher.raycluster.environment import node_environment
 from launcher.raycluster.ports import BLOCK_PORTS, cluster_ports
-from launcher.raycluster.spec import WANTED, ClusterSpec
+from launcher.raycluster.spec import CLIENT_SEEN_FILE, ClusterSpec
 from launcher.ssh.fake import FakeConnection
 
 NODES = (
@@ -43,7 +43,7 @@ def options(spec: ClusterSpec) -> dict[str, str]:
 
 def test_a_spec_survives_its_file() -> None:
     assert ClusterSpec.from_bytes(OTHER.to_bytes()) == OTHER
-    assert OTHER.here.name == "two" and not OTHER.is_head and OTHER.head.name == "one"
+    assert OTHER.this_node.name == "two" and not OTHER.is_head and OTHER.head.name == "one"
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"format": 99}', b"[]"])
@@ -57,18 +57,20 @@ def test_ports_follow_from_the_name_and_stay_below_the_ephemeral_ones() -> None:
     assert len(blocks) > 150
     for name in ("home", "cpu2", "x"):
         ports = cluster_ports(name)
-        taken = ports.taken(head=True)
+        taken = ports.listening_ports(head=True)
         assert len(set(taken)) == len(taken) <= BLOCK_PORTS
-        assert set(ports.reached_from_others(head=True)) < set(taken)
+        assert set(ports.reachable_ports(head=True)) < set(taken)
         assert min(taken) >= 20_000 and max(taken) < 32_768
-        assert set(ports.taken(head=False)) < set(taken)
+        assert set(ports.listening_ports(head=False)) < set(taken)
     assert cluster_ports("home") == cluster_ports("home") != cluster_ports("cpu2")
 
 
 def test_every_port_of_ray_is_pinned() -> None:
     head, other, ports = options(HEAD), options(OTHER), cluster_ports("home")
     pinned = {int(value) for name, value in head.items() if "port" in name and "worker" not in name}
-    assert pinned | set(ports.workers) | {ports.dashboard_metrics} == set(ports.taken(head=True))
+    assert pinned | set(ports.workers) | {ports.dashboard_metrics} == set(
+        ports.listening_ports(head=True)
+    )
     assert (head["--min-worker-port"], head["--max-worker-port"]) == (
         str(ports.workers[0]),
         str(ports.workers[-1]),
@@ -108,7 +110,7 @@ def test_rays_folder_is_ours_unless_socket_names_would_be_too_long() -> None:
     long = Path("/home/a-user-with-a-very-long-name-indeed/.launch")
     assert ray_folder(long, "home").parent == Path("/tmp")
     longest = ray_folder(long, "a" * 32 + "." + "b" * 32)  # a pool that is a cluster of its own
-    assert len(str(longest)) + SOCKET_NAME_BYTES <= LONGEST_SOCKET_BYTES
+    assert len(str(longest)) + SOCKET_NAME_BYTES <= MAX_SOCKET_BYTES
 
 
 def test_a_head_is_in_use_while_a_client_is_there(tmp_path: Path) -> None:
@@ -120,7 +122,7 @@ def test_a_head_is_in_use_while_a_client_is_there(tmp_path: Path) -> None:
     assert not supervisor._in_use()
     partial = tmp_path / "text" / "blobs" / "0a1b.partial"
     partial.parent.mkdir(parents=True)
-    for sign in (partial, folder / WANTED):
+    for sign in (partial, folder / CLIENT_SEEN_FILE):
         sign.touch()
         assert supervisor._in_use()
         long_ago = time.time() - 300
@@ -162,7 +164,7 @@ def test_a_run_that_ray_is_about_to_start_is_at_work(
         {"submission_id": "ended", "status": "RUNNING"},  # for a moment more
     ]
     jobs = Jobs(tmp_path)
-    monkeypatch.setattr(jobs, "_ask", lambda *_: listed)
+    monkeypatch.setattr(jobs, "_request", lambda *_: listed)
     assert jobs.running() == ["pending"]
 
 

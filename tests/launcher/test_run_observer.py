@@ -14,7 +14,7 @@ from launcher.cli.render.run_progress import event_line
 from launcher.runs.events import FaultEvent, ResizeEvent, SlowEvent, read_events
 from launcher.runs.folder import RunFolder
 from launcher.training.failure_policy import NonRetryableError
-from launcher.training.worker import FUTILE_ATTEMPTS, RunObserver
+from launcher.training.worker import MAX_FUTILE_ATTEMPTS, RunObserver
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def files_of_a_worker() -> Iterator[None]:
 
 def test_a_slow_step_is_written_with_the_name_of_the_node_that_was_late(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    observer = RunObserver(folder, make_spec(entered=0.0), leads=True, gauges=None)
+    observer = RunObserver(folder, make_spec(entered=0.0), is_rank_zero=True, gauges=None)
     slow = {"step": 9, "seconds": 20.0, "median": 2.0, "compute": [2.0, 19.0]}
     observer.event("slow", **slow, rank=1)  # on a machine of its own nodes have no names
     observer.nodes = ["attic", "cellar"]
@@ -41,7 +41,7 @@ def test_a_slow_step_is_written_with_the_name_of_the_node_that_was_late(tmp_path
 
 def test_a_checkpoint_that_failed_is_written_with_the_name_of_its_node(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    observer = RunObserver(folder, make_spec(entered=0.0), leads=True, gauges=None)
+    observer = RunObserver(folder, make_spec(entered=0.0), is_rank_zero=True, gauges=None)
     fault = {"what": "checkpoint", "step": 9, "message": "could not write it"}
     observer.event("fault", **fault, rank=1)  # on a machine of its own nodes have no names
     observer.nodes = ["attic", "cellar"]
@@ -56,13 +56,13 @@ def test_a_checkpoint_that_failed_is_written_with_the_name_of_its_node(tmp_path:
 
 
 def begin(folder: RunFolder) -> None:
-    observer = RunObserver(folder, make_spec(entered=0.0), leads=True, gauges=None)
+    observer = RunObserver(folder, make_spec(entered=0.0), is_rank_zero=True, gauges=None)
     observer.begin(1.0, attempts_before=0)
 
 
 def test_attempts_without_a_new_step_end_the_run(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    for _ in range(FUTILE_ATTEMPTS):
+    for _ in range(MAX_FUTILE_ATTEMPTS):
         begin(folder)
     with pytest.raises(NonRetryableError, match="3 times in a row without a new step"):
         begin(folder)
@@ -70,7 +70,7 @@ def test_attempts_without_a_new_step_end_the_run(tmp_path: Path) -> None:
 
 def test_nodes_that_are_lost_again_and_again_do_not(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    for number in range(4 * FUTILE_ATTEMPTS):
+    for number in range(4 * MAX_FUTILE_ATTEMPTS):
         begin(folder)
         nodes = ("one",) if number % 2 else ("one", "two")
         append_events(folder, ResizeEvent.now(step=0, before=(), nodes=nodes, why=""))

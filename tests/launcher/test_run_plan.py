@@ -99,9 +99,9 @@ def test_watts_become_energy() -> None:
 
 
 def test_every_figure_is_in_the_json() -> None:
-    from launcher.cli.plan import document
+    from launcher.planner.plan_json import plan_as_json
 
-    found = json.loads(json.dumps(document(plan(D8, two()))))
+    found = json.loads(json.dumps(plan_as_json(plan(D8, two()))))
     keys = {"recipe", "cluster", "fits", "hosts", "tokens_per_second", "step_seconds", "hours"}
     assert keys | {"basis", "bottleneck", "verdict", "alternatives"} <= found.keys()
     assert found["tokens_per_second"].keys() == {"low", "expected", "high"}

@@ -11,7 +11,7 @@ from records import append_events, append_metrics, make_folder, make_metric, mak
 from test_raycluster import HEAD
 
 from launcher.agent.jobs import DashboardError, Jobs
-from launcher.agent.run_restarter import STARTS, RunRestarter
+from launcher.agent.run_restarter import MAX_STARTS, RunRestarter
 from launcher.runs.events import FinishEvent, RestartEvent, WaitEvent, read_events
 from launcher.runs.folder import RunFolder
 from launcher.runs.submission import Submission
@@ -27,10 +27,10 @@ class Cluster:
         path.mkdir(exist_ok=True)
         (path / "cluster.json").write_bytes(HEAD.to_bytes())
         self.jobs: dict[str, str] | None = {}  # None: its dashboard does not answer
-        self.keeper = RunRestarter(path)
-        self.keeper.ray_is(up=True)
-        monkeypatch.setattr(Jobs, "_ask", lambda jobs, *request: self._ask(*request))
-        monkeypatch.setattr("launcher.agent.run_restarter.PAUSE", Backoff(0.0, 0.0))
+        self.run_restarter = RunRestarter(path)
+        self.run_restarter.set_ray_state(up=True)
+        monkeypatch.setattr(Jobs, "_request", lambda jobs, *request: self._ask(*request))
+        monkeypatch.setattr("launcher.agent.run_restarter.RESTART_BACKOFF", Backoff(0.0, 0.0))
 
     def run(self, name: str, *, submitted: bool = True) -> RunFolder:
         folder = make_folder(self.path / "runs" / name, cluster="home", nodes=HEAD.nodes)
@@ -56,9 +56,9 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
         yield Cluster(tmp_path, monkeypatch)
 
 
-def look(keeper: RunRestarter) -> None:
-    for folder in keeper.wanted():
-        keeper.look_at(folder)
+def check_all(run_restarter: RunRestarter) -> None:
+    for folder in run_restarter.unfinished_runs():
+        run_restarter.check_run(folder)
 
 
 def step(folder: RunFolder, number: int) -> None:
@@ -76,32 +76,32 @@ def restarts(folder: RunFolder) -> list[RestartEvent]:
 def test_a_run_whose_driver_died_goes_on(cluster: Cluster) -> None:
     folder = cluster.run("night")
     step(folder, 3)
-    look(cluster.keeper)
+    check_all(cluster.run_restarter)
     assert cluster.jobs == {"night": "PENDING"}
     [event] = restarts(folder)
     assert (event.kind, event.stage) == ("restart", "driver") and event.seconds >= 0
     assert Jobs(cluster.path).status("night") == {
         "alive": True, "wanted": True, "by_itself": True
     }  # fmt: skip
-    look(cluster.keeper)  # Ray is about to start it
+    check_all(cluster.run_restarter)  # Ray is about to start it
     assert cluster.jobs == {"night": "PENDING"}
 
 
 def test_what_died_is_told_apart(cluster: Cluster) -> None:
     """By whether the run has written since Ray began, and how often that did."""
     folder = cluster.run("night")
-    look(cluster.keeper)
+    check_all(cluster.run_restarter)
     for starts in (1, 2):
         cluster.jobs = {}
         if starts == 1:
-            cluster.keeper.ray_is(up=False)
-        cluster.keeper.ray_is(up=True)
-        look(cluster.keeper)
+            cluster.run_restarter.set_ray_state(up=False)
+        cluster.run_restarter.set_ray_state(up=True)
+        check_all(cluster.run_restarter)
     assert [event.what for event in restarts(folder)] == ["driver", "ray", "ray"]
     other = RunRestarter(cluster.path)
-    other.ray_is(up=True)
+    other.set_ray_state(up=True)
     cluster.jobs = {}
-    look(other)
+    check_all(other)
     assert restarts(folder)[-1].what == "head"
 
 
@@ -111,19 +111,19 @@ def test_what_does_not_go_on(cluster: Cluster, why: str) -> None:
     if why == "ended":
         make_summary(status="failed").write(folder.summary_file)
     if why == "no Ray":
-        cluster.keeper.ray_is(up=False)
+        cluster.run_restarter.set_ray_state(up=False)
     if why == "at work":
         with hold_lock(folder.path / "lock"):
-            look(cluster.keeper)
+            check_all(cluster.run_restarter)
     elif why == "no dashboard":  # it may have a driver: that is found out before
         cluster.jobs = None
         with pytest.raises(DashboardError):
-            look(cluster.keeper)
+            check_all(cluster.run_restarter)
         assert folder.submission().starts == 1
     else:
-        look(cluster.keeper)
+        check_all(cluster.run_restarter)
     assert not cluster.jobs and not folder.events.exists()
-    assert [f.name for f in cluster.keeper.wanted()] == (
+    assert [f.name for f in cluster.run_restarter.unfinished_runs()] == (
         ["mine"] if why not in ("never submitted", "ended") else []
     )
 
@@ -132,10 +132,10 @@ def test_one_that_is_to_stop_has_ended(cluster: Cluster) -> None:
     """Also while Ray is not up: nobody waits for that."""
     folder = cluster.run("mine")
     step(folder, 3)
-    cluster.keeper.ray_is(up=False)
+    cluster.run_restarter.set_ray_state(up=False)
     folder.stop_request.touch()
     assert Jobs(cluster.path).running() == ["mine"]
-    look(cluster.keeper)
+    check_all(cluster.run_restarter)
     summary = folder.summary()
     assert summary is not None and (summary.status, summary.steps) == ("stopped", 3)
     assert Jobs(cluster.path).running() == []
@@ -144,17 +144,17 @@ def test_one_that_is_to_stop_has_ended(cluster: Cluster) -> None:
 def test_it_is_given_up_where_no_step_is_new(cluster: Cluster) -> None:
     folder = cluster.run("sick")
     step(folder, 3)
-    for _ in range(2 * STARTS):
+    for _ in range(2 * MAX_STARTS):
         cluster.jobs = {}
-        look(cluster.keeper)
+        check_all(cluster.run_restarter)
     events = read_events(folder.events)
-    assert len(events) == STARTS + 1  # step 3 was new, and the end is told
+    assert len(events) == MAX_STARTS + 1  # step 3 was new, and the end is told
     assert isinstance(events[-1], FinishEvent) and events[-1].status == "failed"
     failure = folder.failure()
     assert failure is not None and failure.fix == f"see {folder.log}"
-    assert f"{STARTS} times in a row without a new step" in failure.message
+    assert f"{MAX_STARTS} times in a row without a new step" in failure.message
     Jobs(cluster.path).submit("sick")  # `launch resume`
-    assert folder.is_wanted and folder.submission().starts == 1
+    assert folder.needs_driver and folder.submission().starts == 1
 
 
 def test_a_start_that_ray_did_not_take_is_none(
@@ -163,10 +163,10 @@ def test_a_start_that_ray_did_not_take_is_none(
     folder = cluster.run("night")
     before = folder.submission()
     monkeypatch.setattr(Jobs, "_start", lambda *_: cluster.refuse())
-    for _ in range(2 * STARTS):
+    for _ in range(2 * MAX_STARTS):
         with pytest.raises(DashboardError):
-            look(cluster.keeper)
-    assert folder.is_wanted and folder.submission() == before and not folder.events.exists()
+            check_all(cluster.run_restarter)
+    assert folder.needs_driver and folder.submission() == before and not folder.events.exists()
 
 
 def test_a_client_submits_as_soon_as_ray_takes_jobs(
@@ -181,23 +181,23 @@ def test_a_client_submits_as_soon_as_ray_takes_jobs(
             raise answers.pop()
         return take(method, path, body)
 
-    monkeypatch.setattr(Jobs, "_ask", ask)
+    monkeypatch.setattr(Jobs, "_request", ask)
     assert Jobs(cluster.path).submit("first") == {"submitted": True}
-    assert not answers and folder.is_wanted and cluster.jobs == {"first": "PENDING"}
+    assert not answers and folder.needs_driver and cluster.jobs == {"first": "PENDING"}
     cluster.jobs = None  # what nobody has taken does not begin behind the user's back
     folder.submission_file.unlink()
     with pytest.raises(DashboardError):
         Jobs(cluster.path).submit("first")
-    assert not folder.is_wanted
+    assert not folder.needs_driver
 
 
 def test_a_new_step_starts_the_count_anew(cluster: Cluster) -> None:
     folder = cluster.run("night")
-    for number in range(2 * STARTS):
+    for number in range(2 * MAX_STARTS):
         step(folder, number + 1)
         cluster.jobs = {}
-        look(cluster.keeper)
-    assert folder.is_wanted and folder.submission().starts == 1
+        check_all(cluster.run_restarter)
+    assert folder.needs_driver and folder.submission().starts == 1
 
 
 def test_who_waited_for_its_turn_waits_again(cluster: Cluster) -> None:
@@ -205,11 +205,11 @@ def test_who_waited_for_its_turn_waits_again(cluster: Cluster) -> None:
     waiting = cluster.run("later")
     append_events(waiting, WaitEvent.now(run="night"))
     cluster.run("night")
-    look(cluster.keeper)
+    check_all(cluster.run_restarter)
     assert cluster.jobs == {"night": "PENDING"}
     (cluster.path / "slots").mkdir()
     with hold_lock(cluster.path / "slots" / f"{HEAD.nodes[0].name}.lock"):
-        look(cluster.keeper)
+        check_all(cluster.run_restarter)
     assert set(cluster.jobs) == {"night", "later"}
 
 
@@ -217,7 +217,9 @@ def test_without_a_supervisor_nothing_is_about_to_start(tmp_path: Path) -> None:
     (tmp_path / "cluster.json").write_bytes(HEAD.to_bytes())
     (tmp_path / "token").write_text("t")
     folder = make_folder(tmp_path / "runs" / "night", run="night")
-    Submission(time=1.0, by_itself=False, starts=1, step=0).write(folder.submission_file)
+    Submission(time=1.0, started_by_supervisor=False, starts=1, step=0).write(
+        folder.submission_file
+    )
     jobs = Jobs(tmp_path)  # and no dashboard answers
     assert jobs.status("night") == {"alive": False, "wanted": True, "by_itself": False}
     assert jobs.running() == []

@@ -14,9 +14,10 @@ from launcher.agent.text_store import assemble_text, stored_source
 from launcher.config.recipe import DataSettings
 from launcher.errors import LaunchError
 from launcher.raycluster.spec import ClusterSpec
-from launcher.remote.upload_text import SMALL_BYTES, _hash, upload_text
+from launcher.remote.upload_text import SMALL_BYTES, _hash_files, upload_text
 from launcher.ssh.fake import FakeConnection
 from nanochat.dataset.sources import parse_source
+from nanochat.progress import no_progress
 
 SPEC = ClusterSpec(
     cluster="home", node="one", nodes=(make_node("one", address="10.0.0.1", interface="eth0"),),
@@ -74,7 +75,7 @@ def texts(tmp_path: Path) -> Path:
 def send(head: Head, base: Path, source: str) -> str:
     hosts = {SPEC.head.name: head}
     sent = upload_text(
-        hosts, SPEC, DataSettings(source=source), base, lambda *_: None, lambda: None
+        hosts, SPEC, DataSettings(source=source), base, no_progress, lambda message: None
     )
     return sent["source"]
 
@@ -111,13 +112,13 @@ def test_a_name_that_is_not_utf8_travels(head: Head, tmp_path: Path) -> None:
 def test_a_file_that_changes_meanwhile_is_noticed(
     head: Head, texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = _hash
+    real = _hash_files
 
     def hash_then_change(*arguments: Any) -> dict[str, str]:
         hashes = real(*arguments)
         (texts / "deep" / "3.txt").write_text("quite another text")
         return hashes
 
-    monkeypatch.setattr("launcher.remote.upload_text._hash", hash_then_change)
+    monkeypatch.setattr("launcher.remote.upload_text._hash_files", hash_then_change)
     with pytest.raises(LaunchError, match=r"3\.txt changed while it was sent"):
         send(head, texts, "files:deep/*.txt")

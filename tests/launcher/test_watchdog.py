@@ -12,13 +12,13 @@ import pytest
 from records import event, make_metric
 
 from launcher.runs.events import Event
-from launcher.training.stacks import collect_and_end, is_frozen, waits_for_others
+from launcher.training.stacks import dump_and_kill, is_frozen, is_in_collective
 from launcher.training.watchdog import (
-    FIRST_SECONDS,
+    FIRST_STEP_LIMIT_SECONDS,
     MAX_DOUBLINGS,
     StepPace,
-    comparable,
-    doublings,
+    count_doublings,
+    since_last_start,
 )
 
 D4 = StepPace(step=2.0, evaluation=20.0, stall=0.2, checkpoint=6.0)
@@ -38,18 +38,25 @@ waits_for_the_others()
     ("pace", "now", "seconds"),
     [
         (D4, "", 20),  # the floor: a checkpoint is written beside the steps
-        (D4, "ends", 8 * 6),  # and the last one is waited for
+        (D4, "may_checkpoint", 8 * 6),  # and the last one is waited for
         (StepPace(14.0, 1.0, 3.0, 3.0), "", 8 * 14),
         (StepPace(2.0, 1.0, 9.0, 9.0), "", 8 * 9),  # no memory for a copy: steps stand still
-        (D4, "evaluates", 8 * 22),
+        (D4, "may_evaluate", 8 * 22),
         (StepPace(2.0, None, None, None), "", 60),  # nothing saved yet
-        (D4, "starts", 20 + 60 + 50 + 8 * 2),
-        (StepPace(None, None, None, None), "starts evaluates", FIRST_SECONDS),
-        (StepPace(2.0, None, 1.0, 1.0), "evaluates", FIRST_SECONDS),
+        (D4, "before_first_step", 20 + 60 + 50 + 8 * 2),
+        (
+            StepPace(None, None, None, None),
+            "before_first_step may_evaluate",
+            FIRST_STEP_LIMIT_SECONDS,
+        ),
+        (StepPace(2.0, None, 1.0, 1.0), "may_evaluate", FIRST_STEP_LIMIT_SECONDS),
     ],
 )
 def test_limits(pace: StepPace, now: str, seconds: float) -> None:
-    flags = {name: name in now.split() for name in ("starts", "evaluates", "ends")}
+    flags = {
+        name: name in now.split()
+        for name in ("before_first_step", "may_evaluate", "may_checkpoint")
+    }
     assert pace.limit(**LAN, **flags) == pytest.approx(seconds)
 
 
@@ -58,12 +65,12 @@ def test_limits_are_doubled_until_the_median_knows() -> None:
         event("fault", time=9.5, what="hang", message="no sign", frozen=frozen)
         for frozen in (False, True, False)
     ]
-    assert doublings([], hangs) == 2 and doublings([], hangs * 3) == MAX_DOUBLINGS
+    assert count_doublings([], hangs) == 2 and count_doublings([], hangs * 3) == MAX_DOUBLINGS
     steps = [make_metric(second + 1, time=float(second)) for second in range(40)]
-    assert doublings(steps[:20], hangs) == 2  # the first of these was made before them
-    assert doublings(steps[5:25], hangs) == 2
-    assert doublings(steps[10:30], hangs) == 0
-    assert doublings(steps[10:29], hangs) == 2
+    assert count_doublings(steps[:20], hangs) == 2  # the first of these was made before them
+    assert count_doublings(steps[5:25], hangs) == 2
+    assert count_doublings(steps[10:30], hangs) == 0
+    assert count_doublings(steps[10:29], hangs) == 2
 
 
 def test_a_pace_is_of_recent_steps_and_of_whole_evaluations() -> None:
@@ -88,8 +95,8 @@ def test_what_other_machines_made_says_nothing(change: Event) -> None:
     began, saved = event("restart", stage="workers"), event("checkpoint", step=2)
     events = [began, saved, began, change, began, event("evaluate", step=4, val_bpb=3.0)]
     metrics = [make_metric(step, attempt=n) for step, n in ((1, 0), (2, 0), (3, 1), (4, 2), (5, 2))]
-    assert comparable(metrics, events) == (metrics[3:], events[3:])
-    assert comparable(metrics, events[:3]) == (metrics, events[:3])
+    assert since_last_start(metrics, events) == (metrics[3:], events[3:])
+    assert since_last_start(metrics, events[:3]) == (metrics, events[:3])
 
 
 @pytest.fixture
@@ -103,17 +110,17 @@ def sleeper() -> Iterator[subprocess.Popen[str]]:
 
 
 def test_stacks_of_a_rank(sleeper: subprocess.Popen[str]) -> None:
-    [text] = collect_and_end({1: sleeper.pid}).values()
+    [text] = dump_and_kill({1: sleeper.pid}).values()
     assert "waits_for_the_others" in text and not is_frozen(text)
-    assert not waits_for_others(text)
+    assert not is_in_collective(text)
     assert sleeper.wait(10) == -signal.SIGKILL
-    assert is_frozen(collect_and_end({0: sleeper.pid})[0])
+    assert is_frozen(dump_and_kill({0: sleeper.pid})[0])
 
 
 def test_a_frozen_rank_is_seen_through_and_ended(sleeper: subprocess.Popen[str]) -> None:
     os.kill(sleeper.pid, signal.SIGSTOP)
     os.waitid(os.P_PID, sleeper.pid, os.WSTOPPED)
-    [text] = collect_and_end({0: sleeper.pid}).values()
+    [text] = dump_and_kill({0: sleeper.pid}).values()
     assert text.startswith("state T (stopped)") and is_frozen(text)
     assert "waits_for_the_others" in text
     assert sleeper.wait(10) == -signal.SIGKILL

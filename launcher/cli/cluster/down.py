@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
 
 import click
 
 from launcher.cli.options import json_option, notify
 from launcher.cli.render.bring_up import BringUpView
+from launcher.cli.render.hosts import print_shutdown
 from launcher.cli.render.table import print_json
 from launcher.cli.stop import save_and_stop
 from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import require_addresses
 from launcher.config.subcluster import subclusters
 from launcher.errors import InputError, Interrupted, RunBusy
-from launcher.formatting import format_bytes
 from launcher.operations.shut_down import ClusterShutdown, describe_forgotten_subclusters
 from launcher.provision.purge import RemovedPath
 from launcher.ssh.parallel import call_on_all, close_all, combine_errors, try_connect_all
@@ -40,28 +39,29 @@ def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json
     nodes = tuple(loaded.cluster.nodes)
     require_addresses(loaded, nodes)
     connections, unreached = try_connect_all(loaded, nodes)
-    home: dict[str, str] = {}
+    fetched: dict[str, str] = {}
     stopped: list[str] = []
     removed: dict[str, list[RemovedPath]] = {name: [] for name in connections if purges}
     try:
         if purges and unreached:
             raise combine_errors(unreached)
-        ends = [ClusterShutdown(part, connections) for part in subclusters(loaded)]
-        for words in describe_forgotten_subclusters(loaded, connections):
-            notify(words)
-        for part in [part for part in ends if _confirm_runs(part, force=force)]:
-            for run in part.active_runs():
+        shutdowns = [ClusterShutdown(subcluster, connections) for subcluster in subclusters(loaded)]
+        for message in describe_forgotten_subclusters(loaded, connections):
+            notify(message)
+        confirmed = [each for each in shutdowns if _confirm_stop(each, force=force)]
+        for shutdown in confirmed:
+            for run in shutdown.active_runs():
                 save_and_stop(run)
-        for part in ends:
-            stopped += part.stop()
+        for shutdown in shutdowns:
+            stopped += shutdown.stop()
         if purges and not discard_runs:
             with BringUpView() as view:
-                for part in ends:
-                    home |= part.fetch_checkpoints(view.sent)
+                for shutdown in shutdowns:
+                    fetched |= shutdown.fetch_checkpoints(view.show_transfer)
         if purges:
             notify("removing what was put on the hosts")
-            for part in ends:
-                for node, items in call_on_all(part.connections, part.purge).items():
+            for shutdown in shutdowns:
+                for node, items in call_on_all(shutdown.connections, shutdown.purge).items():
                     removed[node] += items
     finally:
         close_all(connections)
@@ -70,48 +70,40 @@ def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json
             node: [{"path": f"~/.launch/{item.path}", "bytes": item.bytes} for item in items]
             for node, items in removed.items()
         }
-        hooks = {node: hook for part in ends for node, hook in part.boot_hooks.items() if hook}
-        purged = {"brought_home": home, "removed": lists, "boot_hooks": hooks} if purges else {}
+        hooks = {
+            node: hook
+            for shutdown in shutdowns
+            for node, hook in shutdown.boot_hooks.items()
+            if hook
+        }
+        purged = {"brought_home": fetched, "removed": lists, "boot_hooks": hooks} if purges else {}
         print_json({"cluster": loaded.cluster.name, "stopped": stopped, **purged})
     else:
-        _print(home, stopped, removed, ends)
+        boot_hooks = {
+            node: [hook for shutdown in shutdowns for hook in shutdown.boot_hooks.get(node, ())]
+            for node in removed
+        }
+        print_shutdown(fetched, stopped, removed, boot_hooks)
     if unreached:
         raise combine_errors(unreached)
 
 
-def _confirm_runs(part: ClusterShutdown, *, force: bool) -> bool:
-    """Whether active runs are to be saved and stopped first, as the user says. Raises RunBusy or
-    Interrupted if not, HostError if it cannot be known."""
+def _confirm_stop(shutdown: ClusterShutdown, *, force: bool) -> bool:
+    """Ask whether active runs are to be saved and stopped first.
+
+    Raises RunBusy if nobody can be asked, Interrupted if the answer is no, HostError if it is not
+    known whether runs are active.
+    """
     if force:
-        for run in part.give_up_runs():
+        for run in shutdown.cancel_runs():
             notify(f"run '{run}' is ended: what it has not saved is lost")
         return False
-    running = part.running()
+    running = shutdown.running()
     for name in running:
         if sys.stdin is None or not sys.stdin.isatty():
-            fix = f"save and stop it first: launch stop {part.name}/{name}   (or add --force)"
-            raise RunBusy(f"run '{name}' is at work on {part.name}", fix=fix)
-        question = f"Run '{name}' is at work on {part.name}. Save and stop it?"
+            fix = f"save and stop it first: launch stop {shutdown.name}/{name}   (or add --force)"
+            raise RunBusy(f"run '{name}' is at work on {shutdown.name}", fix=fix)
+        question = f"Run '{name}' is at work on {shutdown.name}. Save and stop it?"
         if not click.confirm(question, err=True):
             raise Interrupted("nothing was stopped")
     return bool(running)
-
-
-def _print(
-    home: Mapping[str, str],
-    stopped: Sequence[str],
-    removed: Mapping[str, Sequence[RemovedPath]],
-    parts: Sequence[ClusterShutdown],
-) -> None:
-    for run, path in home.items():
-        click.echo(f"run '{run}': its newest checkpoint is at {path}")
-    click.echo(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
-    for node, items in removed.items():
-        click.secho(node, bold=True)
-        for item in items:
-            click.echo(f"  removed ~/.launch/{item.path}  {format_bytes(item.bytes)}")
-        hooks = [hook for part in parts for hook in part.boot_hooks.get(node, ())]
-        for hook in hooks:
-            click.echo(f"  removed {hook}")
-        if not items and not hooks:
-            click.echo("  there was nothing to remove")

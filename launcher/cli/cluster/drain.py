@@ -8,6 +8,7 @@ import click
 
 from launcher.cli.attach import print_end
 from launcher.cli.options import json_option
+from launcher.cli.render.run_end import ended_message
 from launcher.cli.render.run_progress import RunProgress
 from launcher.cli.render.table import print_json
 from launcher.cli.stop import save_and_stop
@@ -43,24 +44,24 @@ def command(cluster: str, node: str, as_json: bool) -> None:
             "its boot; or make another node its head in the cluster file: head: NAME",
         )
     with open_cluster_runs(cluster) as runs:
-        at_work = [run for run in _at_work(runs) if node in _members(run)]
-        followers = {run.name: Follower(run, from_now=True) for run in at_work}
+        active = [run for run in _active_runs(runs) if node in _members(run)]
+        followers = {run.name: Follower(run, from_now=True) for run in active}
         drain(runs.head, name, node)
-        left = [_leave(run, followers[run.name], node) for run in at_work]
+        results = [_drain_run(run, followers[run.name], node) for run in active]
         if as_json:
-            print_json({"cluster": name, "node": node, "runs": left})
+            print_json({"cluster": name, "node": node, "runs": results})
         else:
             click.echo(f"{node} is drained: launch cluster up {loaded.cli_name}   takes it back")
-        for run, each in zip(at_work, left, strict=True):
-            if each["status"] in ("failed", "interrupted"):
+        for run, result in zip(active, results, strict=True):
+            if result["status"] in ("failed", "interrupted"):
                 print_end(run, as_json=as_json)  # raises
 
 
-def _at_work(runs: ClusterRuns) -> list[RemoteRun]:
-    found = [RemoteRun(runs, name) for name in runs.running()]
-    for run in found:
+def _active_runs(runs: ClusterRuns) -> list[RemoteRun]:
+    active = [RemoteRun(runs, name) for name in runs.running()]
+    for run in active:
         run.update()
-    return found
+    return active
 
 
 def _members(run: RemoteRun) -> tuple[str, ...]:
@@ -68,15 +69,15 @@ def _members(run: RemoteRun) -> tuple[str, ...]:
     return last_members(run.folder, (node.name for node in run.folder.spec().nodes))
 
 
-def _leave(run: RemoteRun, follower: Follower, node: str) -> dict[str, Any]:
-    """Returns when the run is off the node. `step`: that it goes on from."""
+def _drain_run(run: RemoteRun, follower: Follower, node: str) -> dict[str, Any]:
+    """Return when the run is off the node. `step`: the one that it continues from."""
     if not run.folder.spec().recipe.elastic:
         save_and_stop(run)
-        return _ended(run, node)
+        return _report_ended(run, node)
     if status_of(run.folder, alive=True) == "running" and not _follow_until_left(
         run, follower, node
     ):
-        return _ended(run, node)
+        return _report_ended(run, node)
     state = RunState.of(run.folder, alive=True)
     click.echo(
         f"run '{run_address(run)}' goes on without {node}, from step {state.step:,}", err=True
@@ -84,28 +85,20 @@ def _leave(run: RemoteRun, follower: Follower, node: str) -> dict[str, Any]:
     return {"run": run.name, "status": state.status, "step": state.step}
 
 
-def _ended(run: RemoteRun, node: str) -> dict[str, Any]:
-    """How: by this command, or by itself meanwhile. Why it failed is for `print_end` to say."""
+def _report_ended(run: RemoteRun, node: str) -> dict[str, Any]:
+    """Report a run that this command has stopped, or that has ended by itself. `print_end` gives
+    the reason of a failure."""
     status, step = status_of(run.folder, alive=False), last_saved_step(run.folder)
     click.echo(ended_message(run_address(run), status, step, node), err=True)
     return {"run": run.name, "status": status, "step": step}
 
 
-def ended_message(name: str, status: str, step: int, node: str) -> str:
-    """`step`: the last one saved, 0: none."""
-    saved = f"last saved at step {step:,}" if step else "nothing saved yet"
-    words = f"run '{name}' has ended ({status}), {saved}"
-    if status == "stopped":
-        words += f"\n  launch resume {name}   goes on without {node}, with the same rows"
-    return words
-
-
 def _follow_until_left(run: RemoteRun, follower: Follower, node: str) -> bool:
-    """False: it has ended before."""
+    """Return when the run has left the node. False if it has ended before."""
     state = RunState.of(run.folder, alive=True)
     with RunProgress(state.steps, step=state.step) as progress:
-        for news in follower.until_end():
-            progress.show(news)
-            if any(isinstance(e, ResizeEvent) and node not in e.nodes for e in news.events):
+        for update in follower.until_end():
+            progress.show(update)
+            if any(isinstance(e, ResizeEvent) and node not in e.nodes for e in update.events):
                 return True
     return False

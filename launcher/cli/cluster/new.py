@@ -40,9 +40,9 @@ def command(name: str, nodes: tuple[str, ...], key: str | None, accelerator: str
     validate(Cluster, source)
     folder = user_folder("cluster")
     for suffix in SUFFIXES:
-        if (there := folder / f"{name}{suffix}").exists():
+        if (existing := folder / f"{name}{suffix}").exists():
             fix = f"choose another name, or: launch edit cluster {name}"
-            raise InputError(f"{format_path(there)} exists already", fix=fix)
+            raise InputError(f"{format_path(existing)} exists already", fix=fix)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.yaml"
     write_atomically(path, _text(name, source.data["nodes"]).encode())
@@ -63,12 +63,12 @@ def _source(name: str, nodes: Sequence[str], key: str | None, accelerator: str) 
     """
     source = YamlSource(data={"name": name, "nodes": []})
     source.values[()] = source.values["name",] = SourcePosition("NAME", 1, 1, len(name), name)
-    for index, written in enumerate(nodes):
-        place = SourcePosition("--node", 1, 1, len(written), written)
-        address = parse_address(written)
+    for index, argument in enumerate(nodes):
+        position = SourcePosition("--node", 1, 1, len(argument), argument)
+        address = parse_address(argument)
         if address is None:
             message = "expected [USER@]HOST[:PORT], as in ada@pc1:2222 or [::1]:22"
-            raise source.error(Problem(place, message))
+            raise source.error(Problem(position, message))
         node = {
             "host": address.host,
             "user": address.user,
@@ -78,7 +78,7 @@ def _source(name: str, nodes: Sequence[str], key: str | None, accelerator: str) 
         }
         source.data["nodes"].append({k: value for k, value in node.items() if value is not None})
         for field in node:
-            source.values["nodes", index, field] = place
+            source.values["nodes", index, field] = position
     return source
 
 
@@ -90,9 +90,9 @@ def _from_anywhere(key: str) -> str:
 
 def _text(name: str, nodes: Sequence[Mapping[str, Any]]) -> str:
     """The file's."""
-    listed = yaml.safe_dump(list(nodes), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(list(nodes), sort_keys=False, allow_unicode=True)
     return (
         f"{SCHEMA_LINE}"
         f"# The first node is the head: it keeps the runs. Next: launch cluster trust {name}\n"
-        f"nodes:\n{textwrap.indent(listed, '  ')}"
+        f"nodes:\n{textwrap.indent(text, '  ')}"
     )

@@ -45,24 +45,24 @@ def command(cluster: str, yes: bool, as_json: bool) -> None:
     loaded = load_cluster(cluster)
     require_addresses(loaded, loaded.cluster.nodes)
     can_ask = sys.stdin is not None and sys.stdin.isatty()
-    agreed: list[OfferedHostKey] = []
+    trusted: list[OfferedHostKey] = []
     while True:
-        shown, errors = fetch_host_keys(loaded, loaded.cluster.nodes)
-        open_questions = [key for key in shown if key.verdict.status in ("new", "changed")]
-        new = _agreed(open_questions, ask=not yes) if yes or can_ask else []
+        offered, errors = fetch_host_keys(loaded, loaded.cluster.nodes)
+        open_questions = [key for key in offered if key.verdict.status in ("new", "changed")]
+        new = _ask_to_trust(open_questions, ask=not yes) if yes or can_ask else []
         if new:
             pin_keys(loaded, new)
             click.echo(f"written to {format_path(loaded.known_hosts)}", err=True)
-        agreed += new
+        trusted += new
         if not (new and any(isinstance(error, Untrusted) for error in errors)):
             break  # else: what lies behind a jump host that is trusted now
-    print_table(COLUMNS, [_row(key, agreed) for key in shown], as_json=as_json)
+    print_table(COLUMNS, [_row(key, trusted) for key in offered], as_json=as_json)
     if open_questions and not (yes or can_ask):
         raise InputError(
             "there is no terminal to ask whether these keys are the right ones",
             fix=f"compare the fingerprints, then: launch cluster trust {cluster} --yes",
         )
-    for key in shown:
+    for key in offered:
         try:
             verify_host_key(key.target, key.key)
         except HostError as error:
@@ -71,10 +71,10 @@ def command(cluster: str, yes: bool, as_json: bool) -> None:
         raise combine_errors(errors)
 
 
-def _agreed(keys: Sequence[OfferedHostKey], *, ask: bool) -> list[OfferedHostKey]:
-    """Those that the user trusts. One question for all new keys, one for each changed key."""
+def _ask_to_trust(keys: Sequence[OfferedHostKey], *, ask: bool) -> list[OfferedHostKey]:
+    """Return the keys that the user trusts. Ask once for all new keys, and for each changed key."""
     new = [key for key in keys if key.verdict.status == "new"]
-    agreed = []
+    trusted = []
     if new:
         click.echo("New host keys:", err=True)
         for key in new:
@@ -82,8 +82,8 @@ def _agreed(keys: Sequence[OfferedHostKey], *, ask: bool) -> list[OfferedHostKey
                 f"  {key.target.name}  {key.target.known_host_name}  {key.key.label}", err=True
             )
         click.echo(COMPARE, err=True)
-        if not ask or click.confirm(f"Trust {_these(len(new))}?", err=True):
-            agreed += new
+        if not ask or click.confirm(f"Trust {_format_key_count(len(new))}?", err=True):
+            trusted += new
     for key in keys:
         if key.verdict.status == "changed" and key.verdict.entry:
             name, entry = key.target.name, key.verdict.entry
@@ -94,23 +94,23 @@ def _agreed(keys: Sequence[OfferedHostKey], *, ask: bool) -> list[OfferedHostKey
                 "It was reinstalled or replaced, or somebody answers in its place.", err=True
             )
             if ask and click.confirm(f"Trust the new key of {name}?", err=True):
-                agreed.append(key)
-    return agreed
+                trusted.append(key)
+    return trusted
 
 
-def _these(count: int) -> str:
+def _format_key_count(count: int) -> str:
     return "this key" if count == 1 else f"these {count} keys"
 
 
-def _row(shown: OfferedHostKey, agreed: Sequence[OfferedHostKey]) -> Row:
-    entry = shown.verdict.entry
+def _row(offered: OfferedHostKey, trusted: Sequence[OfferedHostKey]) -> Row:
+    entry = offered.verdict.entry
     return {
-        "host": shown.target.name,
-        "address": shown.target.known_host_name,
-        "key_type": shown.key.kind,
-        "fingerprint": shown.key.fingerprint,
-        "status": shown.verdict.status,
-        "trusted": shown.verdict.status == "known" or shown in agreed,
+        "host": offered.target.name,
+        "address": offered.target.known_host_name,
+        "key_type": offered.key.kind,
+        "fingerprint": offered.key.fingerprint,
+        "status": offered.verdict.status,
+        "trusted": offered.verdict.status == "known" or offered in trusted,
         "known_fingerprint": entry.key.fingerprint if entry else None,
         "known_from": entry.location if entry else None,
     }

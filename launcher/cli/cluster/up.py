@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
-
 import click
 
 from launcher.cli.options import json_option
 from launcher.cli.render.bring_up import BringUpView
+from launcher.cli.render.hosts import operation_lines
 from launcher.cli.render.table import print_json
 from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import LoadedCluster, require_addresses, require_trainable
 from launcher.config.subcluster import select_pool
 from launcher.operations.open_cluster import open_cluster
-from launcher.provision.host_plan import Operation, SendFile
 from launcher.raycluster.bring_up import StageTimes, plan_bring_up, start_commands
 from launcher.ssh.parallel import close_all, combine_errors, try_connect_all
 
@@ -56,34 +53,21 @@ def _dry_run(loaded: LoadedCluster, pool: str | None, *, as_json: bool) -> None:
         if not connections:
             raise combine_errors(unreached)
         with BringUpView() as view:
-            prepared = plan_bring_up(loaded, nodes, connections, StageTimes(), view, unreached)
+            plan = plan_bring_up(loaded, nodes, connections, StageTimes(), view, unreached)
     finally:
         close_all(connections)
-    wrong, plans = prepared.wrong, prepared.plans
-    starts = {name: [] if wrong else start_commands(prepared, name) for name in plans}
+    error, host_plans = plan.error, plan.host_plans
+    starts = {name: [] if error else start_commands(plan, name) for name in host_plans}
     if as_json:
-        lists = {name: [*map(str, plans[name].operations), *starts[name]] for name in plans}
+        lists = {
+            name: [*map(str, host_plans[name].operations), *starts[name]] for name in host_plans
+        }
         print_json(lists)
     else:
-        for name, plan in plans.items():
+        for name, host_plan in host_plans.items():
             click.secho(name, bold=True)
-            lines = [*_folded(plan.operations), *starts[name]]
+            lines = [*operation_lines(host_plan.operations), *starts[name]]
             for line in lines or ["nothing: it is ready and up"]:
                 click.echo("  " + line.replace("\n", "\n  "))
-    if wrong is not None:
-        raise wrong
-
-
-def _folded(operations: Sequence[Operation]) -> Iterator[str]:
-    """Files that go to one folder as one line: an environment is a hundred wheels."""
-    for folder, some in groupby(operations, key=_folder):
-        group = list(some)
-        if folder is None or len(group) == 1:
-            yield from map(str, group)
-        else:
-            yield f"send {len(group)} files to ~/{folder}   (--json lists them)"
-
-
-def _folder(operation: Operation) -> str | None:
-    """Where a file is sent to."""
-    return operation.path.rpartition("/")[0] if isinstance(operation, SendFile) else None
+    if error is not None:
+        raise error

@@ -35,7 +35,7 @@ class BringUpView:
             disable=not self._console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._said: dict[str, str] = {}
+        self._last_messages: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> BringUpView:
@@ -51,26 +51,28 @@ class BringUpView:
         prompts.remove_screen(self._bar)
         self._bar.stop()
 
-    def say(self, text: str) -> None:
+    def notify(self, text: str) -> None:
         self._console.print(f"  {text}", soft_wrap=True, markup=False)
 
-    def sent(self, what: str, done: float, total: float | None, *, host: str = "") -> None:
-        where = host or "this machine"
+    def show_transfer(self, what: str, done: float, total: float | None, *, host: str = "") -> None:
+        host_name = host or "this machine"
         if total:
-            self._show(where, f"{where}: {what}", done, total)
-        elif self._said.get(where) != what:
-            self._said[where] = what
-            self.say(f"{where}: {what}")
+            self._show(host_name, f"{host_name}: {what}", done, total)
+        elif self._last_messages.get(host_name) != what:
+            self._last_messages[host_name] = what
+            self.notify(f"{host_name}: {what}")
 
-    def fetched(self, what: str, done: float, total: float | None, *, host: str = "") -> None:
+    def show_packages(self, what: str, done: float, total: float | None, *, host: str = "") -> None:
         self._show("packages", "fetching packages", done, total or 0)
 
     def table(self, stages: StageTimes) -> str:
         """Seconds of each stage on one line, those of single hosts below it."""
         parts = [f"{name} {format_duration(seconds)}" for name, seconds in stages.seconds.items()]
         lines = ["  " + ", ".join(parts)]
-        for host, each in stages.hosts.items():
-            of_host = [f"{name} {format_duration(seconds)}" for name, seconds in each.items()]
+        for host, host_seconds in stages.hosts.items():
+            of_host = [
+                f"{name} {format_duration(seconds)}" for name, seconds in host_seconds.items()
+            ]
             if of_host:
                 lines.append(f"    {host}: " + ", ".join(of_host))
         return "\n".join(lines)
@@ -79,9 +81,9 @@ class BringUpView:
         with self._lock:
             # Without a terminal a line for each kind of work, not for each of 84 packages.
             kind = " ".join(description.split()[:2])
-            if self._said.get(key) != kind and not self._console.is_terminal:
-                self.say(f"{kind} ..." if done < total else description)
-            self._said[key] = kind
+            if self._last_messages.get(key) != kind and not self._console.is_terminal:
+                self.notify(f"{kind} ..." if done < total else description)
+            self._last_messages[key] = kind
             if key not in self._tasks:
                 self._tasks[key] = self._bar.add_task(description, total=total)
             self._bar.update(

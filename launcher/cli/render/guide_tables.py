@@ -22,9 +22,9 @@ def print_guide(page: GuidePage, *, as_json: bool, markdown: bool) -> None:
 
 
 def _print_tables(page: GuidePage) -> None:
-    for title, heads, rows in tables(page):
+    for title, headings, rows in tables(page):
         click.secho(title, bold=True)
-        columns = [_column(index, head) for index, head in enumerate(heads)]
+        columns = [_column(index, heading) for index, heading in enumerate(headings)]
         print_table(columns, [{"cells": cells} for cells in rows], as_json=False)
         click.echo()
     off = sum(claim.holds.value != "yes" for claim in page.claims)
@@ -35,11 +35,11 @@ def _print_tables(page: GuidePage) -> None:
     )
 
 
-def _column(index: int, head: str) -> Column:
+def _column(index: int, heading: str) -> Column:
     def cell(row: Row) -> str:
         return str(row["cells"][index])
 
-    return Column(head, cell)
+    return Column(heading, cell)
 
 
 def _markdown(page: GuidePage) -> Iterator[str]:
@@ -48,9 +48,9 @@ def _markdown(page: GuidePage) -> Iterator[str]:
     command = " ".join(filter(None, ("launch plan --all", page.options, "--markdown")))
     yield f"`{command}`, {time.strftime('%Y-%m-%d')}. "
     yield f'Figures: {basis_text(page)}. "guide": what the published guide says, right or wrong.'
-    for title, heads, rows in tables(page):
+    for title, headings, rows in tables(page):
         yield from ("", f"## {title}", "")
-        for cells in (heads, ["---"] * len(heads), *rows):
+        for cells in (headings, ["---"] * len(headings), *rows):
             yield _row(cells)
     yield from ("", "## The published guide, line by line", "")
     yield from markdown_lines(list(page.claims))

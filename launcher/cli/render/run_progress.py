@@ -62,7 +62,7 @@ class RunProgress:
         )
         self._task = self._bar.add_task("starting", total=steps, completed=step, figures="")
         self._last_line = time.monotonic()
-        self.trains = False
+        self.is_training = False
 
     def __enter__(self) -> RunProgress:
         self._bar.start()
@@ -77,41 +77,41 @@ class RunProgress:
         prompts.remove_screen(self._bar)
         self._bar.stop()
 
-    def show(self, news: RunUpdate) -> None:
-        for event in news.events:
-            self._event(event)
-        if news.metrics:
-            self._step(news.metrics[-1])
+    def show(self, update: RunUpdate) -> None:
+        for event in update.events:
+            self._show_event(event)
+        if update.metrics:
+            self._show_step(update.metrics[-1])
 
-    def say(self, text: str) -> None:
+    def notify(self, text: str) -> None:
         self._console.print(text, soft_wrap=True, markup=False)
 
-    def _step(self, metric: Metric) -> None:
-        self.trains = True
+    def _show_step(self, metric: Metric) -> None:
+        self.is_training = True
         figures = f"loss {metric.loss:.3f}  {metric.tokens_per_second:,.0f} tok/s"
         self._bar.update(self._task, completed=metric.step, description="training", figures=figures)
         ends = metric.step in (1, self._steps)
-        if not self._live and (self._is_time() or ends):
-            self.say(step_line(metric, self._steps))
+        if not self._live and (self._is_line_due() or ends):
+            self.notify(step_line(metric, self._steps))
 
-    def _is_time(self) -> bool:
+    def _is_line_due(self) -> bool:
         """For another line on the way."""
         if time.monotonic() - self._last_line < PLAIN_LINE_SECONDS:
             return False
         self._last_line = time.monotonic()
         return True
 
-    def _event(self, event: Event) -> None:
+    def _show_event(self, event: Event) -> None:
         if isinstance(event, ProgressEvent):
-            words = progress_message(event)
-            self._bar.update(self._task, description=words)
-            if not self._live and self._is_time():
-                self.say(words)
+            message = progress_message(event)
+            self._bar.update(self._task, description=message)
+            if not self._live and self._is_line_due():
+                self.notify(message)
             return
         if isinstance(event, StartEvent):  # what was in progress is over
             self._bar.update(self._task, description="starting")
         if (line := event_line(event)) is not None:
-            self.say(line)
+            self.notify(line)
 
 
 def step_line(metric: Metric, steps: int) -> str:
@@ -146,11 +146,11 @@ def event_line(event: Event) -> str | None:
         case StartEvent():
             return _started(event)
         case TextEvent():
-            return event.words or _waiting_for_text(event)
+            return event.message or _waiting_for_text(event)
         case MemoryEvent():
-            return event.words
+            return event.message
         case MeasureEvent():
-            return f"  measured  {event.words}"
+            return f"  measured  {event.message}"
         case SlowEvent():
             return _slow(event)
         case WaitEvent():
@@ -212,7 +212,7 @@ def _started(event: StartEvent) -> str | None:
         case "hardware":
             return "\n".join(f"  {key:<10}{reason}" for key, reason in event.reasons.items())
         case "data":
-            return f"  {'text':<10}{event.words}{_took(event.seconds)}"
+            return f"  {'text':<10}{event.message}{_took(event.seconds)}"
         case "first_step":
             since = format_duration(event.seconds_since_enter or 0.0)
             return f"first step {since} after Enter"

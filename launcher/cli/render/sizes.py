@@ -48,7 +48,7 @@ def _parameters(row: Row) -> None:
 def _flops(row: Row) -> None:
     parts, total = row["flops_parts"], row["flops_per_token"]
     factor = parts["six_n"] / total
-    found = [
+    parts_table = [
         ("products of blocks", parts["block_products"], "6 x matrices and the smear gate"),
         ("attention", parts["attention"], "12 x dim x window of every layer"),
         ("head", parts["head"], "6 x lm_head"),
@@ -61,7 +61,7 @@ def _flops(row: Row) -> None:
             Column("how many", lambda part: format_count(part["number"]), right=True),
             Column("what", lambda part: part["what"]),
         ],
-        [dict(zip(("name", "number", "what"), part, strict=True)) for part in found],
+        [dict(zip(("name", "number", "what"), part, strict=True)) for part in parts_table],
         as_json=False,
     )
 
@@ -69,7 +69,7 @@ def _flops(row: Row) -> None:
 def _state(row: Row) -> None:
     """Of one worker between steps, and at its peak: with activations, and on a CPU the copy that
     checkpoints are written from."""
-    rows = [{"precision": words} | row["state"][key] for key, words in PRECISIONS.items()]
+    rows = [{"precision": label} | row["state"][key] for key, label in PRECISIONS.items()]
     parts = ("weights", "gradients", "optimizer", "total", "peak")
     print_table(
         [
@@ -100,33 +100,34 @@ def _horizons(row: Row) -> None:
 
 
 def _horizon_rows(row: Row) -> Iterator[Row]:
-    known = row["horizons"]
-    yield known["optimal"] | {"name": "optimal", "what": "about the compute optimum, by upstream"}
-    public = known["public_range"]
+    horizons = row["horizons"]
+    optimal = {"name": "optimal", "what": "about the compute optimum, by upstream"}
+    yield horizons["optimal"] | optimal
+    public = horizons["public_range"]
     yield public["low"] | {"name": "public, least", "what": public["source"]}
     yield public["high"] | {"name": "public, most", "what": "the same, by budgets of FLOPs"}
-    yield known["recipe"] | {"name": "recipe", "what": _meaning(known["recipe"])}
-    if known["guide"] is not None:
-        guide = known["guide"]
-        said = guide["says_per_parameter"]
-        says = "" if said is None else f"; it says {said:g}"
-        yield guide | {"name": "guide", "what": f"{_meaning(guide)}{says}"}
+    yield horizons["recipe"] | {"name": "recipe", "what": _describe_horizon(horizons["recipe"])}
+    if horizons["guide"] is not None:
+        guide = horizons["guide"]
+        guide_ratio = guide["says_per_parameter"]
+        says = "" if guide_ratio is None else f"; it says {guide_ratio:g}"
+        yield guide | {"name": "guide", "what": f"{_describe_horizon(guide)}{says}"}
 
 
-def _meaning(horizon: Row) -> str:
+def _describe_horizon(horizon: Row) -> str:
     steps = f"{horizon['steps']:,} x {horizon['tokens_per_step']:,}"
     return f"{steps}: x{horizon['of_optimal']:.2g} of optimal"
 
 
 def _bits_per_byte(row: Row) -> None:
-    rows = [run | found for run in _numbered(row) for found in run["bits_per_byte"]]
+    rows = [run | measured for run in _numbered(row) for measured in run["bits_per_byte"]]
     if not rows:
         click.echo(f"bits per byte: no public run of {row['depth']} layers says any")
         return
     print_table(
         [
             Column("bits per byte", lambda run: f"{run['val_bpb']:.3f}"),
-            Column("tokens", lambda run: _or_dash(format_count, run["tokens"]), right=True),
+            Column("tokens", lambda run: _format_or_dash(format_count, run["tokens"]), right=True),
             Column("text", lambda run: run["text"]),
             Column("on", lambda run: run["hardware"]),
             Column("source", lambda run: run["number"]),
@@ -150,7 +151,9 @@ def _speeds(row: Row) -> None:
             Column("basis", lambda run: run["basis"]),
             Column("precision", lambda run: run["precision"]),
             Column(
-                "peak memory", lambda run: _or_dash(format_bytes, run["peak_bytes"]), right=True
+                "peak memory",
+                lambda run: _format_or_dash(format_bytes, run["peak_bytes"]),
+                right=True,
             ),
             Column("on", lambda run: run["hardware"]),
             Column("source", lambda run: run["number"]),
@@ -171,5 +174,5 @@ def _numbered(row: Row) -> list[dict[str, Any]]:
     return [run | {"number": f"[{n}]"} for n, run in enumerate(row["public_runs"], start=1)]
 
 
-def _or_dash(words: Callable[[float], str], number: float | None) -> str:
-    return "-" if number is None else words(number)
+def _format_or_dash(format_number: Callable[[float], str], number: float | None) -> str:
+    return "-" if number is None else format_number(number)

@@ -51,18 +51,18 @@ def _print_cells(columns: Sequence[Column], rows: Sequence[Row]) -> None:
     color = False if os.environ.get("NO_COLOR") else None
     for line in lines:
         cells = [
-            _padded(_styled(text, style), " " * (width - len(text)), right=column.right)
+            _pad(_style(text, style), " " * (width - len(text)), right=column.right)
             for (text, style), width, column in zip(line, widths, columns, strict=True)
         ]
         click.echo("  ".join(cells).rstrip(), color=color)
 
 
-def _padded(text: str, blanks: str, *, right: bool) -> str:
+def _pad(text: str, blanks: str, *, right: bool) -> str:
     """Blanks stay outside the colour, where those at a line's end are taken off."""
     return blanks + text if right else text + blanks
 
 
-def _styled(text: str, style: str) -> str:
+def _style(text: str, style: str) -> str:
     if style in ("bold", "dim"):
         return click.style(text, bold=style == "bold" or None, dim=style == "dim" or None)
     return click.style(text, fg=style) if style else text

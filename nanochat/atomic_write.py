@@ -46,9 +46,12 @@ def replace_durably(temporary: Path, path: Path) -> None:
 def flush(path: Path) -> None:
     """Bring a file, or the names inside a folder, to the disk: they last through a power cut.
 
-    Nothing on Windows, which flushes neither folders nor files that are open for reading only.
+    On Windows files only: folders cannot be flushed there.
     """
     if sys.platform == "win32":
+        if path.is_file():
+            with path.open("rb+") as file:  # one that is open for reading only cannot be flushed
+                os.fsync(file.fileno())
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -44,3 +44,13 @@ class TrainingError(NanochatError):
 
 class BatchSplitError(NanochatError):
     """The rows of a step cannot be split among these ranks."""
+
+
+def root_cause(error: BaseException) -> str:
+    """Return the message of the deepest cause: requests wraps the system's into two of its own."""
+    cause = error
+    while (
+        deeper := cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    ) is not None:
+        cause = deeper
+    return str(cause) or type(cause).__name__

@@ -18,7 +18,7 @@ class LockHeld(Exception):
 
 @contextmanager
 def hold_lock(path: Path, *, seconds: float = LOCK_SECONDS) -> Iterator[None]:
-    """Hold a file's lock. Raises Held where another process does for longer than `seconds`."""
+    """Hold a file's lock. Raises LockHeld if another process does for longer than `seconds`."""
     deadline = time.monotonic() + seconds
     with path.open("a") as file:
         while not _try_lock(file, exclusive=True):

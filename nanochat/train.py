@@ -35,7 +35,8 @@ from nanochat.exchange import GradientExchange, all_gather_int, all_reduce_min
 from nanochat.memory import keep_freed_memory
 from nanochat.model import GPT
 from nanochat.observer import Observer
-from nanochat.optimizer import MuonAdamW, Schedule
+from nanochat.optimizer.muon_adamw import MuonAdamW
+from nanochat.optimizer.schedule import Schedule
 from nanochat.step_sync import sync_step
 from nanochat.stragglers import ComputeClock, StepTimes
 from nanochat.text_wait import TextWait

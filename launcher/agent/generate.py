@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.errors import LaunchError, RunFailed
+from launcher.errors import LaunchError
+from launcher.runs.checkpoint import newest_checkpoint
 from launcher.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -32,17 +33,10 @@ class Sampler:
     @classmethod
     def load(cls, folder: RunFolder) -> Sampler:
         """Raises RunFailed where the run has no whole checkpoint yet."""
-        from nanochat.checkpoint import CheckpointFolder
         from nanochat.model import GPT
         from nanochat.tokenizer import Tokenizer
 
-        checkpoint = CheckpointFolder(folder.checkpoints).newest(weights_only=True)
-        if checkpoint is None:
-            raise RunFailed(
-                f"run '{folder.name}' has no whole checkpoint yet",
-                fix="a run saves one every checkpoint.every_minutes, when it is stopped and at "
-                "its end",
-            )
+        checkpoint = newest_checkpoint(folder)
         model = GPT.empty(folder.spec().recipe.model)
         model.load_state_dict(checkpoint.model_tensors())
         return cls(checkpoint.step, model, Tokenizer.load(folder.tokenizer))

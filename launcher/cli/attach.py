@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from types import FrameType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import click
 
-from launcher.cli.render.bring_up import BringUpView
 from launcher.cli.render.run_end import detached_message, summary_block
 from launcher.cli.render.run_progress import RunProgress
-from launcher.errors import Interrupted, RunFailed
-from launcher.operations.open_cluster import OpenCluster
-from launcher.remote.cluster_runs import RemoteRun
+from launcher.cli.render.table import print_json
+from launcher.errors import Interrupted
+from launcher.operations.await_run import require_summary
 from launcher.runs.driver_process import DriverProcess
-from launcher.runs.failure import Failure
-from launcher.runs.folder import DISK_FULL_BYTES, RunFolder
+from launcher.runs.folder import RunFolder
 from launcher.runs.follow import Follower
-from launcher.runs.overrides import needs_new_run
 from launcher.runs.run import LocalRun, Run, run_address
 from launcher.runs.state import RunState, status_of
-from launcher.runs.summary import Summary
+
+if TYPE_CHECKING:  # paramiko: 0.2 s, which `stop` and `logs` do without
+    from launcher.cli.render.bring_up import BringUpView
+    from launcher.operations.open_cluster import OpenCluster
+    from launcher.remote.cluster_runs import RemoteRun
 
 
 class EndReporter(Protocol):
@@ -105,33 +105,9 @@ def print_end(run: Run, *, as_json: bool) -> None:
     """Print the summary. Raises RunFailed where the run failed or died without a word."""
     summary = require_summary(run)
     if as_json:
-        click.echo(json.dumps(summary.as_json()))
+        print_json(summary.as_json(), indent=None)
     else:
         click.echo(summary_block(run_address(run), summary, run.folder.spec()))
-
-
-def require_summary(run: Run) -> Summary:
-    """Raises RunFailed where the run failed or died without a word."""
-    folder, name = run.folder, run_address(run)
-    summary = folder.summary()
-    if summary is None:
-        free = run.free_bytes()
-        full = free is not None and free < DISK_FULL_BYTES
-        raise RunFailed(
-            f"the disk of run '{name}' is full"
-            if full
-            else f"the driver of run '{name}' died without a word",
-            fix=f"launch resume {name}   (its log: {folder.log})",
-        )
-    if summary.status == "failed":
-        failure = folder.failure() or Failure(message="see its log")
-        fix = failure.fix or f"see {folder.log}"
-        if needs_new_run(fix, steps=summary.steps):
-            then = f"launch recipe {summary.recipe} ...   begins a new run with that"
-        else:
-            then = f"launch resume {name}   goes on then"
-        raise RunFailed(f"run '{name}' failed: {failure.message}", fix=f"{fix}\n{then}")
-    return summary
 
 
 class _Interrupts:
@@ -175,6 +151,6 @@ class _Interrupts:
 
 def print_detached(run: Run, *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"run": run.folder.name, "cluster": run.cluster}))
+        print_json({"run": run.folder.name, "cluster": run.cluster}, indent=None)
     else:
         click.echo(detached_message(run))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 
@@ -12,13 +11,13 @@ from launcher.cli.attach import print_end
 from launcher.cli.options import cluster_option, json_option, notify
 from launcher.cli.render.log_lines import log_lines
 from launcher.cli.render.run_progress import PLAIN_LINE_SECONDS
-from launcher.errors import InputError, LaunchError
+from launcher.cli.render.table import print_json
+from launcher.errors import InputError
 from launcher.operations.run_address import open_run_to_read
-from launcher.remote.cluster_runs import RemoteRun
 from launcher.runs.events import FinishEvent, ProgressEvent, read_events
 from launcher.runs.follow import Follower
 from launcher.runs.metric import latest_attempts, read_metrics
-from launcher.runs.run import Run, run_address
+from launcher.runs.run import Run
 from launcher.runs.state import status_of
 
 
@@ -47,7 +46,7 @@ def print_log(run: Run, *, as_json: bool) -> None:
             "metrics": [metric.as_json() for metric in metrics],
             "events": [event.as_json() for event in events],
         }
-        click.echo(json.dumps(document))
+        print_json(document, indent=None)
         return
     for line in log_lines(metrics, events, folder.spec().steps):
         click.echo(line)
@@ -65,8 +64,7 @@ def follow_log(run: Run) -> None:
     run.refresh()  # a client that has seen nothing of it yet has no record here
     steps = run.folder.spec().steps
     shown = 0
-    if isinstance(run, RemoteRun):
-        run.notify = notify
+    run.notify = notify
     is_first, shown_at = True, -math.inf
     for update in Follower(run).until_end():
         metrics = latest_attempts(update.metrics) if is_first else update.metrics
@@ -81,10 +79,4 @@ def follow_log(run: Run) -> None:
             click.echo(line)
         shown = max([shown, *(metric.step for metric in new)])
         is_first = False
-    if run.folder.summary() is None and not run.is_live:
-        name = run_address(run)
-        raise LaunchError(
-            f"whether run '{name}' goes on is not known: its cluster could not be asked",
-            fix=f"launch logs {name} -f   asks again",
-        )
     print_end(run, as_json=False)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
-from launcher.cli.attach import require_summary, start_local_run, submit_cluster_run
+from launcher.cli.attach import start_local_run, submit_cluster_run
 from launcher.cli.main import ENTERED
 from launcher.cli.options import json_option
 from launcher.cli.render.bring_up import BringUpView
 from launcher.cli.render.measurement import print_measurement
 from launcher.cli.render.table import print_json
 from launcher.errors import Interrupted
+from launcher.operations.await_run import require_summary
 from launcher.operations.measure import STEPS, measuring_recipe, remove_measuring_run
 from launcher.operations.open_cluster import open_cluster
 from launcher.operations.run_location import RunLocation

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import time
-
 import click
 
-from launcher.cli.attach import follow_remote, print_detached, print_end, start_local_run
-from launcher.cli.options import cluster_option, json_option, notify
-from launcher.errors import InputError
-from launcher.operations.resume_run import (
-    describe_extension,
-    describe_position,
-    is_resumable,
-    resume_cluster_run,
-    updated_spec,
+from launcher.cli.attach import (
+    follow_remote,
+    print_detached,
+    print_end,
+    start_local_run,
+    submit_cluster_run,
 )
+from launcher.cli.options import cluster_option, json_option, notify
+from launcher.cli.render.bring_up import BringUpView
+from launcher.errors import InputError
+from launcher.operations.resume_run import prepare_local_resume, resume_cluster_run
 from launcher.operations.run_address import open_run, resolve_run
 from launcher.runs.overrides import CHANGEABLE_KEYS
 from launcher.runs.run import Run, run_address
-from launcher.runs.training_requirements import require_training_packages
 
 EXTEND_HELP = (
     "So many steps more than it was to make: --extend 500 makes 1,500 of 1,000. What the learning "
@@ -50,7 +48,6 @@ def command(
 ) -> None:
     """Go on with a run that was stopped, failed or died; with --extend also with a finished one."""
     cluster_name, name = resolve_run(run, cluster)
-    extends = extend is not None
     if cluster_name != "local":
         _resume_on_cluster(
             cluster_name, name, settings, extend, wait, detach=detach, as_json=as_json
@@ -59,18 +56,10 @@ def command(
     if wait:
         raise InputError("--wait: this machine is no cluster to wait for", fix="leave it out")
     with open_run(name, "local") as opened:
-        before = opened.folder.spec()
-        spec = updated_spec(opened.folder, settings, extend)
-        if not is_resumable(opened, extends=extends):
+        if prepare_local_resume(opened, settings, extend, command="launch resume", notify=notify):
+            start_local_run(opened.folder, detach=detach, as_json=as_json)
+        else:
             print_finished(opened, as_json=as_json)
-            return
-        require_training_packages("launch resume")
-        if message := describe_extension(before, spec):
-            notify(message)
-        with opened.folder.locked():  # not of a run that another command has just begun
-            spec.with_changes(entered=time.time()).write(opened.folder.spec_file)
-        notify(describe_position(opened))
-        start_local_run(opened.folder, detach=detach, as_json=as_json)
 
 
 def _resume_on_cluster(
@@ -83,9 +72,6 @@ def _resume_on_cluster(
     detach: bool,
     as_json: bool,
 ) -> None:
-    from launcher.cli.attach import submit_cluster_run
-    from launcher.cli.render.bring_up import BringUpView
-
     view = BringUpView()
     with resume_cluster_run(
         cluster, name, settings, extend, waits=wait, observer=view, notify=notify

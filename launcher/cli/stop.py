@@ -34,9 +34,8 @@ def command(run: str, cluster: str | None, as_json: bool) -> None:
 def save_and_stop(run: Run) -> None:
     """Returns when it has ended."""
     state = RunState.of(run.folder, alive=True)
-    updates = stop_run(run)
     with RunProgress(state.steps, step=state.step) as progress:
         suffix = " after its current step, with a checkpoint" if state.status == "running" else ""
         progress.notify(f"stopping '{run_address(run)}'{suffix}")
-        for update in updates:
+        for update in stop_run(run):
             progress.show(update)

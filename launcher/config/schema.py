@@ -28,5 +28,19 @@ def schema_text(kind: ConfigKind) -> str:
 
 
 def write_schema(kind: ConfigKind, folder: Path) -> None:
-    """Put the schema beside the files that name it: the folder can be moved or shared."""
-    write_atomically(folder / SCHEMA_FILE, schema_text(kind).encode())
+    """Put the schema beside the files that name it: the folder can be moved or shared.
+
+    A file of that name that is not ours stays.
+    """
+    file = folder / SCHEMA_FILE
+    if not file.exists() or _is_ours(kind, file):
+        write_atomically(file, schema_text(kind).encode())
+
+
+def _is_ours(kind: ConfigKind, file: Path) -> bool:
+    """Whether any version of this program has written the file."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("title") == MODELS[kind].__name__

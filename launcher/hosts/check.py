@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from launcher.hosts.cluster_addresses import ClusterAddress
 from launcher.hosts.facts import HostFacts
 from launcher.hosts.gpu_preflight import Accelerator, judge_gpus
-from launcher.hosts.links import PairSpeed, measure_links
-from launcher.hosts.network import ClusterAddress
-from launcher.hosts.pair_preflight import (
+from launcher.hosts.link_speed import PairSpeed, measure_links
+from launcher.hosts.network_preflight import (
     judge_addresses,
     judge_pairs,
     judge_unmeasured,
     working_pairs,
 )
-from launcher.hosts.pairs import try_pairs
+from launcher.hosts.port_probe import try_pairs
 from launcher.hosts.preflight import Finding, judge_host
 from launcher.ssh.protocol import Connection
 

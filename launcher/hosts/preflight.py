@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from launcher.formatting import format_bytes, format_duration
+from launcher.hosts.cluster_addresses import ClusterAddress
 from launcher.hosts.facts import HostFacts
-from launcher.hosts.network import ClusterAddress
 from launcher.hosts.platform import ARCHITECTURES, GLIBC
 
 Severity = Literal["error", "warning", "ok"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from launcher.config.loaded_cluster import LoadedCluster
-from launcher.config.node import Node
+from launcher.config.loaded_cluster import LoadedCluster, require_addresses, require_pool
+from launcher.config.subcluster import select_pool
 from launcher.errors import HostError
 from launcher.hosts.check import check_hosts
+from launcher.hosts.cluster_addresses import ClusterAddress, choose_addresses
 from launcher.hosts.facts import gather_facts
-from launcher.hosts.network import ClusterAddress, choose_addresses
 from launcher.hosts.preflight import Finding
 from launcher.raycluster.control import host_state
 from launcher.raycluster.inventory import save_inventory
@@ -15,11 +15,15 @@ from launcher.raycluster.probe import cluster_requirements
 from launcher.ssh.parallel import close_all, in_parallel, try_connect_all
 
 
-def check_cluster(loaded: LoadedCluster, nodes: tuple[Node, ...]) -> list[Finding]:
+def check_cluster(cluster: LoadedCluster, pool: str | None = None) -> list[Finding]:
     """Judge every host and every pair of hosts. Hosts that cannot be reached are findings too.
 
-    What the hosts are is kept for `launch plan`.
+    What the hosts are is kept for `launch plan`. `pool`: its hosts only. Raises InputError if there
+    is no such pool, or a host has no address.
     """
+    loaded, pool = select_pool(cluster, pool)
+    nodes = require_pool(loaded, pool)
+    require_addresses(loaded, nodes)
     connections, errors = try_connect_all(loaded, nodes)
     try:
         name = loaded.cluster.name

@@ -25,19 +25,21 @@ def list_runs(cluster: str | None = None, *, notify: Notify = ignore) -> list[Ru
     """
     if cluster not in (None, "local"):
         assert cluster is not None
-        return _query_head(cluster)
+        return _query_head(cluster, notify)
     states = [state for run in all_runs() if (state := _find_state(run, notify)) is not None]
     return states if cluster == "local" else [*states, *_cluster_states(all_mirrors(), notify)]
 
 
-def _find_state(folder: RunFolder, notify: Notify) -> RunState | None:
+def _find_state(folder: RunFolder, notify: Notify, alive: bool | None = None) -> RunState | None:
     """None if it has been removed meanwhile, or cannot be read, which `notify` says then."""
     try:
-        return RunState.of(folder)
+        return RunState.of(folder, alive)
     except InputError as error:
-        if folder.spec_file.exists():
+        if folder.exists():
             notify(f"left out: {error.message}")
-        return None
+    except OSError as error:
+        notify(f"left out: {error.filename or folder.path} cannot be read: {error.strerror}")
+    return None
 
 
 def _cluster_states(mirrors: Sequence[RunFolder], notify: Notify) -> list[RunState]:
@@ -46,7 +48,8 @@ def _cluster_states(mirrors: Sequence[RunFolder], notify: Notify) -> list[RunSta
 
     def ask(cluster: str) -> None:
         try:
-            answers[cluster] = {state.run: state for state in _query_head(last_used_file(cluster))}
+            states = _query_head(last_used_file(cluster), ignore)  # the mirrors' say it
+            answers[cluster] = {state.run: state for state in states}
         except InputError:  # no file, or nothing there any more
             answers[cluster] = {}
         except LaunchError:
@@ -76,16 +79,19 @@ def _cluster_of(mirror: RunFolder) -> str:
     return mirror.path.parents[1].name
 
 
-def _query_head(cluster: str) -> list[RunState]:
-    from launcher.remote.cluster_runs import RemoteRun  # paramiko and YAML: 0.2 s
-    from launcher.remote.open import open_cluster_runs
+def _query_head(cluster: str, notify: Notify) -> list[RunState]:
+    from launcher.config.cluster_file import load_cluster  # paramiko and YAML: 0.2 s
+    from launcher.remote.cluster_runs import RemoteRun
+    from launcher.remote.open_runs import open_cluster_runs
 
-    with open_cluster_runs(cluster) as runs:
+    with open_cluster_runs(load_cluster(cluster)) as runs:
         running = runs.running()
         states = []
         for name in runs.names():
             run = RemoteRun(runs, name)
             run.mirror.update(runs.head)
-            if run.folder.find_spec():  # another client is just making it
-                states.append(RunState.of(run.folder, alive=name in running))
+            # Without a run.json another client is just making it.
+            state = _find_state(run.folder, notify, alive=name in running)
+            if state is not None:
+                states.append(state)
     return states

@@ -11,17 +11,17 @@ from launcher.config.loaded_cluster import LoadedCluster, require_addresses, req
 from launcher.config.paths import launch_home
 from launcher.config.recipe import DataSettings, Recipe
 from launcher.operations.notify import LiveObserver, SilentObserver
+from launcher.operations.run_address import UsedFile
 from launcher.planner.tuning import tune_cluster_run
 from launcher.raycluster.bring_up import StageTimes, bring_up, plan_bring_up
 from launcher.raycluster.inventory import save_inventory
 from launcher.raycluster.membership import Membership, choose_members, run_nodes
 from launcher.raycluster.spec import ClusterSpec
 from launcher.remote.cluster_runs import ClusterRuns, run_names
-from launcher.remote.open import connect_head
+from launcher.remote.open_runs import connect_head
 from launcher.remote.upload_text import upload_text
 from launcher.runs.folder import USED_FILE
 from launcher.runs.node import RunNode
-from launcher.runs.record import write_json
 from launcher.runs.spec import RunSpec, Tuning
 from launcher.ssh.parallel import call_on_all, close_all, combine_errors, try_connect_all
 from launcher.ssh.protocol import Connection
@@ -111,8 +111,8 @@ def open_cluster(
         runs = ClusterRuns(spec, head, lambda: connect_head(cluster))
         local_folder = launch_home() / "clusters" / spec.cluster
         local_folder.mkdir(parents=True, exist_ok=True)
-        used = {"file": str(cluster.path.absolute()), "pool": cluster.subcluster}
-        write_json(local_folder / USED_FILE, used)
+        used = UsedFile(file=str(cluster.path.absolute()), pool=cluster.subcluster)
+        used.write(local_folder / USED_FILE)
         yield OpenCluster(
             cluster, spec, expected_nodes, runs, members.connections, stages, observer, offset
         )

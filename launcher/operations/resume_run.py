@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from launcher.config.cluster import LOCAL
 from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import require_addresses, require_trainable
 from launcher.config.paths import launch_home
@@ -31,18 +32,24 @@ from launcher.errors import (
 )
 from launcher.operations.notify import LiveObserver, Notify, SilentObserver, ignore
 from launcher.operations.open_cluster import OpenCluster, open_cluster
+from launcher.operations.run_address import open_run, resolve_run
 from launcher.raycluster.membership import Membership, choose_members
 from launcher.remote.cluster_runs import RECONNECT_BACKOFF, RemoteRun
-from launcher.remote.open import open_cluster_runs
+from launcher.remote.open_runs import open_cluster_runs
 from launcher.remote.push_run import find_record, push_run
+from launcher.runs.driver_process import DriverProcess
 from launcher.runs.extend import describe_schedule, extend_run
 from launcher.runs.folder import RunFolder
 from launcher.runs.node import RunNode
-from launcher.runs.overrides import apply_overrides, require_complete_spec
+from launcher.runs.overrides import apply_overrides, require_complete_spec, require_settings
 from launcher.runs.run import Run, run_address
 from launcher.runs.spec import RunSpec
 from launcher.runs.state import ACTIVE_STATUSES, RunState, last_saved_step, status_of
-from launcher.runs.training_requirements import require_rows_for_all, require_text
+from launcher.runs.training_requirements import (
+    require_rows_for_all,
+    require_text,
+    require_training_packages,
+)
 from launcher.ssh.parallel import close_all, combine_errors, try_connect_all
 from nanochat.optimizer.schedule import Schedule
 
@@ -51,12 +58,17 @@ TRANSIENT_ERRORS = (Unreachable, ConnectionLost, HostTimeout)
 LINE_WIDTH = 100
 
 
-def updated_spec(folder: RunFolder, settings: Sequence[str], extend: int | None) -> RunSpec:
-    """Return the run's spec with `settings`, KEY=VALUE as typed, and `extend` steps more.
+def updated_spec(
+    folder: RunFolder, settings: Sequence[str], extend: int | None
+) -> tuple[RunSpec, RunSpec]:
+    """Return the run's spec as it is, and with `settings`, KEY=VALUE, and `extend` steps more.
 
     Raises ConfigError for a setting that may not change, InputError if all steps are made, or if
     run.json is not enough to resume.
     """
+    require_settings(settings)
+    if extend is not None and extend < 1:
+        raise InputError(f"--extend: {extend} steps", fix="at least 1")
     summary = folder.summary()
     if settings and not extend and summary is not None and summary.status == "finished":
         raise InputError(
@@ -69,7 +81,7 @@ def updated_spec(folder: RunFolder, settings: Sequence[str], extend: int | None)
         spec = spec.with_changes(settings=changed.recipe.model_dump(mode="json"))
         if spec.settings["data"] != before.settings["data"]:
             require_text(changed, Path(spec.folder), is_local=spec.cluster == "local")
-    return extend_run(folder, spec, extend) if extend else spec
+    return before, extend_run(folder, spec, extend) if extend else spec
 
 
 def is_resumable(run: Run, *, extends: bool) -> bool:
@@ -106,6 +118,56 @@ def describe_position(run: Run) -> str:
     return f"run '{run_address(run)}': {state.step:,} of {state.steps:,} steps, {newest}"
 
 
+def resume_run(
+    name: str,
+    *,
+    cluster: str | None = None,
+    settings: Sequence[str] = (),
+    extend: int | None = None,
+    waits: bool = False,
+    observer: LiveObserver | None = None,
+    notify: Notify = ignore,
+) -> str:
+    """Resume a run and leave it in the background. Return its address, RUN or CLUSTER/RUN.
+
+    `name`, `cluster`: as of `open_run`; `settings`: KEY=VALUE; `extend`: so many steps more than it
+    was to make; `waits`: until the hosts of its cluster answer. A run that has made all its steps
+    stays as it is. Raises RunBusy if it is running, InputError for what is asked for, HostError
+    for hosts.
+    """
+    location, run_name = resolve_run(name, cluster)
+    if location == LOCAL:
+        with open_run(run_name, LOCAL) as local:
+            if prepare_local_resume(local, settings, extend, command="resume_run", notify=notify):
+                DriverProcess(local.folder, detach=True)
+            return run_address(local)
+    with resume_cluster_run(
+        location, run_name, settings, extend, waits=waits, observer=observer, notify=notify
+    ) as resume:
+        if resume.cluster is not None and not resume.is_finished:
+            resume.run.submit()
+        return run_address(resume.run)
+
+
+def prepare_local_resume(
+    run: Run, settings: Sequence[str], extend: int | None, *, command: str, notify: Notify
+) -> bool:
+    """Change a run of this machine as asked for. False if it has made all its steps.
+
+    `command`: what needs the packages of training. Raises RunBusy, InputError or MissingExtra.
+    """
+    before, spec = updated_spec(run.folder, settings, extend)
+    if not is_resumable(run, extends=extend is not None):
+        return False
+    require_training_packages(command)
+    with run.folder.locked():  # not of a run that another command has just begun
+        run.folder.update_spec(**(spec.changes_since(before) | {"entered": time.time()}))
+    if message := describe_extension(before, spec):
+        notify(message)
+    notify(describe_position(run))
+    return True
+
+
 @dataclass(frozen=True)
 class ClusterResume:
     """A cluster's run that was asked to resume."""
@@ -136,18 +198,18 @@ def resume_cluster_run(
         cluster, name, settings, extend, waits, observer or SilentObserver(), notify
     )
     if request.retry_until_answered(request.hosts_already_resumed):
-        with open_cluster_runs(cluster) as runs:
+        with open_cluster_runs(request.loaded) as runs:
             run = runs.find(name)
             run.update()
             yield ClusterResume(run, None)
         return
-    spec = updated_spec(request.folder, settings, extend)
+    before, spec = updated_spec(request.folder, settings, extend)
     elastic = spec.recipe.elastic
     if waits and not elastic:
         request.retry_until_answered(lambda: request.require_hosts(spec.pool))
     try:
         with open_cluster(request.loaded, spec.pool, elastic=elastic, observer=observer) as opened:
-            yield request.prepare(opened, spec)
+            yield request.prepare(opened, before, spec)
     except (HostError, HostsFailed) as error:
         raise request.suggest_wait(error) from None
 
@@ -159,7 +221,6 @@ class _ResumeRequest:
         self, cluster: str, name: str, settings: Sequence[str], extend: int | None, waits: bool,
         observer: LiveObserver, notify: Notify,
     ) -> None:  # fmt: skip
-        self._cluster = cluster
         self.loaded = load_cluster(cluster)
         self._name = name
         self._address = f"{self.loaded.name}/{name}"
@@ -174,12 +235,12 @@ class _ResumeRequest:
         """Whether its hosts have gone on with it. Raises InputError if neither they nor this
         machine know the run."""
         try:
-            with open_cluster_runs(self._cluster) as runs:
+            with open_cluster_runs(self.loaded) as runs:
                 run = runs.find(self._name)
                 run.update()
                 return self._is_already_running(run)
         except InputError:
-            if self.folder.find_spec() is None:
+            if self.folder.created() is None:
                 raise
             return False
 
@@ -201,10 +262,9 @@ class _ResumeRequest:
         if members.unreached:
             raise combine_errors(members.unreached)
 
-    def prepare(self, cluster: OpenCluster, spec: RunSpec) -> ClusterResume:
-        """`spec`: with what is to change."""
+    def prepare(self, cluster: OpenCluster, previous: RunSpec, spec: RunSpec) -> ClusterResume:
+        """`spec`: `previous` with what is to change."""
         run = RemoteRun(cluster.runs, self._name)
-        previous = self.folder.spec()
         if not run.exists():
             self._push_record(run, cluster, spec)
         elif self._is_already_running(run):
@@ -227,7 +287,8 @@ class _ResumeRequest:
                 "the same rows in the same order, losses equal within rounding"
             )
         entered = time.time() + cluster.head_clock_offset_seconds
-        run.write_spec(spec.with_changes(entered=entered, waits=True))
+        spec = spec.with_changes(entered=entered, waits=True)
+        run.update_spec(**spec.changes_since(previous))
         self._notify(describe_position(run))
         return ClusterResume(run, cluster)
 

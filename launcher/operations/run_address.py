@@ -16,8 +16,16 @@ from launcher.runs.folder import (
     find_run,
     runs_home,
 )
-from launcher.runs.record import read_json
+from launcher.runs.record import Record
 from launcher.runs.run import LocalRun, Run
+
+
+class UsedFile(Record):
+    """The cluster file with which a cluster was used last: used.json beside its mirrors."""
+
+    file: str
+    """Absolute path."""
+    pool: str | None = None
 
 
 @contextmanager
@@ -30,14 +38,17 @@ def open_run(name: str, cluster: str | None = None) -> Iterator[Run]:
     if location == "local":
         yield LocalRun(find_run(run_name))
         return
-    from launcher.remote.open import open_cluster_runs  # paramiko and YAML: 0.2 s
+    from launcher.config.cluster_file import load_cluster  # paramiko and YAML: 0.2 s
+    from launcher.remote.open_runs import open_cluster_runs
 
-    with open_cluster_runs(location) as runs:
+    with open_cluster_runs(load_cluster(location)) as runs:
         yield runs.find(run_name)
 
 
 @contextmanager
-def open_run_to_read(name: str, cluster: str | None, *, notify: Notify = ignore) -> Iterator[Run]:
+def open_run_to_read(
+    name: str, cluster: str | None = None, *, notify: Notify = ignore
+) -> Iterator[Run]:
     """As `open_run`; if its cluster cannot be asked or has forgotten it, as it was seen last."""
     with ExitStack() as stack:
         try:
@@ -104,8 +115,7 @@ def _clusters_with_run(name: str) -> list[str]:
 
 def last_used_file(cluster: str) -> str:
     """The file that this cluster was last used with, where it is still there; else its name."""
-    used = read_json(launch_home() / "clusters" / cluster / USED_FILE)
-    file, pool = (used or {}).get("file", ""), (used or {}).get("pool")
-    if not file or not Path(file).is_file():
+    used = UsedFile.read(launch_home() / "clusters" / cluster / USED_FILE)
+    if used is None or not Path(used.file).is_file():
         return cluster
-    return f"{file}.{pool}" if pool else file
+    return f"{used.file}.{used.pool}" if used.pool else used.file

@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launcher.config.cluster import LOCAL
-from launcher.config.cluster_hosts import find_hosts
-from launcher.config.recipe import LoadedRecipe, load_recipe
 from launcher.errors import HostsInUse
+from launcher.operations.new_run import NewRun, request_run
 from launcher.operations.notify import LiveObserver
 from launcher.operations.open_cluster import OpenCluster, open_cluster
-from launcher.operations.run_location import resolve_run_location
 from launcher.planner.tuning import apply_tuning
 from launcher.remote.cluster_runs import RemoteRun
 from launcher.runs.driver_process import DriverProcess
-from launcher.runs.folder import create_run, require_run_name
+from launcher.runs.folder import RunFolder, create_run
 from launcher.runs.run import run_address
-from launcher.runs.spec import RunSpec, Tuning, new_run_spec
-from launcher.runs.training_requirements import require_text, require_training_packages
+from launcher.runs.spec import RunSpec, Tuning
+from launcher.runs.training_requirements import require_training_packages
 
 
 def start_run(
@@ -40,40 +38,44 @@ def start_run(
     another run has its hosts. Raises LaunchError: InputError for what is asked for, HostError for
     hosts, RunFailed if the driver does not start.
     """
-    options = [("--set", setting) for setting in settings]
-    options += [] if data is None else [("--data", data)]
-    options += [] if steps is None else [("--steps", str(steps))]
-    loaded = load_recipe(recipe, options)
-    if name is not None:
-        require_run_name(name)
-    hosts = find_hosts(cluster, pool)
-    location = resolve_run_location(loaded, hosts)
-    require_text(loaded, Path.cwd(), is_local=location.loaded is None)
-    spec = new_run_spec(loaded, cluster=location.cluster, entered=time.time())
-    spec = spec.with_changes(waits=waits)
+    entered = time.time()
+    new = request_run(
+        recipe, cluster=cluster, pool=pool, data=data, steps=steps, settings=settings, name=name
+    )
+    location = new.location
     if location.loaded is None:
-        require_training_packages("start_run")
-        folder = create_run(name, loaded.name, apply_tuning(spec, location.tuning))
+        folder = create_local_run(new, entered=entered, command="start_run")
         DriverProcess(folder, detach=True)
         return folder.name
-    elastic = loaded.recipe.elastic
+    elastic = new.recipe.recipe.elastic
     with open_cluster(location.loaded, location.pool, elastic=elastic, observer=observer) as opened:
-        run = create_cluster_run(opened, loaded, location.pool, spec, name)
+        run = create_cluster_run(opened, new, entered=entered, waits=waits)
         run.submit()
         return run_address(run)
 
 
+def create_local_run(new: NewRun, *, entered: float, command: str) -> RunFolder:
+    """Create a run on this machine, tuned by what was measured. Its driver is not started yet.
+
+    `command`: what needs the packages of training. Raises MissingExtra if they are not installed.
+    """
+    require_training_packages(command)
+    spec = apply_tuning(new.spec(entered=entered), new.location.tuning)
+    return create_run(new.name, new.recipe.name, spec)
+
+
 def create_cluster_run(
-    cluster: OpenCluster, recipe: LoadedRecipe, pool: str | None, spec: RunSpec, name: str | None
+    cluster: OpenCluster, new: NewRun, *, entered: float, waits: bool
 ) -> RemoteRun:
     """Create a run on the head, tuned by what was measured. Its driver is not started yet.
 
     Raises HostsInUse if the run may not wait and another run has one of its hosts.
     """
-    if not spec.waits:
+    if not waits:
         require_free_hosts(cluster)
-    tuning = cluster.tuning(recipe.recipe)
-    return create_remote_run(cluster, recipe.name, pool, apply_tuning(spec, tuning), name, tuning)
+    tuning = cluster.tuning(new.recipe.recipe)
+    spec = apply_tuning(new.spec(entered=entered, waits=waits), tuning)
+    return create_remote_run(cluster, new.recipe.name, new.location.pool, spec, new.name, tuning)
 
 
 def create_remote_run(

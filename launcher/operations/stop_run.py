@@ -9,7 +9,7 @@ from launcher.runs.run import Run
 
 
 def stop_run(run: Run) -> Iterator[RunUpdate]:
-    """Ask for a checkpoint and an end after the current step; yield updates until it has ended."""
+    """Ask for a checkpoint and an end after the current step; return updates until it has ended."""
     follower = Follower(run, from_now=True)
     run.request_stop()
-    yield from follower.until_end()
+    return follower.until_end()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from launcher.planner.network import expected_distinct_tokens
+from launcher.planner.gradient_traffic import expected_distinct_tokens
 from nanochat.batch_split import CHUNK_TOKENS
 from nanochat.sizes import ModelConfig, parameter_counts, state_bytes
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+from launcher.planner.gradient_traffic import GRADIENT_BYTES, GradientMessage, messages
 from launcher.planner.measurement import HostSpeed, LinkSpeed, WidthRates
-from launcher.planner.network import GRADIENT_BYTES, GradientMessage, messages
 from nanochat.sizes import (
     ADAMW_TRANSFERS,
     ModelConfig,

@@ -26,7 +26,8 @@ SHARE_DIGITS = 3
 def tune_local_run(recipe: Recipe) -> Tuning:
     """Tune a run on this machine."""
     machine = local_hardware(load_measurement(LOCAL), recipe.workers).machines[0]
-    return _tune_run(recipe, LOCAL, [machine.node], {}, device=machine.device)
+    node = machine.node.model_copy(update={"cpus": None})  # no file limits what was measured
+    return _tune_run(recipe, LOCAL, [node], {}, device=machine.device)
 
 
 def tune_cluster_run(recipe: Recipe, loaded: LoadedCluster, nodes: Sequence[RunNode]) -> Tuning:

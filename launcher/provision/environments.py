@@ -50,7 +50,7 @@ def plan_environments(
     facts: Mapping[str, HostFacts],
     connections: Mapping[str, Connection],
     *,
-    say: Callable[[str], None] = lambda text: None,
+    notify: Callable[[str], None] = lambda text: None,
 ) -> dict[str, HostEnvironment]:
     """Node's name -> its environment, in the order of `nodes`.
 
@@ -72,7 +72,7 @@ def plan_environments(
     for target in sorted(set(targets.values()), key=str):
         hosts = [name for name in targets if targets[name] == target]
         first = next(iter(locks.values()), None)
-        locks[target] = find_lockfile(target, environment, hosts, facts, connections, first, say)
+        locks[target] = find_lockfile(target, environment, hosts, facts, connections, first, notify)
     code = pack_code()
     environments = {
         n.name: HostEnvironment(pythons[n.name], locks[targets[n.name]], code) for n in nodes
@@ -87,7 +87,7 @@ def find_lockfile(
     facts: Mapping[str, HostFacts],
     connections: Mapping[str, Connection],
     same_versions_as: Lockfile | None,
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> Lockfile:
     """From LAUNCH_HOME; else the one that all these hosts have installed already; else resolved.
 
@@ -105,7 +105,7 @@ def find_lockfile(
     if not list(folder.glob(f"{request}-*.json")):
         lock = _installed_lockfile(request, hosts, facts, connections)
     if lock is None:
-        say(f"choosing packages for {target}")
+        notify(f"choosing packages for {target}")
         options = index_options(environment, target)
         lock = resolve_wheels(
             target,

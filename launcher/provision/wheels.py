@@ -14,7 +14,7 @@ from launcher.config.paths import launch_home
 from launcher.errors import LaunchError
 from launcher.hosts.platform import Platform
 from launcher.provision.lockfile import PIP, Wheel
-from nanochat.atomic_write import flush, open_atomically
+from nanochat.atomic_write import open_atomically, replace_durably
 from nanochat.file_hash import sha256_of
 from nanochat.progress import Progress, no_progress
 
@@ -103,9 +103,7 @@ def _download(wheels: Sequence[Wheel], target: Platform) -> None:
             _verify(Path(new, wheel.filename), wheel)
             path = wheel_path(wheel)
             path.parent.mkdir(exist_ok=True)
-            flush(Path(new, wheel.filename))
-            Path(new, wheel.filename).replace(path)
-            flush(path.parent)
+            replace_durably(Path(new, wheel.filename), path)
 
 
 def _verify(path: Path, wheel: Wheel) -> None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from launcher.config.loaded_cluster import LoadedCluster
 from launcher.config.node import Node
 from launcher.errors import HostError, HostsFailed, LaunchError, RunBusy
+from launcher.hosts.cluster_addresses import ClusterAddress
 from launcher.hosts.facts import HostFacts
 from launcher.hosts.gpu_preflight import VENDOR_BY_ACCELERATOR
-from launcher.hosts.network import ClusterAddress
 from launcher.hosts.preflight import Finding
 from launcher.provision.apply import apply_plans, fetch_all_wheels
 from launcher.provision.client_lock import client_lock, named
@@ -97,7 +97,7 @@ def plan_bring_up(
         raise error
     with stages.measure("choose"):
         environments = plan_environments(
-            healthy, cluster.environment, facts, probe.connections, say=observer.notify
+            healthy, cluster.environment, facts, probe.connections, notify=observer.notify
         )
         host_plans = {
             name: plan_host(name, facts[name], environment)

@@ -46,7 +46,7 @@ echo
 echo "$(cat boot 2>/dev/null)"
 pid=$(sed -n 's/.*"pid": \\([0-9]*\\).*/\\1/p' state.json 2>/dev/null)
 if [ -n "$pid" ] && tr '\\0' ' ' < /proc/$pid/cmdline 2>/dev/null |
-  grep -qE "(agent|raycluster)[.]supervisor $HOME/{folder} "
+  grep -qF -e "agent.supervisor $HOME/{folder} " -e "raycluster.supervisor $HOME/{folder} "
 then echo alive
 elif grep -qsxzF "{mark}=$HOME/{folder}" /proc/[0-9]*/environ
 then echo orphans
@@ -90,7 +90,7 @@ class HostState:
 
 @dataclass(frozen=True)
 class StoppedHost:
-    """What `stop` did on a host."""
+    """What `stop_ray` did on a host."""
 
     was_running: bool
     boot_hooks: tuple[str, ...]

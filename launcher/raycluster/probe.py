@@ -12,9 +12,9 @@ from launcher.config.loaded_cluster import LoadedCluster
 from launcher.config.subcluster import conflicting_clusters
 from launcher.errors import HostError, InputError
 from launcher.hosts.check import HostRequirements, check_hosts
+from launcher.hosts.cluster_addresses import ClusterAddress, choose_addresses
 from launcher.hosts.facts import HostFacts, gather_facts
-from launcher.hosts.network import ClusterAddress, choose_addresses
-from launcher.hosts.pair_preflight import is_transient
+from launcher.hosts.network_preflight import is_transient
 from launcher.hosts.preflight import Finding
 from launcher.raycluster.control import HostState, host_state, host_states, read_spec
 from launcher.raycluster.ports import cluster_ports

@@ -13,12 +13,15 @@ from launcher.raycluster.observer import Notify
 from launcher.raycluster.spec import ClusterSpec, cluster_folder
 from launcher.remote.mirror import Mirror
 from launcher.runs.folder import RUN_NAME, RunFolder, known_run_names, next_free_name
-from launcher.runs.spec import RunSpec
+from launcher.runs.foreign_json import parse_json_object
+from launcher.runs.spec import RunSpec, merge_changes, parse_spec
 from launcher.ssh.df import df_free_bytes
 from launcher.ssh.protocol import Connection
 from nanochat.backoff import Backoff
 
-QUIET_SECONDS = 5.0  # without a new line: is the driver alive?
+# Without a new line for that long: is the driver alive? The answer costs the head 0.35 s of a core
+# (its imports), so a run of slow steps is asked about ever more rarely.
+STATUS_BACKOFF = Backoff(first_seconds=5.0, max_seconds=20.0)
 BOOT_SECONDS = 120.0  # from sshd's first answer after a boot to the supervisor, on slow disks
 RECONNECT_BACKOFF = Backoff(first_seconds=0.5, max_seconds=4.0)  # to a host that does not answer
 
@@ -78,7 +81,7 @@ class ClusterRuns:
         """
         mirrors = launch_home() / "clusters" / self.spec.cluster / "runs"
         remote_names = self.names()
-        if name is not None and RunFolder(mirrors / name).find_spec() and name not in remote_names:
+        if name is not None and name not in remote_names and RunFolder(mirrors / name).exists():
             raise InputError(
                 f"run '{name}' of cluster {self.spec.cluster} is on this machine: {mirrors / name}",
                 fix=f"choose another --name, or go on with it: "
@@ -139,6 +142,8 @@ class RemoteRun:
         self.mirror = Mirror(self.folder, self.path)
         self.notify: Notify = lambda message: None
         self._last_change_at = 0.0
+        self._status_count = 0
+        """How often its status was asked for since the last change or answer that it may boot."""
         self._alive = True
         self._failures = 0
         self._unsupervised_since: float | None = None
@@ -158,11 +163,21 @@ class RemoteRun:
                 f"run '{self.name}' is running",
                 fix=f"launch logs {self.name} -f --cluster {self.runs.spec.cluster}",
             )
-        self._alive, self._last_change_at = True, time.monotonic()
+        self._alive, self._last_change_at, self._status_count = True, time.monotonic(), 0
 
-    def write_spec(self, spec: RunSpec) -> None:
-        """Replace run.json on the head and here."""
-        self.runs.head.write(f"{self.path}/run.json", spec.to_bytes())
+    def update_spec(self, **changes: Any) -> None:
+        """Change fields of run.json on the head, whose copy may be newer than the mirror's.
+
+        Raises InputError if it is none, NotFound if it is gone.
+        """
+        file, address = f"{self.path}/run.json", f"{self.cluster}/{self.name}"
+        try:
+            content = parse_json_object(self.runs.head.read(file))
+        except FileNotFoundError:
+            raise NotFound(f"run '{address}' is gone: somebody has removed it") from None
+        spec = parse_spec(content, f"{self.runs.head.name}: ~/{file}", address)
+        assert content is not None
+        self.runs.head.write(file, merge_changes(content, spec, changes))
         self.mirror.update(self.runs.head)
 
     def request_stop(self) -> None:
@@ -206,11 +221,14 @@ class RemoteRun:
     def update(self) -> bool:
         """Bring the mirror up to date once. Raises ConnectionLost and the like."""
         now = time.monotonic()
-        if now - self._last_change_at > QUIET_SECONDS:
+        if now - self._last_change_at > STATUS_BACKOFF.seconds(self._status_count + 1):
             self._alive = self._is_alive_or_booting()
             self._last_change_at = now
+            is_booting = self._unsupervised_since is not None
+            self._status_count = 0 if is_booting else self._status_count + 1
         if self.mirror.update(self.runs.head):
             self._last_change_at = now
+            self._status_count = 0
         if self.folder.summary() is not None:
             self._alive = False
         return self._alive

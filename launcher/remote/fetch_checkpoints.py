@@ -65,7 +65,7 @@ def fetch_newest_checkpoints(
         stored = stored_checkpoints(run, hosts)
         if not stored:
             continue
-        if run.folder.find_spec() is None:
+        if not run.folder.exists():
             raise LaunchError(
                 f"no host has the run.json of run '{name}': nothing was removed",
                 fix="without it the checkpoint cannot speak; give the run up: add --discard-runs",

@@ -7,12 +7,12 @@ number of clients, nothing is missed and nothing comes twice.
 
 from __future__ import annotations
 
-import json
+import itertools
 import os
 from pathlib import Path
 
 from launcher.runs.folder import RunFolder
-from launcher.runs.spec import RunSpec
+from launcher.runs.foreign_json import parse_json_object
 from launcher.ssh.protocol import Connection
 from nanochat.atomic_write import write_atomically
 from nanochat.lock import LockHeld, hold_lock
@@ -33,11 +33,12 @@ class Mirror:
         """Bring what is new; True where anything was. The summary comes last: what it sums up is
         here then. Where the head has no such run, what is here stays."""
         try:
-            remote = RunSpec.parse(json.loads(head.read(f"{self._path}/run.json")))
-        except (FileNotFoundError, ValueError):
+            remote = parse_json_object(head.read(f"{self._path}/run.json"))
+        except FileNotFoundError:
             return False
-        if remote is not None:
-            self._set_aside_other_run(remote.created)
+        if remote is None:
+            return False
+        self._set_aside_other_run(remote.get("created"))
         self.folder.path.mkdir(parents=True, exist_ok=True)
         try:
             with hold_lock(self.folder.path / "mirror.lock"):
@@ -47,12 +48,13 @@ class Mirror:
             return False
         return any(appended + changed)
 
-    def _set_aside_other_run(self, created: float) -> None:
+    def _set_aside_other_run(self, created: object) -> None:
         """Keep an earlier run of the same name, which the hosts have forgotten, under another."""
-        local = self.folder.find_spec()
-        if local is not None and local.created != created:
-            aside = self.folder.path.with_name(f"{self.folder.name}.{int(local.created)}")
-            self.folder.path.rename(aside)
+        local = self.folder.created()
+        if local is not None and isinstance(created, int | float) and local != created:
+            names = (f"{self.folder.name}.{int(local) + extra}" for extra in itertools.count())
+            others = (self.folder.path.with_name(name) for name in names)
+            self.folder.path.rename(next(path for path in others if not path.exists()))
 
     def _append(self, head: Connection, name: str) -> bool:
         """What is here is the beginning of what is there, unless the head has lost power and with

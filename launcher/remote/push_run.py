@@ -44,7 +44,7 @@ def find_record(run: RemoteRun, hosts: Sequence[Connection]) -> Path | None:
     """
     for host in hosts:
         run.mirror.update(host)
-    if run.folder.find_spec() is None:
+    if not run.folder.exists():
         run.runs.find(run.name)
     remote, local = stored_checkpoints(run, hosts), newest_resumable(run.folder)
     if not remote and local is None and (step := last_saved_step(run.folder)):
@@ -84,5 +84,4 @@ def push_run(
         remote = f"{path}/{local.relative_to(folder.path).as_posix()}"
         head.send(local, remote, sha256=digest, on_bytes=report)
         done_bytes += local.stat().st_size
-    spec = folder.spec().with_changes(**changes)
-    head.write(f"{path}/run.json", spec.to_bytes())
+    head.write(f"{path}/run.json", folder.changed_spec(**changes))

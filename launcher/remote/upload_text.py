@@ -47,7 +47,7 @@ def upload_text(
     progress: Progress,
     notify: Notify,
 ) -> dict[str, str]:
-    """Bring the text to the head. Key of Data -> what the head finds it by, where it was sent.
+    """Bring the text to the head. Return what it finds each text by, under its key of DataSettings.
 
     `base`: where relative patterns begin. `notify` is called if another client is sending.
     A file that was cut off goes on. Raises HostError; DataError where a file cannot be read, or is

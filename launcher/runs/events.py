@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from launcher.runs.json_lines import JsonLinesWriter, read_json_lines
-from launcher.runs.record import Record
+from launcher.runs.record import Amount, Count, Record, Seconds, Timestamp
 
 
 class Event(Record):
@@ -24,7 +24,7 @@ class Event(Record):
 
     KIND: ClassVar[str] = ""
 
-    time: float = 0.0
+    time: Timestamp = 0.0
     kind: str = ""
 
     @classmethod
@@ -39,10 +39,10 @@ class StartEvent(Event):
     KIND = "start"
     stage: str
     """`ray`, `imports`, `data`, `hardware`, `workers` (the ranks begin) or `first_step`."""
-    seconds: float | None = None
-    attempt: int | None = None
+    seconds: Seconds | None = None
+    attempt: Count | None = None
     """At stage `workers`."""
-    seconds_since_enter: float | None = None
+    seconds_since_enter: Seconds | None = None
     """At stage `first_step`: since the user pressed Enter."""
     message: str | None = Field(default=None, validation_alias="words", serialization_alias="words")
     """At stage `data`: a sentence about the text. Written as `words`."""
@@ -56,16 +56,16 @@ class RestartEvent(Event):
     KIND = "restart"
     stage: str
     """`driver`, `group`, `workers`, `step` or `replay`."""
-    seconds: float = 0.0
-    attempt: int | None = None
+    seconds: Seconds = 0.0
+    attempt: Count | None = None
     planned: bool = False
     """The group before had saved and made way: no fault."""
-    stages: dict[str, float] = Field(default_factory=dict)
+    stages: dict[str, Seconds] = Field(default_factory=dict)
     """Seconds by stage, at stages `group` and `step`."""
-    step: int | None = None
-    replays: int | None = None
+    step: Count | None = None
+    replays: Count | None = None
     """At stage `step`: steps that were lost and are made again."""
-    steps: int | None = None
+    steps: Count | None = None
     """At stage `replay`: steps that were made again."""
     what: str | None = None
     message: str | None = None
@@ -78,9 +78,9 @@ class FaultEvent(Event):
     what: str
     """Which part: worker, node, hang, start, ray, text, client or checkpoint."""
     message: str
-    step: int | None = None
-    attempt: int | None = None
-    rank: int | None = None
+    step: Count | None = None
+    attempt: Count | None = None
+    rank: Count | None = None
     node: str | None = None
     frozen: bool | None = None
     """Of a hang: whether a process does not run at all."""
@@ -97,8 +97,8 @@ class TextEvent(Event):
     """A step waits, or has waited, for text that is still being prepared; or all is prepared."""
 
     KIND = "text"
-    step: int | None = None
-    seconds: float | None = None
+    step: Count | None = None
+    seconds: Seconds | None = None
     """How long the step waited. None: it still waits."""
     message: str | None = Field(default=None, validation_alias="words", serialization_alias="words")
     """Written as `words`."""
@@ -109,8 +109,8 @@ class ProgressEvent(Event):
 
     KIND = "progress"
     stage: str
-    done: float = 0.0
-    total: float | None = None
+    done: Amount = 0
+    total: Amount | None = None
     """In bytes. None: not known."""
 
 
@@ -118,21 +118,21 @@ class EvaluateEvent(Event):
     """The model was evaluated on the validation text."""
 
     KIND = "evaluate"
-    step: int
+    step: Count
     val_bpb: float
-    seconds: float | None = None
+    seconds: Seconds | None = None
 
 
 class CheckpointEvent(Event):
     """A checkpoint was written."""
 
     KIND = "checkpoint"
-    step: int
+    step: Count
     path: str | None = None
     """The name of its folder."""
-    seconds: float | None = None
+    seconds: Seconds | None = None
     """From the first byte copied to the last byte on the disk."""
-    stalled: float | None = None
+    stalled: Seconds | None = None
     """Seconds that training stood still for it."""
 
 
@@ -156,13 +156,13 @@ class SlowEvent(Event):
     """A step took several times as long as usual."""
 
     KIND = "slow"
-    step: int
-    seconds: float
-    median: float
+    step: Count
+    seconds: Seconds
+    median: Seconds
     """Seconds of the recent steps."""
-    rank: int | None = None
+    rank: Count | None = None
     """Whose computing explains at least half of the delay. None: nobody's."""
-    compute: tuple[float, ...] = ()
+    compute: tuple[Seconds, ...] = ()
     """Seconds that each rank computed."""
     node: str | None = None
 
@@ -171,8 +171,8 @@ class ResumeEvent(Event):
     """Training continues from a checkpoint."""
 
     KIND = "resume"
-    step: int
-    seconds: float | None = None
+    step: Count
+    seconds: Seconds | None = None
 
 
 class ResizeEvent(Event):
@@ -181,7 +181,7 @@ class ResizeEvent(Event):
     KIND = "resize"
     nodes: tuple[str, ...]
     before: tuple[str, ...] = ()
-    step: int = 0
+    step: Count = 0
     why: str = ""
 
 
@@ -189,7 +189,7 @@ class StopEvent(Event):
     """The ranks stop because somebody asked for it."""
 
     KIND = "stop"
-    step: int
+    step: Count
 
 
 class FinishEvent(Event):
@@ -197,7 +197,7 @@ class FinishEvent(Event):
 
     KIND = "finish"
     status: str
-    step: int = 0
+    step: Count = 0
     message: str | None = None
 
 
@@ -206,7 +206,7 @@ class ImportEvent(Event):
 
     KIND = "import"
     source: str
-    step: int
+    step: Count
 
 
 KINDS: Mapping[str, type[Event]] = {

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from launcher.errors import RunFailed
+from launcher.runs.checkpoint import newest_checkpoint
 from launcher.runs.folder import RunFolder
 from launcher.runs.spec import RunSpec
 from launcher.version import __version__
@@ -55,20 +55,14 @@ def export(folder: RunFolder, target: Path, layout: str) -> dict[str, Any]:
 
     {"step", "files": {name: sha256}}. Raises RunFailed where there is no checkpoint.
     """
-    from nanochat.checkpoint import CheckpointFolder
     from nanochat.tokenizer import Tokenizer
 
-    checkpoint = CheckpointFolder(folder.checkpoints).newest(weights_only=True)
-    if checkpoint is None:
-        raise RunFailed(
-            f"run '{folder.name}' has no whole checkpoint yet",
-            fix="a run saves one every checkpoint.every_minutes, when it is stopped and at its end",
-        )
+    checkpoint = newest_checkpoint(folder)
     spec = folder.spec()
     recipe = spec.recipe
     target.mkdir(parents=True, exist_ok=True)
     if layout == "nanochat":
-        from nanochat.upstream import UpstreamModel, write
+        from nanochat.upstream_checkpoint import UpstreamModel, write
 
         model = UpstreamModel(
             recipe.model, checkpoint.model_tensors(), Tokenizer.load(folder.tokenizer),
@@ -77,7 +71,7 @@ def export(folder: RunFolder, target: Path, layout: str) -> dict[str, Any]:
         tag = f"d{recipe.depth}"
         paths = write(target, tag, model, tokens_per_step=recipe.tokens_per_step)
     else:
-        facts = _card_facts(spec, checkpoint.state)
+        facts = _card_facts(folder.name, spec, checkpoint.state)
         shutil.copyfile(checkpoint.path / "model.safetensors", target / "model.safetensors")
         shutil.copyfile(folder.tokenizer, target / "tokenizer.json")
         config = {
@@ -93,11 +87,11 @@ def export(folder: RunFolder, target: Path, layout: str) -> dict[str, Any]:
     return {"step": checkpoint.step, "files": names}
 
 
-def _card_facts(spec: RunSpec, state: dict[str, Any]) -> dict[str, Any]:
+def _card_facts(run: str, spec: RunSpec, state: dict[str, Any]) -> dict[str, Any]:
     recipe = spec.recipe
     model = recipe.model
     return {
-        "run": spec.run,
+        "run": run,
         "parameters": parameter_counts(model).total,
         "depth": model.depth,
         "dim": model.dim,

@@ -24,15 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from launcher.config.paths import launch_home
 from launcher.errors import InputError, NotFound, RunBusy
 from launcher.runs.failure import Failure
-from launcher.runs.record import read_json
-from launcher.runs.spec import OTHER_VERSION_FIX, RunSpec
+from launcher.runs.record import MAX_TIMESTAMP, read_json
+from launcher.runs.spec import RunSpec, merge_changes, parse_spec
 from launcher.runs.submission import Submission
 from launcher.runs.summary import Summary
+from nanochat.atomic_write import write_atomically
 from nanochat.lock import LockHeld, hold_lock, is_held
 
 DISK_FULL_BYTES = 2**20  # a disk with less has no room for a driver to say anything
@@ -102,25 +101,52 @@ class RunFolder:
         head's supervisor starts one."""
         return (
             self.submission_file.exists()
-            and self.summary() is None
+            and read_json(self.summary_file) is None
             and self.find_spec() is not None
         )
 
-    def spec(self) -> RunSpec:
-        """Read run.json. Raises InputError if it is missing or lacks what every run has."""
-        content = read_json(self.spec_file)
-        if content is None:
-            raise InputError(f"run '{self.name}' has no run.json here: {self.path}")
+    def exists(self) -> bool:
+        """Whether there is a run.json, readable or not."""
+        return self.spec_file.exists()
+
+    def spec(self, *, strict: bool = False) -> RunSpec:
+        """Read run.json. `strict`: for what acts on every key.
+
+        Raises InputError if it is missing, damaged or lacks what every run has.
+        """
+        return self._read_spec(strict=strict)[1]
+
+    def _read_spec(self, *, strict: bool) -> tuple[dict[str, Any], RunSpec]:
         try:
-            return RunSpec.model_validate(content)
-        except ValidationError as error:
-            raise InputError(
-                f"{self.spec_file} {_describe_errors(error)}", fix=OTHER_VERSION_FIX
-            ) from None
+            content = read_json(self.spec_file)
+        except OSError as error:
+            message = f"{self.spec_file} cannot be read: {error.strerror}"
+            raise InputError(message, fix="look at the disk, or at who may read the file") from None
+        if content is None and not self.exists():
+            raise InputError(f"run '{self.name}' has no run.json here: {self.path}")
+        spec = parse_spec(content, str(self.spec_file), self.name, strict=strict)
+        assert content is not None
+        return content, spec
 
     def find_spec(self) -> RunSpec | None:
-        """Read run.json. None if it is missing, or not one of ours."""
-        return RunSpec.read(self.spec_file)
+        """Read run.json. None if `spec` raises."""
+        try:
+            return self.spec()
+        except InputError:
+            return None
+
+    def created(self) -> float | None:
+        """When the run was created, in seconds since 1970. None if run.json does not say.
+
+        The rest of run.json may be wrong: `spec` says what is, so that no run goes unseen.
+        """
+        try:
+            created = (read_json(self.spec_file) or {}).get("created")
+        except OSError:
+            return None
+        if isinstance(created, int | float) and 0 <= created <= MAX_TIMESTAMP:
+            return float(created)
+        return None
 
     def summary(self) -> Summary | None:
         return Summary.read(self.summary_file)
@@ -133,9 +159,12 @@ class RunFolder:
 
     def update_spec(self, **changes: Any) -> RunSpec:
         """Change fields of run.json, and return what it says now."""
-        spec = self.spec().with_changes(**changes)
-        spec.write(self.spec_file)
-        return spec
+        write_atomically(self.spec_file, self.changed_spec(**changes))
+        return self.spec()
+
+    def changed_spec(self, **changes: Any) -> bytes:
+        """Return the content of run.json with other values of some fields."""
+        return merge_changes(*self._read_spec(strict=False), changes)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -175,16 +204,15 @@ def known_run_names() -> set[str]:
 
 def _valid_runs(files: Iterable[Path]) -> list[RunFolder]:
     folders = [RunFolder(path.parent) for path in files if RUN_NAME.fullmatch(path.parent.name)]
-    specs = [(folder, folder.find_spec()) for folder in folders]  # read once: one may go meanwhile
-    valid = [(spec.created, folder.name, folder) for folder, spec in specs if spec is not None]
-    return [folder for _, _, folder in sorted(valid, key=lambda item: item[:2])]
+    existing = [folder for folder in folders if folder.exists()]
+    return sorted(existing, key=lambda folder: (folder.created() or 0.0, folder.name))
 
 
 def find_run(name: str) -> RunFolder:
     """Raises NotFound with the names there are. `local/RUN` names a run of this machine too."""
     bare = name.removeprefix("local/")
     folder = RunFolder(runs_home() / bare)
-    if RUN_NAME.fullmatch(bare) and folder.find_spec() is not None:
+    if RUN_NAME.fullmatch(bare) and folder.exists():
         return folder
     mirrors = [f"{run.path.parents[1].name}/{run.name}" for run in all_mirrors()[-8:]]
     names = ", ".join([*(run.name for run in all_runs()[-8:]), *mirrors])
@@ -214,15 +242,6 @@ def create_run(name: str | None, recipe: str, spec: RunSpec) -> RunFolder:
         folder = _create_numbered_folder(recipe)
     spec.with_changes(run=folder.name).write(folder.spec_file)
     return folder
-
-
-def _describe_errors(error: ValidationError) -> str:
-    """Of a run.json: which keys it lacks, else what is wrong with the first key."""
-    errors = [(".".join(map(str, entry["loc"])), entry) for entry in error.errors()]
-    if lacking := [key for key, entry in errors if entry["type"] == "missing"]:
-        return f"lacks {', '.join(lacking)}"
-    key, first = errors[0]
-    return f"has a wrong {key}: {first['msg'].lower()}"
 
 
 def _is_imported(spec: RunSpec | None) -> bool:

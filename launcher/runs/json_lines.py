@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from launcher.runs.foreign_json import parse_json_object
+
 
 class JsonLinesWriter:
     """Appends lines. A line torn by a crash is closed off, not continued."""
@@ -85,10 +87,6 @@ def _parse_lines(data: bytes) -> list[dict[str, Any]]:
     """Skip torn lines: a crash in the middle of a write is no reason to read no further."""
     contents = []
     for line in data.splitlines():
-        try:
-            content = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(content, dict):
+        if (content := parse_json_object(line)) is not None:
             contents.append(content)
     return contents

@@ -6,28 +6,28 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from launcher.runs.json_lines import read_json_lines, read_last_json_lines
-from launcher.runs.record import Record
+from launcher.runs.record import Count, Record, Seconds, Timestamp
 
 
 class Metric(Record):
     """What one step reached and took."""
 
-    step: int
-    attempt: int = 1
+    step: Count
+    attempt: Count = 0
     """Which start of the ranks made it. A step made again after a fault has several lines."""
-    tokens: int = 0
+    tokens: Count = 0
     """Tokens trained on up to and with this step."""
     loss: float
     """Mean of the step, nats per token."""
     lr: float | None = None
     """Learning rate as a part of its peak."""
-    step_seconds: float = 0.0
+    step_seconds: Seconds = 0.0
     tokens_per_second: float = 0.0
-    wire_bytes: int | None = None
+    wire_bytes: Count | None = None
     """Bytes that rank 0 sent to other ranks."""
     val_bpb: float | None = None
     """Validation bits per byte, if the run was evaluated after this step."""
-    time: float | None = None
+    time: Timestamp | None = None
     """When it ended, in seconds since 1970. Early versions did not write it."""
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 
-from launcher.config.node import Node
 from launcher.runs.record import Record
+
+if TYPE_CHECKING:
+    from launcher.config.node import Node
 
 
 class RunNode(Record):

@@ -29,7 +29,7 @@ NEEDED_FIELDS, NEEDED_FIELDS_ON_CLUSTER = ("folder", "settings"), ("nodes", "poo
 
 def require_complete_spec(folder: RunFolder) -> RunSpec:
     """Return the spec. Raises InputError if run.json lacks what the run needs to continue."""
-    spec = folder.spec()
+    spec = folder.spec(strict=True)
     needed = NEEDED_FIELDS if spec.cluster == "local" else NEEDED_FIELDS + NEEDED_FIELDS_ON_CLUSTER
     if keys := spec.missing_keys(*needed):
         raise InputError(f"{folder.spec_file} lacks {', '.join(keys)}", fix=OTHER_VERSION_FIX)
@@ -43,6 +43,12 @@ def needs_new_run(fix: str, *, steps: int) -> bool:
     """
     keys = re.findall(r"--set ([\w.]+)", fix)
     return any(key not in CHANGEABLE_KEYS for key in keys) or (steps == 0 and "--data" in fix)
+
+
+def require_settings(settings: Sequence[str]) -> None:
+    """Raises TypeError for one string: a program that means a list of one."""
+    if isinstance(settings, str):
+        raise TypeError(f"settings: a list such as [{settings!r}], not one string")
 
 
 def apply_overrides(spec: RunSpec, settings: Sequence[str]) -> LoadedRecipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from launcher.runs.folder import RunFolder
@@ -15,6 +16,8 @@ class Run(Protocol):
     """On this machine: the run's own, or its mirror."""
     cluster: str
     poll_seconds: float
+    notify: Callable[[str], None]
+    """Called by `refresh` with a sentence for the user: the connection is lost, or back."""
 
     @property
     def is_live(self) -> bool:
@@ -42,6 +45,7 @@ class LocalRun:
     def __init__(self, folder: RunFolder, cluster: str = "local") -> None:
         self.folder = folder
         self.cluster = cluster
+        self.notify: Callable[[str], None] = lambda message: None
 
     @property
     def is_live(self) -> bool:

@@ -10,18 +10,21 @@ about to begin. `launch resume` changes some of it.
 
 from __future__ import annotations
 
+import json
 import time
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
-from launcher.config.recipe import LoadedRecipe, Recipe
 from launcher.errors import InputError
 from launcher.runs.node import RunNode
-from launcher.runs.record import Record
+from launcher.runs.record import Count, Record, Timestamp
 from nanochat.sizes import ModelConfig
+
+if TYPE_CHECKING:
+    from launcher.config.recipe import LoadedRecipe, Recipe
 
 OTHER_VERSION_FIX = "another version of launch has made it: go on with that one"
 
@@ -95,11 +98,11 @@ class RunSpec(Record):
     recipe_file: str = "run.json"
     cluster: str
     """`local`, or the cluster's name."""
-    created: float
+    created: Timestamp
     """Seconds since 1970."""
-    entered: float = 0.0
+    entered: Timestamp = 0.0
     """When the user pressed Enter for the present start, by the clock of the driver's machine."""
-    steps: int
+    steps: Count
     """Optimizer steps in all."""
     folder: str = ""
     """Where relative file patterns of the data begin."""
@@ -134,15 +137,24 @@ class RunSpec(Record):
     reasons: dict[str, str] = Field(default_factory=dict)
     """What was chosen when training began -> why, for people."""
 
+    @field_validator("threads", mode="before")
+    @classmethod
+    def _threads_by_node(cls, threads: Any) -> Any:
+        """Runs older than 2026-11-23 wrote the number of one machine."""
+        return {"": threads} if isinstance(threads, int) else threads
+
     @cached_property
     def recipe(self) -> Recipe:
         """The settings, checked. Raises InputError if this version does not know them."""
+        from launcher.config.recipe import Recipe  # YAML: programs on hosts do without
+
         try:
             return Recipe.model_validate(self.settings)
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"]))
-            message = f"run.json of run '{self.run}': {key}: {first['msg'].lower()}"
+            where = f"{key}: " if key else ""
+            message = f"run.json of run '{self.run}': {where}{first['msg'].lower()}"
             raise InputError(message, fix=OTHER_VERSION_FIX) from None
 
     @property
@@ -152,14 +164,66 @@ class RunSpec(Record):
 
     def with_changes(self, **changes: Any) -> RunSpec:
         """Return a copy with other values; keyword arguments are names of fields."""
-        named = {name: getattr(self, name) for name in self.model_fields_set} | changes
-        return RunSpec(**named)
+        spec = RunSpec(**(self._set_fields() | changes))
+        # As arguments, unknown keys could be taken for fields.
+        object.__setattr__(spec, "__pydantic_extra__", dict(self.model_extra or {}))
+        return spec
+
+    def _set_fields(self) -> dict[str, Any]:
+        """Return the known fields that were ever set, by name."""
+        names = self.model_fields_set & type(self).model_fields.keys()
+        return {name: self.__dict__[name] for name in names}
+
+    def changes_since(self, earlier: RunSpec) -> dict[str, Any]:
+        """Return the fields, by name, that say something else than in an earlier copy."""
+        before, missing = earlier._set_fields(), object()
+        return {
+            name: value
+            for name, value in self._set_fields().items()
+            if before.get(name, missing) != value
+        }
 
     def missing_keys(self, *names: str) -> list[str]:
         """Return the keys of those of these fields that were never written."""
         fields = type(self).model_fields
         unset = [name for name in names if name not in self.model_fields_set]
         return [fields[name].serialization_alias or name for name in unset]
+
+
+def parse_spec(
+    content: dict[str, Any] | None, file: str, address: str, *, strict: bool = False
+) -> RunSpec:
+    """Return the run.json of the run that commands know by `address`.
+
+    `content`: None if `file` is not a JSON object. `strict`: for what acts on every key. Raises
+    InputError that says what is wrong.
+    """
+    if content is None:
+        raise InputError(
+            f"{file} is damaged: it is no JSON object",
+            fix=f"bring the file back; or, to give the run up: launch runs remove {address}",
+        )
+    try:
+        return RunSpec.require(content, strict=strict)
+    except ValidationError as error:
+        raise InputError(f"{file} {_describe_errors(error)}", fix=OTHER_VERSION_FIX) from None
+
+
+def merge_changes(content: dict[str, Any], spec: RunSpec, changes: dict[str, Any]) -> bytes:
+    """Return the content of a run.json with other values of some fields, the rest as it was: also
+    what this version does not know or cannot read. `spec`: what it says."""
+    changed = spec.with_changes(**changes)
+    values = changed.model_dump(mode="json", by_alias=True, include=set(changes))
+    return json.dumps(content | values, indent=1).encode() + b"\n"
+
+
+def _describe_errors(error: ValidationError) -> str:
+    """Say which keys are missing, else what is wrong with the first key."""
+    errors = [(".".join(map(str, entry["loc"])), entry) for entry in error.errors()]
+    if missing := [key for key, entry in errors if entry["type"] == "missing"]:
+        return f"lacks {', '.join(missing)}"
+    key, first = errors[0]
+    return f"has a wrong {key}: {first['msg'].lower()}"
 
 
 def new_run_spec(loaded: LoadedRecipe, *, cluster: str, entered: float) -> RunSpec:

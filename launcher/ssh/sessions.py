@@ -58,9 +58,8 @@ class SshSessions:
     def is_disconnected(self, status: int = -1) -> bool:
         """Whether a command without an exit status has none because its host has gone."""
         if status == -1:
-            self._transport.join(
-                TRANSPORT_END_SECONDS
-            )  # channels end a moment before their connection
+            # Channels end a moment before their connection.
+            self._transport.join(TRANSPORT_END_SECONDS)
         return status == -1 and not self._transport.is_alive()
 
     def connection_lost_error(self, step: str) -> ConnectionLost:

@@ -66,7 +66,7 @@ def format_known_host(address: str, port: int | None) -> str:
 
 def node_target(loaded: LoadedCluster, node: Node) -> SshTarget:
     """A node of a cluster file, which messages call by its name, or its path where it lies
-    elsewhere than in a folder of clusters. Raises as `resolve` does."""
+    elsewhere than in a folder of clusters. Raises as `resolve_target` does."""
     path = loaded.path
     named = path.stem if path.parent.name == "clusters" else str(path)
     nodes = {other.name: other for other in loaded.file_nodes}

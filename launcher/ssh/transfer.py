@@ -15,7 +15,7 @@ from shlex import quote
 from launcher.errors import CommandFailed
 from launcher.ssh.protocol import BytesDone, Completed
 from launcher.ssh.sessions import SshSessions
-from nanochat.atomic_write import flush
+from nanochat.atomic_write import replace_durably
 from nanochat.file_hash import sha256_of
 
 STALL_SECONDS = 60.0  # a transfer may stand still for this long
@@ -130,9 +130,7 @@ def fetch(
     partial = local.with_name(f"{local.name}.partial")
     for _ in range(ATTEMPTS):
         if _fetch_once(connection, path, partial, sha256, on_bytes):
-            flush(partial)
-            partial.replace(local)
-            flush(local.parent)
+            replace_durably(partial, local)
             return
         partial.unlink()
     message = f"{path} is not the file that was asked for: another hash"

@@ -17,8 +17,8 @@ from launcher.planner.measurement import HostSpeed, LinkSpeed, Measurement
 from launcher.runs.folder import RunFolder
 from launcher.runs.record import write_json
 from launcher.runs.spec import RunSpec
+from launcher.training.all_reduce_speed import measure_link
 from launcher.training.host_speed import default_models, measure_host
-from launcher.training.link_speed import measure_link
 from launcher.training.threads import use_threads
 
 # What the slowest host may take longer than the others, which wait for it.

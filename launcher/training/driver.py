@@ -1,7 +1,7 @@
 """The driver of a run: prepares text while Ray starts, trains, writes the end.
 
-On one machine it is started below a guardian, on a cluster it is a Ray job on the head. It works
-in the run's folder and holds the folder's lock, so that anyone can see whether the run is alive.
+On one machine it is started below a driver reaper, on a cluster it is a Ray job on the head. It
+works in the run's folder and holds the folder's lock, so that anyone sees whether the run is alive.
 Where a client of this machine waits for it, the client's pipe is its standard input: when that
 closes, the client is gone, and the run saves and stops.
 """
@@ -79,7 +79,7 @@ def main(run_folder: str, ray_folder: str | None = None) -> None:
     with folder.locked():
         code = Driver(folder, recipe, session).run()
         sys.stdout.flush()
-        os._exit(code)  # what Ray would do in 1.3 s more, a guardian or the cluster does
+        os._exit(code)  # what Ray would do in 1.3 s more, the driver reaper or the cluster does
 
 
 class Driver:

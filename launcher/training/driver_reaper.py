@@ -1,7 +1,7 @@
 """The process above a driver: when the driver ends, however it ends, nothing of its Ray is left.
 
 Ray's own processes watch each other, but not all of them: after kill -9 of a driver its
-controller stays for good and agents for minutes. So the guardian adopts whatever loses its parent
+controller stays for good and agents for minutes. So the reaper adopts whatever loses its parent
 below it (PR_SET_CHILD_SUBREAPER), and ends it by process id. It imports nothing large and does
 nothing while the driver lives.
 """
@@ -41,10 +41,10 @@ def main(run_folder: str) -> None:
 
 
 def remove_orphaned_folders() -> None:
-    """Remove what guardians that were killed themselves have left in /tmp."""
+    """Remove what reapers that were killed themselves have left in /tmp."""
     for folder in Path("/tmp").glob(f"{RAY_FOLDER_PREFIX}*-*"):
         pid = folder.name.removeprefix(RAY_FOLDER_PREFIX).partition("-")[0]
         alive = Path("/proc", pid).exists() or not pid.isdigit()
-        with contextlib.suppress(OSError):  # another guardian may be quicker
+        with contextlib.suppress(OSError):  # another reaper may be quicker
             if not alive and not folder.is_symlink() and folder.stat().st_uid == os.getuid():
                 shutil.rmtree(folder, ignore_errors=True)

@@ -35,7 +35,7 @@ ENVIRONMENT = {
 class LocalSession:
     """A Ray in `folder` (a short path) with room for `workers`.
 
-    The guardian of the process that starts it ends it.
+    The driver reaper of the process that starts it ends it.
     """
 
     export_metrics = False

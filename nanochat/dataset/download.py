@@ -15,7 +15,7 @@ import requests
 
 from nanochat.atomic_write import replace_durably, write_atomically
 from nanochat.backoff import Backoff
-from nanochat.errors import DataError
+from nanochat.errors import DataError, root_cause
 from nanochat.file_hash import sha256_of
 from nanochat.lock import hold_lock
 
@@ -138,7 +138,7 @@ def _receive(
         try:
             return _receive_some(url, partial, before, on_bytes)
         except FINAL as error:
-            raise DataError(f"{url}: {_reason(error)}", fix=OTHER_MIRROR) from error
+            raise DataError(f"{url}: {root_cause(error)}", fix=OTHER_MIRROR) from error
         except (requests.RequestException, _BrokeOff) as error:
             received, now = _size(partial), time.monotonic()
             if received > before:
@@ -146,7 +146,7 @@ def _receive(
             failures += 1
             pause = RETRY.seconds(failures)
             if now - last_byte_at + pause > patience_seconds:
-                silent = f"{now - last_byte_at:.0f} s: {_reason(error)}"
+                silent = f"{now - last_byte_at:.0f} s: {root_cause(error)}"
                 kept = f"; {received:,} bytes are here, and it goes on from there"
                 raise DataError(
                     f"{url}: no new byte for {silent}{kept}"
@@ -154,7 +154,7 @@ def _receive(
                     else f"{url}: nothing came for {silent}",
                     fix=OTHER_MIRROR,
                 ) from error
-            on_retry(_reason(error))
+            on_retry(root_cause(error))
         time.sleep(pause)
 
 
@@ -235,14 +235,6 @@ def _strong_etag(response: requests.Response) -> str:
 
 def _version_file(partial: Path) -> Path:
     return partial.with_name(f"{partial.name}.json")
-
-
-def _reason(error: Exception) -> str:
-    """Of the deepest cause: requests wraps its own into two more."""
-    cause: BaseException = error
-    while cause.__cause__ is not None or cause.__context__ is not None:
-        cause = cause.__cause__ or cause.__context__ or cause
-    return str(cause) or type(cause).__name__
 
 
 def _size(path: Path) -> int:

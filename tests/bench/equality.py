@@ -28,7 +28,7 @@ import fixed
 from nanochat.generate import generate
 from nanochat.model import GPT
 from nanochat.tokenizer import Tokenizer
-from nanochat.upstream import UpstreamModel, read, write
+from nanochat.upstream_checkpoint import UpstreamModel, read, write
 
 TOKENS = fixed.TEXT_TOKENS  # of greedy text
 LOSS_BOUND, GRADIENT_BOUND = 1e-5, 1e-4

@@ -30,7 +30,7 @@ from nanochat.dataset import PreparedData
 from nanochat.dataset.prepare import prepare
 from nanochat.dataset.sources import parse_source
 from nanochat.model import GPT
-from nanochat.optimizer import MuonAdamW
+from nanochat.optimizer.muon_adamw import MuonAdamW
 from nanochat.train import train
 
 # Gradients that stand for rounding noise: large against AdamW's epsilon of 1e-10.

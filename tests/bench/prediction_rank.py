@@ -19,8 +19,8 @@ import torch
 import torch.distributed as dist
 
 from launcher.config.recipe import Recipe
+from launcher.training.all_reduce_speed import measure_link
 from launcher.training.host_speed import default_models, measure_host
-from launcher.training.link_speed import measure_link
 from launcher.training.train_config import train_config
 from nanochat.checkpoint import CheckpointFolder
 from nanochat.dataset import PreparedData

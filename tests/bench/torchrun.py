@@ -21,7 +21,7 @@ from typing import Any
 from launcher.config.cluster_file import load_cluster
 from launcher.raycluster.control import read_spec
 from launcher.raycluster.spec import ClusterSpec
-from launcher.remote.open import open_cluster_runs
+from launcher.remote.open_runs import open_cluster_runs
 from launcher.ssh.parallel import close_all, connect_all
 
 SCRIPT = """\
@@ -81,7 +81,7 @@ def launch(cluster: str, recipe: str) -> tuple[dict[str, float], str]:
         [*command, "--steps", "2", "--json"], check=True, capture_output=True, text=True
     )
     summary = json.loads(done.stdout)
-    with open_cluster_runs(cluster) as runs:
+    with open_cluster_runs(load_cluster(cluster)) as runs:
         run = runs.find(summary["run"])
         run.mirror.update(runs.head)
         lines = run.folder.events.read_text().splitlines()

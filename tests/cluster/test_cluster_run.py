@@ -151,7 +151,7 @@ def test_a_second_run_waits_its_turn_and_says_for_whom(
         for name in names
     ]
     for name, each in zip(names, waiting, strict=True):
-        wait(lambda: "waiting for run 'first'" in each.output(), 90, name)  # noqa: B023
+        wait(lambda: "waiting: run 'first' uses these hosts" in each.output(), 90, name)  # noqa: B023
     listed = json.loads(client.launch("runs", "--cluster", CLUSTER, "--json").stdout)
     states = {run["run"]: run["status"] for run in listed}
     assert (states["first"], states["second"]) == ("running", "waiting")

@@ -14,8 +14,8 @@ from lab import USER, Host
 from reach import Connect
 
 from launcher.errors import HostError, Untrusted
+from launcher.hosts.cluster_addresses import choose_addresses
 from launcher.hosts.facts import gather_facts
-from launcher.hosts.network import choose_addresses
 
 
 @pytest.fixture

@@ -125,7 +125,7 @@ class Run:
         wait_until(lambda: any(record["step"] >= step for record in self.metrics), 90)
 
     def processes(self, *, of: str = "") -> list[int]:
-        """Ids of all below the run's guardian, or of those whose name contains `of`."""
+        """Ids of all below the run's driver reaper, or of those whose name contains `of`."""
         names = all_processes()
         roots = [pid for pid, name in names.items() if str(self.path) in name]
         found = {pid for root in roots for pid in (root, *_descendants(root))}

@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from records import make_folder
 from running import Home
 
 import launcher
-from launcher.errors import ConfigError, NotFound
+from launcher.errors import ConfigError, LaunchError, NotFound
+from launcher.runs.folder import RunFolder
+from launcher.runs.run import LocalRun
 
 PROGRAM = """\
 import launcher
@@ -20,6 +23,9 @@ with launcher.open_run(address) as run:
     for update in launcher.Follower(run).until_end():
         for metric in update.metrics:
             print(metric.step)
+address = launcher.resume_run(address, extend=2)
+with launcher.open_run_to_read(address) as run:
+    print(launcher.await_run(run).steps)
 print([(state.run, state.status) for state in launcher.list_runs()])
 """
 
@@ -30,8 +36,20 @@ def test_a_program_trains_a_model(tmp_path: Path) -> None:
         [sys.executable, "-P", "-c", PROGRAM], env=home.environment, cwd=home.path,
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    assert done.stdout.splitlines() == ["1", "2", "3", "4", "[('mine', 'finished')]"], done.stderr
     assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["1", "2", "3", "4", "6", "[('mine', 'finished')]"]
+    assert RunFolder(home.path / "runs" / "mine").spec().predicted is not None
+
+
+def test_a_run_whose_cluster_cannot_be_asked_is_not_said_to_have_died(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "home" / "runs" / "d4-1", cluster="home")
+    with pytest.raises(LaunchError, match="whether run 'home/d4-1' goes on is not known"):
+        launcher.await_run(LocalRun(folder, "home"))
+
+
+def test_one_setting_is_a_list_of_one() -> None:
+    with pytest.raises(TypeError, match=r"settings: a list such as \['steps=3'\]"):
+        launcher.start_run("d4", settings="steps=3")
 
 
 def test_importing_it_imports_nothing_else() -> None:

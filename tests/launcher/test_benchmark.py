@@ -97,7 +97,8 @@ import torch
 import torch.distributed as dist
 from launcher.runs.folder import RunFolder
 from launcher.runs.spec import BenchmarkRequest, RunSpec
-from launcher.training import host_speed, link_speed
+from launcher.training import host_speed
+from launcher.training import all_reduce_speed
 from launcher.training.benchmark import Benchmark
 from nanochat import speed
 from nanochat.sizes import ModelConfig
@@ -108,7 +109,7 @@ speed.MIN_SECONDS, speed.MAX_SECONDS = 0.0, 0.01
 speed.ARRAY_BYTES, speed.TABLE = 2**16, (64, 32)
 host_speed.PASSES["cpu"] = (64, 128)
 host_speed.IDLE_WAIT_SECONDS = 0.0
-link_speed.TENSOR_BYTES, link_speed.SMALL_REPEATS = [2**16, 2**18], 3
+all_reduce_speed.TENSOR_BYTES, all_reduce_speed.SMALL_REPEATS = [2**16, 2**18], 3
 dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=3)
 model = ModelConfig(depth=2, head_dim=32, sequence_length=64, vocab_size=512)
 spec = RunSpec(

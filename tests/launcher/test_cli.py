@@ -60,6 +60,18 @@ def test_help_imports_nothing_heavy() -> None:
     assert not imported & {"pydantic", "yaml", "rich", "torch", "ray", "numpy", "paramiko"}
 
 
+@pytest.mark.parametrize(
+    "commands, heavy",
+    [("runs.compare plot logs stop size", ""), ("recipe plan resume measure", "paramiko")],
+    ids=["of this machine", "of clusters"],
+)
+def test_commands_import_only_what_they_need(commands: str, heavy: str) -> None:
+    """torch takes 1.5 s, paramiko and requests 0.2 s."""
+    code = "\n".join(f"import launcher.cli.{name}" for name in commands.split())
+    code += "\nimport sys\nprint(*{'torch', 'ray', 'requests', 'paramiko'} & sys.modules.keys())"
+    assert launch(code=code).stdout.strip() == heavy
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_has_help(name: str) -> None:
     done = launch(name, "--help")

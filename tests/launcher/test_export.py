@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -113,6 +114,32 @@ def test_the_card_says_what_it_is(run: RunFolder) -> None:
     assert "| validation bits per byte | 2.5 |" in card
     config = json.loads(Path("out/config.json").read_text())
     assert config["model"]["depth"] == 2 and config["training"]["tokens"] == 7 * 128
+
+
+@pytest.mark.parametrize(
+    "facts, said",
+    [
+        ({"val_bpb": "x", "train_loss": {}}, None),
+        ({"steps": "x"}, "training.steps: input should be a valid integer"),
+        ({"steps": None}, "training.steps: input should be a valid integer"),
+        ({"source": 5, "tokens_per_step": -1}, None),
+    ],
+)
+def test_wrong_facts_leave_no_half_of_a_run(
+    run: RunFolder, facts: dict[str, Any], said: str | None
+) -> None:
+    assert launch("export", "mine", "out").returncode == 0
+    config = json.loads(Path("out/config.json").read_text())
+    config["training"] |= facts
+    Path("out/config.json").write_text(json.dumps(config))
+    done = launch("import", "out", "--name", "im")
+    imported = RunFolder(run.path.parent / "im")
+    if said is None:
+        assert done.returncode == 0, done.stderr
+        assert imported.summary() is not None
+    else:
+        assert done.returncode == 2 and said in done.stderr
+        assert not imported.path.exists()
 
 
 def test_what_cannot_be_read_is_named(run: RunFolder) -> None:

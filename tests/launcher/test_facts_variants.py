@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 from test_facts import CLOCK, captured
 
+from launcher.hosts.cluster_addresses import ClusterAddress, choose_addresses
 from launcher.hosts.facts import (
     EPHEMERAL_PORTS,
     FACTS_SCRIPT,
@@ -18,8 +19,7 @@ from launcher.hosts.facts import (
     InstalledPython,
     parse_facts,
 )
-from launcher.hosts.network import ClusterAddress, choose_addresses
-from launcher.hosts.pair_preflight import judge_addresses
+from launcher.hosts.network_preflight import judge_addresses
 from launcher.hosts.preflight import Finding, judge_host
 from launcher.ssh.interfaces import Interface
 

@@ -16,8 +16,8 @@ from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import LoadedCluster, require_trainable
 from launcher.config.node import Node
 from launcher.errors import InputError
+from launcher.hosts.cluster_addresses import ClusterAddress
 from launcher.hosts.facts import HostFacts
-from launcher.hosts.network import ClusterAddress
 from launcher.provision.code import CodeArchive
 from launcher.provision.host_plan import HostEnvironment
 from launcher.provision.lockfile import Lockfile

@@ -76,6 +76,16 @@ def test_plans_are_of_the_gpus_that_were_found(loaded: LoadedCluster) -> None:
 def test_a_damaged_inventory_is_none(loaded: LoadedCluster, tmp_path: Path) -> None:
     save_inventory(loaded, {"one": captured("debian12")})
     file = tmp_path / "home" / "clusters" / "home" / "hosts.json"
-    for content in ("{", "[]", '{"one": 3}', '{"one": {"host": "pc1", "cores": "many"}}'):
+    host = '{"one": {"host": "pc1", "seen_at": %s, "cores": %s}}'
+    wrong = (host % pair for pair in (("0", '"many"'), ("0", "0"), ("1e18", "1"), ("NaN", "1")))
+    for content in ("{", "[]", "[" * 100_000, '{"one": 3}', *wrong):
         file.write_text(content)
         assert load_inventory(loaded) == {}
+    file.write_text(host % (0, 1))
+    assert load_inventory(loaded)["one"].cores == 1
+
+
+def test_what_cannot_be_kept_stops_nobody(loaded: LoadedCluster, tmp_path: Path) -> None:
+    (tmp_path / "home" / "clusters" / "home" / "hosts.json").mkdir(parents=True)
+    save_inventory(loaded, {"one": captured("debian12")})
+    assert load_inventory(loaded) == {}

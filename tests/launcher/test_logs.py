@@ -7,7 +7,7 @@ from typing import Any
 from records import event, make_metric
 
 from launcher.cli.render.log_lines import log_lines
-from launcher.runs.events import Event
+from launcher.runs.events import Event, parse_event
 from launcher.runs.metric import Metric
 
 
@@ -50,6 +50,15 @@ def test_a_slow_step_is_told_with_who_was_late() -> None:
         "step 1 was slow: 20 s, 8 times the usual 2.5 s: no rank computed that long, they waited "
         "for one another",
         "steps stand still",
+    ]
+
+
+def test_events_that_make_no_sense_are_told_as_far_as_they_do() -> None:
+    """Of a damaged disk, or another version."""
+    slow = event("slow", step=3, seconds=4.0, median=0.0, rank=7, compute=[1.0])
+    plain = parse_event({"kind": "checkpoint", "step": "nine"})
+    assert log_lines([], [slow, plain, parse_event({"kind": 5, "step": -1})], 9) == [
+        "step 3 was slow: 4.0 s: no rank computed that long, they waited for one another"
     ]
 
 

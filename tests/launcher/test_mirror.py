@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,34 @@ def test_an_earlier_run_of_the_same_name_is_set_aside(head: FakeConnection, tmp_
     assert (tmp_path / "d4-1.1" / "metrics.jsonl").read_bytes() == earlier
 
 
+def test_an_earlier_run_that_cannot_be_read_whole_is_set_aside_too(
+    head: FakeConnection, tmp_path: Path
+) -> None:
+    here = tmp_path / "d4-1"
+    for _ in range(2):
+        here.mkdir()
+        (here / "run.json").write_bytes(b'{"created": 2.0, "nodes": 5}')
+        (here / "metrics.jsonl").write_bytes(b'{"step": 9}\n')
+        assert Mirror(RunFolder(here), PATH).update(head)
+        assert (here / "metrics.jsonl").read_bytes() == head.files[f"{PATH}/metrics.jsonl"]
+        shutil.rmtree(here)
+    aside = sorted(tmp_path.glob("d4-1.*/metrics.jsonl"))
+    assert [path.read_bytes() for path in aside] == [b'{"step": 9}\n'] * 2
+
+
+@pytest.mark.parametrize("content", [b'{"created": 1.0', b"{}", b'{"created": "x"}'])
+def test_a_damaged_mirror_is_mended(head: FakeConnection, tmp_path: Path, content: bytes) -> None:
+    mirror = Mirror(RunFolder(tmp_path / "d4-1"), PATH)
+    mirror.update(head)
+    mirror.folder.checkpoints.mkdir()
+    mirror.folder.spec_file.write_bytes(content)
+    assert mirror.update(head) and mirror.folder.spec().run == "d4-1"
+    head.files[f"{PATH}/run.json"] = content  # there too: what is here stays in its place
+    mirror.update(head)
+    mirror.update(head)
+    assert list(tmp_path.iterdir()) == [mirror.folder.path] and mirror.folder.checkpoints.exists()
+
+
 def test_a_head_that_lost_its_disk_takes_nothing_from_the_mirror(
     head: FakeConnection, tmp_path: Path
 ) -> None:
@@ -125,6 +154,39 @@ def test_two_commands_that_follow_share_a_mirror(head: FakeConnection, tmp_path:
     with hold_lock(mirror.folder.path / "mirror.lock"):
         assert not mirror.update(head)  # the other one is bringing it
     assert mirror.update(head)
+
+
+def test_a_change_leaves_what_the_head_alone_knows(run: RemoteRun, head: FakeConnection) -> None:
+    """The mirror lags behind: another client has changed the run, its driver has written more."""
+    run.mirror.update(head)
+    lagging = run.folder.spec()
+    newer = lagging.with_changes(steps=12, text={"source": "7d1e0b52c8f34a96"}, device="cpu")
+    head.files[f"{PATH}/run.json"] = newer.to_bytes()
+    changed = lagging.with_changes(settings={"depth": 2}, entered=7.5)
+    assert changed.changes_since(lagging) == {"settings": {"depth": 2}, "entered": 7.5}
+    run.update_spec(**changed.changes_since(lagging))
+    expected = newer.with_changes(settings={"depth": 2}, entered=7.5)
+    assert run.folder.spec() == expected
+    head.files[f"{PATH}/run.json"] = b'{"steps": 4'
+    with pytest.raises(InputError, match=r"one: ~/\.launch/clusters/home/runs/d4-1/run\.json"):
+        run.update_spec(entered=8.0)
+
+
+def test_a_slow_run_is_asked_about_ever_more_rarely(
+    run: RemoteRun, head: FakeConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    asked = []
+    for second in range(130):
+        if second == 100:  # a step has ended
+            head.files[f"{PATH}/metrics.jsonl"] += b'ep": 2}\n'
+        before = len(head.ran)
+        run.update()
+        if len(head.ran) > before:
+            asked.append(second)
+        now += 1.0
+    assert asked == [0, 6, 17, 38, 59, 80, 106, 117]
 
 
 def test_a_run_that_cannot_be_made_says_so(run: RemoteRun, head: FakeConnection) -> None:
@@ -252,7 +314,7 @@ def test_a_head_that_has_just_booted_gets_time_for_its_supervisor(
     booting = json.dumps({"alive": False, "wanted": True, "by_itself": False})
     head.replies.insert(0, (r"jobs\) status", booting))
     assert run.refresh()
-    monkeypatch.setattr("launcher.remote.cluster_runs.QUIET_SECONDS", -1.0)
+    monkeypatch.setattr("launcher.remote.cluster_runs.STATUS_BACKOFF", Backoff(-1.0, -1.0))
     monkeypatch.setattr("launcher.remote.cluster_runs.BOOT_SECONDS", 0.0)
     assert not run.refresh()
     head.replies.insert(0, (r"jobs\) status", ALIVE))

@@ -8,11 +8,11 @@ import pytest
 from test_facts import captured
 
 from launcher.errors import HostError
+from launcher.hosts.cluster_addresses import ClusterAddress, choose_addresses
 from launcher.hosts.facts import HostFacts
-from launcher.hosts.links import PairSpeed
-from launcher.hosts.network import ClusterAddress, choose_addresses
-from launcher.hosts.pair_preflight import judge_pairs
-from launcher.hosts.pairs import PairLink, PairResults
+from launcher.hosts.link_speed import PairSpeed
+from launcher.hosts.network_preflight import judge_pairs
+from launcher.hosts.port_probe import PairLink, PairResults
 from launcher.hosts.preflight import Finding, judge_host
 from launcher.ssh.interfaces import Interface
 

@@ -9,7 +9,9 @@ a kind of event that no version knows, as a later one may write them.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,16 +20,27 @@ import pytest
 from records import append_metrics, make_metric
 
 from launcher.errors import InputError
+from launcher.operations.list_runs import list_runs
 from launcher.operations.resume_run import updated_spec
 from launcher.raycluster.spec import ClusterSpec
-from launcher.runs.events import KINDS, CheckpointEvent, Event, ResumeEvent, StartEvent, read_events
+from launcher.runs.events import (
+    KINDS,
+    CheckpointEvent,
+    Event,
+    RestartEvent,
+    ResumeEvent,
+    StartEvent,
+    parse_event,
+    read_events,
+)
 from launcher.runs.failure import Failure
-from launcher.runs.folder import RunFolder
+from launcher.runs.folder import RunFolder, find_run
 from launcher.runs.history import RunHistory
 from launcher.runs.json_lines import JsonLinesTail, read_json_lines, read_last_json_lines
 from launcher.runs.metric import read_last_metrics, read_metrics
 from launcher.runs.overrides import apply_overrides, require_complete_spec
-from launcher.runs.spec import Extension
+from launcher.runs.record import write_json
+from launcher.runs.spec import OTHER_VERSION_FIX, Extension
 from launcher.runs.state import RunState, count_attempts, last_members, last_saved_step
 from launcher.runs.submission import Submission
 from nanochat.sizes import ModelConfig
@@ -93,6 +106,129 @@ def test_every_key_of_a_run_is_written_again(case: RunFolder) -> None:
     assert json_of(case.spec_file) == before | {"entered": 7.5}
 
 
+def test_threads_of_the_first_versions_are_those_of_this_machine(tmp_path: Path) -> None:
+    folder = copy_case("local", tmp_path)
+    write_json(folder.spec_file, json_of(folder.spec_file) | {"threads": 2})
+    assert folder.spec().threads == {"": 2}
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        ({"steps": None}, "lacks steps"),
+        ({"steps": "many"}, "has a wrong steps: input should be a valid integer"),
+        ({"created": "today"}, "has a wrong created: input should be a valid number"),
+        ({"created": 1e400}, "has a wrong created: value error, inf is out of range"),
+        ({"created": -1}, "has a wrong created: value error, -1 is out of range"),
+    ],
+)
+def test_a_run_that_cannot_be_read_is_there_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], reason: str
+) -> None:
+    monkeypatch.setenv("LAUNCH_HOME", str(tmp_path))
+    copy_case("local", tmp_path / "runs")
+    folder = copy_case("imported", tmp_path / "runs")
+    content = json_of(folder.spec_file) | change
+    write_json(folder.spec_file, {key: value for key, value in content.items() if value})
+    notes: list[str] = []
+    assert [state.run for state in list_runs(notify=notes.append)] == ["local"]
+    assert len(notes) == 1 and notes[0].startswith(f"left out: {folder.spec_file} {reason}")
+    assert find_run("imported") == folder
+    with pytest.raises(InputError, match=reason) as caught:
+        updated_spec(folder, (), None)
+    assert caught.value.fix == OTHER_VERSION_FIX
+
+
+@pytest.mark.parametrize("key", ["nodes", "versions", "chosen", "predicted", "data", "reasons"])
+@pytest.mark.parametrize("value", [None, 5, "x", [[]], {"torch": 2}])
+def test_a_wrong_option_counts_as_missing(tmp_path: Path, key: str, value: object) -> None:
+    folder = copy_case("cluster", tmp_path)
+    before = json_of(folder.spec_file)
+    write_json(folder.spec_file, before | {key: value})
+    spec = folder.spec()
+    assert spec.as_json() in (before | {key: value}, {k: v for k, v in before.items() if k != key})
+    assert RunState.of(folder, alive=False) == RunState.of(copy_case("cluster", tmp_path / "2"))
+
+
+def test_what_cannot_be_read_is_written_again(tmp_path: Path) -> None:
+    """Of a later version, which goes on with the run after this one."""
+    folder = copy_case("cluster", tmp_path)
+    before = json_of(folder.spec_file)
+    before["nodes"][0]["share"] = "auto"
+    write_json(folder.spec_file, before := before | {"device": ["cpu"], "extended": [{"from": 1}]})
+    assert folder.spec().device is None and folder.spec().nodes[0].share == 1.0
+    folder.update_spec(entered=7.5)
+    assert json_of(folder.spec_file) == before | {"entered": 7.5}
+    with pytest.raises(InputError, match=r"lacks extended\.0\.to, extended\.0\.at_step"):
+        updated_spec(folder, (), None)  # what acts on it does not guess
+
+
+def test_a_run_that_no_driver_could_read_gets_none(tmp_path: Path) -> None:
+    folder = copy_case("cluster", tmp_path)
+    folder.summary_file.unlink(missing_ok=True)
+    assert folder.needs_driver
+    write_json(folder.spec_file, json_of(folder.spec_file) | {"steps": "many"})
+    assert not folder.needs_driver
+
+
+def test_a_clock_that_was_set_back_stops_nothing() -> None:
+    event = RestartEvent.now(stage="group", seconds=-0.2, stages={"start": -0.001})
+    assert parse_event(event.as_json()) == event
+
+
+def test_keys_named_like_ours_are_kept(tmp_path: Path) -> None:
+    """Of a later version: a field's own name here, a method's, one too deep for most programs."""
+    folder = copy_case("local", tmp_path)
+    deep: dict[str, Any] = {}
+    for _ in range(300):  # pydantic writes 255
+        deep = {"a": deep}
+    names = {"recipe_name": "x", "copy": 1, "json": [], "shares": {"a": 2}, "d": deep}
+    write_json(folder.spec_file, before := json_of(folder.spec_file) | names)
+    assert folder.update_spec(entered=7.5).recipe_name == "tiny"
+    assert json_of(folder.spec_file) == before | {"entered": 7.5}
+
+
+def test_what_no_program_can_print_is_replaced(tmp_path: Path) -> None:
+    folder = copy_case("local", tmp_path)
+    folder.spec_file.write_text(
+        json.dumps(json_of(folder.spec_file) | {"recipe": "\ud800", "pool": "\U0001f600"})
+    )
+    assert (folder.spec().recipe_name, folder.spec().pool) == ("\ufffd", "\U0001f600")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda file: file.write_bytes(b"[" * 100_000), id="deep"),
+        pytest.param(lambda file: file.write_text('{"created": ' + "9" * 5000 + "}"), id="digits"),
+        pytest.param(lambda file: file.write_bytes("{}".encode("utf-16")), id="utf-16"),
+        pytest.param(lambda file: file.mkdir(), id="folder"),
+        pytest.param(os.mkfifo, id="pipe"),
+    ],
+)
+def test_one_damaged_run_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], object]
+) -> None:
+    monkeypatch.setenv("LAUNCH_HOME", str(tmp_path))
+    copy_case("local", tmp_path / "runs")
+    folder = copy_case("imported", tmp_path / "runs")
+    folder.spec_file.unlink()
+    damage(folder.spec_file)
+    notes: list[str] = []
+    assert [state.run for state in list_runs(notify=notes.append)] == ["local"]
+    assert notes == [f"left out: {folder.spec_file} is damaged: it is no JSON object"]
+
+
+def test_a_summary_of_another_version_is_an_end(tmp_path: Path) -> None:
+    """No supervisor starts such a run again."""
+    folder = copy_case("cluster", tmp_path)
+    write_json(folder.summary_file, {"status": "finished"})
+    assert not folder.needs_driver
+    assert RunState.of(folder, alive=False).status == "finished"
+    folder.summary_file.write_bytes(b'{"sta')
+    assert folder.needs_driver
+
+
 def test_a_run_of_a_cluster_has_its_fields(tmp_path: Path) -> None:
     folder = copy_case("cluster", tmp_path)
     spec = require_complete_spec(folder)
@@ -112,11 +248,11 @@ def test_a_run_of_a_cluster_has_its_fields(tmp_path: Path) -> None:
     assert spec.waits and spec.text == {"source": "7d1e0b52c8f34a96"}
     assert spec.recipe.elastic and spec.recipe.workers == 3
     assert folder.submission() == Submission(
-        time=1795900000.0, by_itself=True, starts=2, step=5
+        time=1795900000.0, started_by_supervisor=True, starts=2, step=5
     )  # fmt: skip
     assert folder.failure() == Failure(message="attic: the disk is full", fix="Make room there.")
     assert folder.submission().as_json() == json_of(folder.submission_file)
-    assert not folder.is_wanted  # it has ended
+    assert not folder.needs_driver  # it has ended
 
 
 def test_a_run_of_this_machine_has_its_fields(tmp_path: Path) -> None:
@@ -140,15 +276,15 @@ def test_settings_are_the_recipe(case: RunFolder) -> None:
 def test_a_run_that_is_to_resume_changes_where_it_was_told_to(tmp_path: Path) -> None:
     folder = copy_case("cluster", tmp_path)
     before = json_of(folder.spec_file)
-    assert updated_spec(folder, [], None).as_json() == before
-    changed = updated_spec(folder, ["micro_batch=8"], None).as_json()
+    assert updated_spec(folder, [], None)[1].as_json() == before
+    changed = updated_spec(folder, ["micro_batch=8"], None)[1].as_json()
     assert changed == before | {"settings": before["settings"] | {"micro_batch": 8}}
 
 
 def test_a_run_that_was_prolonged_before_can_be_again(tmp_path: Path) -> None:
     folder = copy_case("local", tmp_path)
     before = json_of(folder.spec_file)
-    changed = updated_spec(folder, [], 2).as_json()
+    changed = updated_spec(folder, [], 2)[1].as_json()
     entry = {"from": 8, "to": 10, "at_step": 8}
     settings = before["settings"] | {"steps": 10}
     assert changed == before | {
@@ -169,13 +305,13 @@ def test_a_record_without_what_every_run_has_is_no_run(tmp_path: Path, key: str)
 
 
 @pytest.mark.parametrize("content", [b"", b'{"run": "loc', b"[]", b"\x00\x00"])
-def test_a_torn_record_is_no_run(tmp_path: Path, content: bytes) -> None:
+def test_a_torn_record_is_damage(tmp_path: Path, content: bytes) -> None:
     folder = copy_case("local", tmp_path)
     for file in (folder.spec_file, folder.summary_file, folder.submission_file):
         file.write_bytes(content)
     assert folder.find_spec() is None and folder.summary() is None
     assert folder.submission() == Submission()
-    with pytest.raises(InputError, match=r"run 'local' has no run\.json here"):
+    with pytest.raises(InputError, match=r"local/run\.json is damaged: it is no JSON object"):
         folder.spec()
 
 
@@ -210,7 +346,7 @@ def test_steps_without_a_time_are_steps(tmp_path: Path) -> None:
     history = RunHistory.of(folder, "local")
     assert history.tokens == [2048 * step for step in range(1, 9)]
     assert history.evaluated_tokens == [2048 * step for step in (0, 3, 6, 8)]
-    assert len(history.restart_hours) == 1 and history.lost_hours == []
+    assert len(history.restart_hours) == 1 and list(history.replayed_spans) == []
 
 
 @pytest.mark.parametrize("line", TORN_LINES)

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from launcher.config.paths import ConfigKind, shipped_folder
-from launcher.config.schema import SCHEMA_FILE, SCHEMA_LINE, schema_text
+from launcher.config.schema import SCHEMA_FILE, SCHEMA_LINE, schema_text, write_schema
+
+
+@pytest.mark.parametrize("kind", ["recipe", "cluster"])
+def test_a_file_of_the_users_stays(kind: ConfigKind, tmp_path: Path) -> None:
+    file = tmp_path / SCHEMA_FILE
+    file.write_text('{"mine": 1}')
+    write_schema(kind, tmp_path)
+    assert file.read_text() == '{"mine": 1}'
+    file.write_text(schema_text(kind).replace("[", "[ "))  # of another version of ours
+    write_schema(kind, tmp_path)
+    assert file.read_text() == schema_text(kind)
 
 
 @pytest.mark.parametrize("kind", ["recipe", "cluster"])

@@ -22,9 +22,9 @@ from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import require_trainable
 from launcher.config.node import Node
 from launcher.config.subcluster import select_pool
+from launcher.hosts.cluster_addresses import ClusterAddress
 from launcher.hosts.facts import HostFacts
 from launcher.hosts.gpus import torch_build
-from launcher.hosts.network import ClusterAddress
 from launcher.hosts.platform import Platform
 from launcher.provision import requirements
 from launcher.provision.code import CodeArchive

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from speeds import LINK, host_speed
 
-from launcher.planner.network import expected_distinct_tokens, messages
+from launcher.planner.gradient_traffic import expected_distinct_tokens, messages
 from launcher.planner.step_time import RankLoad, StepTime, pass_correction, rates_at, step_time
 from nanochat.sizes import (
     ModelConfig,

@@ -23,7 +23,7 @@ from nanochat.checkpoint import Checkpoint, CheckpointFolder
 from nanochat.dataset import PreparedData
 from nanochat.errors import CheckpointError, TrainingError
 from nanochat.memory import StagingBuffer
-from nanochat.optimizer import MuonAdamW
+from nanochat.optimizer.muon_adamw import MuonAdamW
 from nanochat.train import train
 
 

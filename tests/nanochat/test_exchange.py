@@ -16,7 +16,8 @@ from tiny import SEQUENCE_LENGTH, VOCAB_SIZE, ids, lively, shape
 from nanochat.batch_split import split_rows
 from nanochat.exchange import GradientExchange, all_gather_int
 from nanochat.model import GPT
-from nanochat.optimizer import MuonAdamW, Schedule
+from nanochat.optimizer.muon_adamw import MuonAdamW
+from nanochat.optimizer.schedule import Schedule
 
 CONFIG = shape(depth=3)  # backout takes the middle layer off the last: with 2 they are one
 ROWS = 6

@@ -12,10 +12,10 @@ from tiny import ids, lively, shape
 from torch import Tensor
 
 from nanochat.model import GPT
-from nanochat.optimizer import MuonAdamW, Schedule
 from nanochat.optimizer.adamw import GROUPS
 from nanochat.optimizer.muon import POLAR_EXPRESS, muon_update, orthogonalise, variance_shape
-from nanochat.optimizer.muon_adamw import RESIDUAL_SCALES
+from nanochat.optimizer.muon_adamw import RESIDUAL_SCALES, MuonAdamW
+from nanochat.optimizer.schedule import Schedule
 from nanochat.scaling import muon_weight_decay, size_ratio
 from nanochat.sizes import ModelConfig
 

@@ -8,8 +8,6 @@ from launcher.cli.options import json_option
 from launcher.cli.render.hosts import print_findings
 from launcher.cli.render.table import print_json
 from launcher.config.cluster_file import load_cluster
-from launcher.config.loaded_cluster import require_addresses, require_pool
-from launcher.config.subcluster import select_pool
 from launcher.operations.check_cluster import check_cluster
 
 
@@ -19,10 +17,7 @@ from launcher.operations.check_cluster import check_cluster
 @json_option
 def command(cluster: str, pool: str | None, as_json: bool) -> None:
     """Look at every host and try TCP between every pair; nothing is changed."""
-    loaded, pool = select_pool(load_cluster(cluster), pool)
-    nodes = require_pool(loaded, pool)
-    require_addresses(loaded, nodes)
-    findings = check_cluster(loaded, nodes)
+    findings = check_cluster(load_cluster(cluster), pool)
     has_errors = any(finding.severity == "error" for finding in findings)
     if as_json:
         print_json({"ok": not has_errors, "findings": [finding.as_json() for finding in findings]})

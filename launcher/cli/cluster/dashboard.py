@@ -9,10 +9,11 @@ import click
 
 from launcher.cli.options import json_option
 from launcher.cli.render.table import print_json
+from launcher.config.cluster_file import load_cluster
 from launcher.errors import InputError
 from launcher.raycluster.control import host_state
 from launcher.raycluster.spec import cluster_folder
-from launcher.remote.open import open_cluster_runs
+from launcher.remote.open_runs import open_cluster_runs
 
 POLL_SECONDS = 1.0
 
@@ -27,7 +28,7 @@ def command(cluster: str, port: int, no_browser: bool, as_json: bool) -> None:
 
     The tunnel lasts until Ctrl-C. The page is reached by this machine alone.
     """
-    with open_cluster_runs(cluster) as runs:
+    with open_cluster_runs(load_cluster(cluster)) as runs:
         spec, head = runs.spec, runs.head
         if not host_state(head, spec.cluster).is_running:
             raise InputError(

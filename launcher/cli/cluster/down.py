@@ -65,24 +65,19 @@ def command(cluster: str, purges: bool, discard_runs: bool, force: bool, as_json
                     removed[node] += items
     finally:
         close_all(connections)
+    boot_hooks = {
+        node: [hook for shutdown in shutdowns for hook in shutdown.boot_hooks.get(node, ())]
+        for node in removed
+    }
     if as_json:
         lists = {
             node: [{"path": f"~/.launch/{item.path}", "bytes": item.bytes} for item in items]
             for node, items in removed.items()
         }
-        hooks = {
-            node: hook
-            for shutdown in shutdowns
-            for node, hook in shutdown.boot_hooks.items()
-            if hook
-        }
+        hooks = {node: lines for node, lines in boot_hooks.items() if lines}
         purged = {"brought_home": fetched, "removed": lists, "boot_hooks": hooks} if purges else {}
         print_json({"cluster": loaded.cluster.name, "stopped": stopped, **purged})
     else:
-        boot_hooks = {
-            node: [hook for shutdown in shutdowns for hook in shutdown.boot_hooks.get(node, ())]
-            for node in removed
-        }
         print_shutdown(fetched, stopped, removed, boot_hooks)
     if unreached:
         raise combine_errors(unreached)

@@ -17,7 +17,7 @@ from launcher.config.loaded_cluster import require_node
 from launcher.errors import InputError
 from launcher.raycluster.drain import drain
 from launcher.remote.cluster_runs import ClusterRuns, RemoteRun
-from launcher.remote.open import open_cluster_runs
+from launcher.remote.open_runs import open_cluster_runs
 from launcher.runs.events import ResizeEvent
 from launcher.runs.follow import Follower
 from launcher.runs.run import run_address
@@ -43,7 +43,7 @@ def command(cluster: str, node: str, as_json: bool) -> None:
             fix=f"stop what runs there (launch cluster down {loaded.cli_name}), and go on after "
             "its boot; or make another node its head in the cluster file: head: NAME",
         )
-    with open_cluster_runs(cluster) as runs:
+    with open_cluster_runs(loaded) as runs:
         active = [run for run in _active_runs(runs) if node in _members(run)]
         followers = {run.name: Follower(run, from_now=True) for run in active}
         drain(runs.head, name, node)

@@ -13,9 +13,9 @@ from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import require_addresses
 from launcher.config.paths import format_path
 from launcher.errors import HostError, InputError, Untrusted
+from launcher.ssh.host_key_scan import OfferedHostKey, fetch_host_keys, pin_keys
 from launcher.ssh.known_hosts import verify_host_key
 from launcher.ssh.parallel import combine_errors
-from launcher.ssh.trust import OfferedHostKey, fetch_host_keys, pin_keys
 
 COLUMNS = [
     Column("host", lambda row: row["host"]),

@@ -61,7 +61,8 @@ def _event_times(metrics: Sequence[Metric], events: Sequence[Event]) -> list[flo
     for event in events:
         if (started := _started_attempt(event)) is not None:
             attempt = started
-        step = getattr(event, "step", None) or 0
+        step = getattr(event, "step", None)  # a plain event's is whatever its line says
+        step = step if isinstance(step, int) else 0
         reached.append(((attempt, step - isinstance(event, TextEvent)), event.time))
     times, remaining = [], iter([*reached, ((sys.maxsize, 0), math.inf)])
     position, time = next(remaining)

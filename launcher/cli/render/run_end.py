@@ -40,8 +40,9 @@ def _speed(tokens_per_second: float | None, predicted: Prediction | None) -> str
 
 def sample_command(name: str, spec: RunSpec) -> str:
     """Return a command that samples the run, with a prompt that fits its text."""
-    source = spec.settings["data"]["source"]
-    return f"launch sample {name} --prompt '{'import' if source == 'embedded' else 'The'} '"
+    data = spec.settings.get("data")  # of another version, whose recipe may be unknown here
+    is_code = isinstance(data, dict) and data.get("source") == "embedded"
+    return f"launch sample {name} --prompt '{'import' if is_code else 'The'} '"
 
 
 def detached_message(run: Run) -> str:

@@ -196,11 +196,11 @@ def _fault(event: FaultEvent) -> str:
 
 
 def _slow(event: SlowEvent) -> str:
-    line = (
-        f"step {event.step:,} was slow: {format_duration(event.seconds)}, "
-        f"{event.seconds / event.median:.0f} times the usual {format_duration(event.median)}"
-    )
-    if event.rank is None:
+    line = f"step {event.step:,} was slow: {format_duration(event.seconds)}"
+    if event.median:
+        times = event.seconds / event.median
+        line += f", {times:.0f} times the usual {format_duration(event.median)}"
+    if event.rank is None or event.rank >= len(event.compute):
         return f"{line}: no rank computed that long, they waited for one another"
     who = f"rank {event.rank}" if event.node is None else event.node
     computed = format_duration(event.compute[event.rank])

@@ -12,11 +12,11 @@ import pytest
 from test_facts import captured
 
 from launcher.errors import ConnectionLost
-from launcher.hosts import links, pairs
+from launcher.hosts import link_speed, port_probe
+from launcher.hosts.cluster_addresses import ClusterAddress
 from launcher.hosts.facts import HostFacts, InstalledPython
-from launcher.hosts.network import ClusterAddress
-from launcher.hosts.pair_preflight import judge_pairs, working_pairs
-from launcher.hosts.pairs import PairResults, try_pairs
+from launcher.hosts.network_preflight import judge_pairs, working_pairs
+from launcher.hosts.port_probe import PairResults, try_pairs
 from launcher.ssh.fake import FakeConnection
 from launcher.ssh.protocol import COMMAND_SECONDS
 
@@ -54,7 +54,7 @@ class Gone(FakeConnection):
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairs, "TRY_SECONDS", 1.0)
+    monkeypatch.setattr(port_probe, "TRY_SECONDS", 1.0)
 
 
 def attempt(**changed: FakeConnection | HostFacts) -> PairResults:
@@ -121,11 +121,11 @@ def test_a_host_that_goes_away_is_named_and_no_other() -> None:
 
 def test_every_link_is_measured_once_each_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pair that a firewall keeps apart is left out."""
-    monkeypatch.setattr(links, "STREAM_SECONDS", 0.02)
+    monkeypatch.setattr(link_speed, "STREAM_SECONDS", 0.02)
     connections = {name: Here(name) for name in NAMES}
     pairs = working_pairs(attempt()) - {frozenset(("one", "three"))}
     wide = replace(HOST, ephemeral_ports=(61_400, 61_900))
-    found = links.measure_links(connections, dict.fromkeys(NAMES, wide), ADDRESSES, pairs)
+    found = link_speed.measure_links(connections, dict.fromkeys(NAMES, wide), ADDRESSES, pairs)
     assert {(each.host, each.peer) for each in found} == {
         ("one", "two"), ("two", "one"), ("two", "three"), ("three", "two"),
     }  # fmt: skip
@@ -135,7 +135,7 @@ def test_every_link_is_measured_once_each_way(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 16])
 def test_everybody_meets_everybody_in_as_few_rounds_as_there_can_be(count: int) -> None:
     names = [str(number) for number in range(count)]
-    rounds = links.round_robin(names)
+    rounds = link_speed.round_robin(names)
     assert len(rounds) == count - 1 + count % 2
     met = [frozenset(pair) for each in rounds for pair in each.items()]
     assert len(met) == 2 * len(set(met)) == count * (count - 1)

@@ -18,7 +18,7 @@ from tiny import equal, lively, shape
 from nanochat.dataset import PreparedData
 from nanochat.errors import DataError
 from nanochat.tokenizer import SPECIAL_TOKENS
-from nanochat.upstream import UpstreamModel, read, read_tokenizer, write
+from nanochat.upstream_checkpoint import UpstreamModel, read, read_tokenizer, write
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-from launcher.hosts.links import PairSpeed
-from launcher.hosts.network import ClusterAddress
-from launcher.hosts.pairs import PairLink, PairResults
+from launcher.hosts.cluster_addresses import ClusterAddress
+from launcher.hosts.link_speed import PairSpeed
+from launcher.hosts.port_probe import PairLink, PairResults
 from launcher.hosts.preflight import Finding, taken_ports_finding
 
 # Why a port on which the peer did listen is not reached.

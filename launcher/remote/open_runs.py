@@ -1,11 +1,10 @@
-"""The way from a cluster's name to its runs: its file, its head, what the head says of itself."""
+"""The way from a cluster to its runs: its head, and what the head says of itself."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from launcher.config.cluster_file import load_cluster
 from launcher.config.loaded_cluster import LoadedCluster, require_addresses
 from launcher.errors import InputError
 from launcher.raycluster.control import read_spec
@@ -15,13 +14,12 @@ from launcher.ssh.protocol import Connection
 
 
 @contextmanager
-def open_cluster_runs(cluster: str) -> Iterator[ClusterRuns]:
+def open_cluster_runs(loaded: LoadedCluster) -> Iterator[ClusterRuns]:
     """Connected to the head while the block lasts.
 
-    Raises NotFound or ConfigError for the cluster's file, HostError for its head, InputError where
-    the cluster was never up, has been purged, or was up with another head last.
+    Raises HostError for its head, InputError where the cluster was never up, has been purged, or
+    was up with another head last.
     """
-    loaded = load_cluster(cluster)
     head = connect_head(loaded)
     name = loaded.cluster.name
     try:

@@ -40,6 +40,7 @@ class Home:
         )
         (path / "recipes" / "tiny.yaml").write_text(RECIPE.replace("TEXT", str(text)))
         self.environment = {**os.environ, "LAUNCH_HOME": str(path), "COLUMNS": "100"}
+        self.environment["PYTHONFAULTHANDLER"] = "1"
 
     def launch(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -78,8 +79,14 @@ class Client:
         return self._output.read_text()
 
     def end(self, seconds: float = 30) -> tuple[int, str]:
-        """Wait for its exit code and output."""
-        return self._process.wait(seconds), self._output.read_text()
+        """Wait for its exit code and output. A client that does not end shows where its threads
+        are."""
+        try:
+            return self._process.wait(seconds), self._output.read_text()
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGABRT)  # faulthandler prints the stacks
+            self._process.wait(10)
+            raise AssertionError(f"no end in {seconds:g} s: {self._output.read_text()}") from None
 
 
 class Run:

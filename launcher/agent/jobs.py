@@ -37,7 +37,7 @@ class DashboardError(Exception):
 
 
 class Jobs:
-    """Of one cluster, whose folder on the head is `folder`."""
+    """The jobs of one cluster. `folder`: the cluster's folder on the head."""
 
     def __init__(self, folder: Path) -> None:
         spec = ClusterSpec.from_bytes((folder / "cluster.json").read_bytes())
@@ -50,7 +50,8 @@ class Jobs:
         with hold_lock(folder.path / "submit.lock", seconds=HTTP_SECONDS):
             if self.status(run)["alive"]:
                 return {"submitted": False}
-            # Of an earlier attempt; a client that follows would take its end for this one's.
+            # Remove the files of an earlier driver: a client that follows the run would otherwise
+            # think that the run has ended.
             for stale in (folder.stop_request, folder.summary_file, folder.failure_file):
                 stale.unlink(missing_ok=True)
             submission = Submission(
@@ -187,7 +188,7 @@ def _run_jobs(jobs: Mapping[str, dict[str, Any]], run: str) -> list[dict[str, An
 
 
 def _is_alive(jobs: Sequence[Mapping[str, Any]]) -> bool:
-    """Of one run."""
+    """Check whether the last of a run's jobs is running or about to start."""
     return bool(jobs) and jobs[-1].get("status") in ALIVE_STATUSES
 
 

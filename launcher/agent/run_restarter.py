@@ -39,7 +39,7 @@ RESTART_BACKOFF = Backoff(first_seconds=10.0, max_seconds=3600.0)
 
 
 class RunRestarter:
-    """Of the cluster whose folder on the head is `folder`."""
+    """Restarter of the drivers of one cluster. `folder`: the cluster's folder on the head."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -143,7 +143,7 @@ class RunRestarter:
     def _finish(
         self, folder: RunFolder, status: Literal["stopped", "failed"], **details: str
     ) -> None:
-        """As its driver would."""
+        """End the run as its driver would: write the event and the summary."""
         summary = summarize(folder, status)
         with EventLog(folder.events) as events:
             events.write(FinishEvent.now(status=status, step=summary.steps, **details))

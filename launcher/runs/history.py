@@ -15,7 +15,9 @@ from launcher.runs.metric import Metric, latest_attempts, read_metrics
 
 @dataclass(frozen=True)
 class RunHistory:
-    """Of one run. All sequences of steps have the same length, those of evaluations too.
+    """The metrics of one run as series of numbers.
+
+    All sequences of steps have the same length, those of evaluations too.
 
     Hours are of training: the sum of all steps up to there, those that were lost and made again
     too; time in which nothing ran is left out.

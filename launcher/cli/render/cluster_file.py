@@ -68,7 +68,7 @@ def _network(cluster: Cluster) -> str:
 
 
 def _indexes(cluster: Cluster) -> list[tuple[str, str]]:
-    """Those that are written."""
+    """Return the label and the value of each package index that the file sets."""
     keys = ("index_url", "extra_index_url", "find_links")
     named = [(key.replace("_", " "), getattr(cluster.environment, key)) for key in keys]
     return [(text, value) for text, value in named if value]

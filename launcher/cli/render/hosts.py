@@ -71,5 +71,5 @@ def operation_lines(operations: Sequence[Operation]) -> Iterator[str]:
 
 
 def _folder(operation: Operation) -> str | None:
-    """Where a file is sent to."""
+    """Return the folder to which an operation sends a file, or None if no file is sent."""
     return operation.path.rpartition("/")[0] if isinstance(operation, SendFile) else None

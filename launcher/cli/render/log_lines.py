@@ -53,8 +53,10 @@ def _times(metrics: Sequence[Metric], events: Sequence[Event]) -> list[float]:
 
 
 def _event_times(metrics: Sequence[Metric], events: Sequence[Event]) -> list[float]:
-    """For each step the time of the first event that comes after it: one that names it or a later
-    one, or the start of another attempt."""
+    """Return for each step the time of the first event after it.
+
+    Such an event names this step or a later one, or starts another attempt.
+    """
     reached: list[tuple[tuple[int, int], float]] = []
     starts = [attempt for event in events if (attempt := _started_attempt(event)) is not None]
     attempt = starts[0] - 1 if starts else max((m.attempt for m in metrics), default=0)
